@@ -1,0 +1,396 @@
+"""The statements that write history: set-based, from table to table, so that no pre-image travels through Python.
+
+PostgreSQL does all of it in one statement: it locks the rows in key order, reads the clock, writes the history rows and
+says how many and when. Other databases (SQLite) run one prepared INSERT … SELECT once per row in one ``executemany``;
+their write lock is the whole transaction's, and their clock this process's.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from typing import Any, Literal, TypeVar
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.engine import Connection
+from sqlalchemy.sql.base import ReadOnlyColumnCollection
+
+from chrononaut.exceptions import ConcurrentChangeError
+from chrononaut.history import NEVER, Key, Versioning
+from chrononaut.types import Instant, JSONDocument, JSONObject, now
+
+BATCH = 1000
+"""History rows that one statement writes at the most."""
+
+ARCHIVING = "chrononaut_archiving"
+"""The execution option that our own statements carry."""
+
+_T = TypeVar("_T")
+_OPTIONS = {ARCHIVING: True}
+_INSTANT = bindparam("instant", type_=Instant)
+_TRANSACTION = bindparam("transaction_id", type_=sa.Uuid())
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """A state that is about to be replaced: its record, its version where it is known, and why."""
+
+    key: Key
+    version: int | None
+    change_info: JSONObject
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """A record that was inserted, and why."""
+
+    key: Key
+    change_info: JSONObject
+
+
+@dataclass(slots=True)
+class Transaction:
+    """What all changes of one database transaction share. The instant is known from the first capture on."""
+
+    id: UUID
+    instant: datetime | None = None
+
+
+def archive_states(
+    connection: Connection,
+    versioning: Versioning,
+    operation: Literal["update", "delete"],
+    endings: Sequence[Ending],
+    transaction: Transaction,
+) -> None:
+    """Write the current states of records into history, before something replaces them.
+
+    :raises ConcurrentChangeError: a record is not at the version given; nothing may be written then
+    """
+    for batch in _batches(endings):
+        if _is_postgresql(connection):
+            parameters = _arrays(versioning, batch) | {"versions": [ending.version for ending in batch]}
+            statement = _archive_by_set(versioning, operation)
+            row = _execute(connection, statement, parameters, transaction).one()
+            archived, transaction.instant = row.archived, row.instant
+        else:
+            rows = [
+                _key_parameters(versioning, ending.key)
+                | {"known_version": ending.version, "change_info": ending.change_info}
+                for ending in batch
+            ]
+            archived = _execute_many(connection, _archive_by_row(versioning, operation), rows, transaction)
+        if archived != len(batch):
+            raise ConcurrentChangeError(versioning.name, _changed_meanwhile(connection, versioning, batch))
+
+
+def archive_inserts(
+    connection: Connection, versioning: Versioning, beginnings: Sequence[Beginning], transaction: Transaction
+) -> dict[Key, int]:
+    """Write the ``insert`` rows of records that were just inserted.
+
+    :return: the live version of each record whose key was used before: its numbering goes on. The live row is updated.
+    """
+    reused: dict[Key, int] = {}
+    for batch in _batches(beginnings):
+        if _is_postgresql(connection):
+            statement = _insert_by_set(versioning)
+            for row in _execute(connection, statement, _arrays(versioning, batch), transaction):
+                transaction.instant, version, *key = tuple(row)
+                if version is not None:
+                    reused[tuple(key)] = version + 1
+        else:
+            rows = [
+                _key_parameters(versioning, beginning.key) | {"change_info": beginning.change_info}
+                for beginning in batch
+            ]
+            _execute_many(connection, _insert_by_row(versioning), rows, transaction)
+            following = _next_versions(connection, versioning, [beginning.key for beginning in batch])
+            reused |= {key: version for key, version in following.items() if version > NEVER + 1}
+    _renumber(connection, versioning, reused)
+    return reused
+
+
+def continue_numbering(connection: Connection, versioning: Versioning, keys: Sequence[Key]) -> dict[Key, int]:
+    """Give records that were inserted without an ``insert`` row the version that follows their key's history.
+
+    :return: the live version of each record whose key was used before. The live row is updated.
+    """
+    reused: dict[Key, int] = {}
+    for batch in _batches(keys):
+        reused |= _next_versions(connection, versioning, batch)
+    _renumber(connection, versioning, reused)
+    return reused
+
+
+def _batches(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    for start in range(0, len(items), BATCH):
+        yield items[start : start + BATCH]
+
+
+def _is_postgresql(connection: Connection) -> bool:
+    return connection.dialect.name == "postgresql"
+
+
+def _execute(
+    connection: Connection, statement: sa.Executable, parameters: dict[str, Any], transaction: Transaction
+) -> sa.CursorResult[Any]:
+    parameters |= {"transaction_id": transaction.id, "instant": transaction.instant}
+    return connection.execute(statement, parameters, execution_options=_OPTIONS)
+
+
+def _execute_many(
+    connection: Connection, statement: sa.Executable, rows: list[dict[str, Any]], transaction: Transaction
+) -> int:
+    if transaction.instant is None:
+        transaction.instant = now()
+    shared = {"transaction_id": transaction.id, "instant": transaction.instant, "now": now()}
+    return connection.execute(statement, [row | shared for row in rows], execution_options=_OPTIONS).rowcount
+
+
+def _key_parameters(versioning: Versioning, key: Key) -> dict[str, Any]:
+    return {f"key_{name}": part for name, part in zip(versioning.key, key, strict=True)}
+
+
+def _arrays(versioning: Versioning, batch: Sequence[Ending] | Sequence[Beginning]) -> dict[str, Any]:
+    keys = zip(*(changed.key for changed in batch), strict=True)
+    return {
+        **{f"key_{name}": list(parts) for name, parts in zip(versioning.key, keys, strict=True)},
+        "change_infos": [changed.change_info for changed in batch],
+    }
+
+
+def _key_binds(versioning: Versioning) -> Iterator[tuple[sa.Column[Any], sa.BindParameter[Any]]]:
+    for name, column in zip(versioning.key, versioning.key_columns, strict=True):
+        yield column, bindparam(f"key_{name}", type_=column.type)
+
+
+def _never_backwards(
+    before: sa.ColumnElement[datetime], instant: sa.ColumnElement[datetime], clock: sa.ColumnElement[datetime]
+) -> sa.ColumnElement[datetime]:
+    """The transaction's instant, but where the version before was replaced later than that: the clock read anew."""
+    later = sa.case((before > clock, before), else_=clock)
+    return sa.case((before > instant, later), else_=instant)
+
+
+def _insert(versioning: Versioning, values: dict[sa.Column[Any], Any], source: sa.Select[Any]) -> sa.Insert:
+    return sa.insert(versioning.history_table).from_select(
+        list(values), source.with_only_columns(*values.values(), maintain_column_froms=True), include_defaults=False
+    )
+
+
+def _state(versioning: Versioning, columns: ReadOnlyColumnCollection[str, Any]) -> dict[sa.Column[Any], Any]:
+    """History column → the column of ``columns`` that is archived in it."""
+    kept = [*versioning.tracked.values()]
+    state = {versioning.history_table.c[column.key]: columns[column.key] for column in kept}
+    return state | {versioning.column("version"): columns[versioning.version.key]}
+
+
+# On PostgreSQL: the records as arrays, unnested.
+
+
+def _unnested(versioning: Versioning, *further: tuple[str, str, Any]) -> sa.TableValuedAlias:
+    binds: list[sa.ColumnElement[Any]] = []
+    columns: list[sa.ColumnClause[Any]] = []
+    for name, column in zip(versioning.key, versioning.key_columns, strict=True):
+        binds.append(bindparam(f"key_{name}", type_=postgresql.ARRAY(column.type)))
+        columns.append(sa.column(f"key_{name}", column.type))
+    for parameter, name, type_ in (*further, ("change_infos", "new_info", JSONDocument)):
+        binds.append(bindparam(parameter, type_=postgresql.ARRAY(type_)))
+        columns.append(sa.column(name, type_))
+    return sa.func.unnest(*binds).table_valued(*columns, name="given").render_derived()
+
+
+@cache
+def _archive_by_set(versioning: Versioning, operation: Literal["update", "delete"]) -> sa.Select[Any]:
+    table, version = versioning.table, versioning.version
+    given = _unnested(versioning, ("versions", "known_version", sa.Integer()))
+    columns = [*versioning.tracked.values(), version]
+    locked = (
+        sa.select(*columns, given.c.new_info)
+        .join_from(
+            table,
+            given,
+            sa.and_(
+                *(
+                    column == given.c[f"key_{name}"]
+                    for name, column in zip(versioning.key, versioning.key_columns, strict=True)
+                ),
+                version == sa.func.coalesce(given.c.known_version, version),
+            ),
+        )
+        .order_by(*versioning.key_columns)
+        # An update leaves the key alone, so that rows which refer to it need not wait.
+        .with_for_update(of=table, key_share=operation == "update")
+        .cte("locked")
+        .prefix_with("MATERIALIZED")
+    )
+    clock = sa.func.clock_timestamp(type_=Instant)
+    # An aggregate over the locked rows: the clock is read when the last lock is held.
+    moment = (
+        sa.select(sa.func.count().label("archived"), sa.func.coalesce(_INSTANT, clock).label("instant"))
+        .select_from(locked)
+        .cte("moment")
+        .prefix_with("MATERIALIZED")
+    )
+    history = versioning.history_table.alias("before")
+    before = (
+        sa.select(history.c[versioning.options.names.changed])
+        .where(
+            *(history.c[column.key] == locked.c[column.key] for column in versioning.key_columns),
+            history.c[versioning.options.names.version] == locked.c[version.key] - 1,
+        )
+        .scalar_subquery()
+    )
+    archived = _insert(
+        versioning,
+        _state(versioning, locked.c)
+        | {
+            versioning.column("operation"): sa.literal(operation),
+            versioning.column("changed"): _never_backwards(before, moment.c.instant, clock),
+            versioning.column("change_info"): locked.c.new_info,
+            versioning.column("transaction_id"): _TRANSACTION,
+        },
+        sa.select().select_from(locked.join(moment, sa.true())),
+    ).cte("archived")
+    return sa.select(moment.c.archived, moment.c.instant).add_cte(archived)
+
+
+@cache
+def _insert_by_set(versioning: Versioning) -> sa.Select[Any]:
+    given = _unnested(versioning)
+    history = versioning.history_table
+    names = versioning.options.names
+    clock = sa.func.clock_timestamp(type_=Instant)
+    moment = sa.select(sa.func.coalesce(_INSTANT, clock).label("instant")).cte("moment").prefix_with("MATERIALIZED")
+    before = history.alias("before")
+    last = (
+        sa.select(before.c[names.version].label("version"), before.c[names.changed].label("changed"))
+        .where(
+            *(
+                before.c[column.key] == given.c[f"key_{name}"]
+                for name, column in zip(versioning.key, versioning.key_columns, strict=True)
+            )
+        )
+        .order_by(before.c[names.version].desc())
+        .limit(1)
+        .lateral("last")
+    )
+    key_columns = [history.c[column.key] for column in versioning.key_columns]
+    archived = (
+        _insert(
+            versioning,
+            {
+                **{column: given.c[f"key_{name}"] for name, column in zip(versioning.key, key_columns, strict=True)},
+                versioning.column("version"): sa.func.coalesce(last.c.version, NEVER - 1) + 1,
+                versioning.column("operation"): sa.literal("insert"),
+                versioning.column("changed"): _never_backwards(last.c.changed, moment.c.instant, clock),
+                versioning.column("change_info"): given.c.new_info,
+                versioning.column("transaction_id"): _TRANSACTION,
+            },
+            sa.select().select_from(given.join(moment, sa.true()).outerjoin(last, sa.true())),
+        )
+        .returning(versioning.column("version"), *key_columns)
+        .cte("archived")
+    )
+    return sa.select(
+        moment.c.instant, archived.c[names.version], *(archived.c[column.key] for column in key_columns)
+    ).select_from(moment.outerjoin(archived, archived.c[names.version] > NEVER))
+
+
+# Elsewhere: one record per execution.
+
+
+@cache
+def _archive_by_row(versioning: Versioning, operation: Literal["update", "delete"]) -> sa.Insert:
+    table, version = versioning.table, versioning.version
+    history = versioning.history_table.alias("before")
+    before = (
+        sa.select(history.c[versioning.options.names.changed])
+        .where(
+            *(history.c[column.key] == column for column in versioning.key_columns),
+            history.c[versioning.options.names.version] == version - 1,
+        )
+        .correlate(table)
+        .scalar_subquery()
+    )
+    known = bindparam("known_version", type_=sa.Integer)
+    return _insert(
+        versioning,
+        _state(versioning, table.c)
+        | {
+            versioning.column("operation"): sa.literal(operation),
+            versioning.column("changed"): _never_backwards(before, _INSTANT, bindparam("now", type_=Instant)),
+            versioning.column("change_info"): bindparam("change_info", type_=JSONDocument),
+            versioning.column("transaction_id"): _TRANSACTION,
+        },
+        sa.select()
+        .select_from(table)
+        .where(
+            *(column == bind for column, bind in _key_binds(versioning)),
+            version == sa.func.coalesce(known, version),
+        ),
+    )
+
+
+@cache
+def _insert_by_row(versioning: Versioning) -> sa.Insert:
+    history = versioning.history_table
+    names = versioning.options.names
+    before = history.alias("before")
+    last_changed: sa.ColumnElement[datetime] = sa.func.max(before.c[names.changed], type_=Instant)
+    return _insert(
+        versioning,
+        {
+            **{history.c[column.key]: bind for column, bind in _key_binds(versioning)},
+            versioning.column("version"): sa.func.coalesce(sa.func.max(before.c[names.version]), NEVER - 1) + 1,
+            versioning.column("operation"): sa.literal("insert"),
+            versioning.column("changed"): _never_backwards(last_changed, _INSTANT, bindparam("now", type_=Instant)),
+            versioning.column("change_info"): bindparam("change_info", type_=JSONDocument),
+            versioning.column("transaction_id"): _TRANSACTION,
+        },
+        sa.select()
+        .select_from(before)
+        .where(*(before.c[column.key] == bind for column, bind in _key_binds(versioning))),
+    )
+
+
+def _next_versions(connection: Connection, versioning: Versioning, keys: Sequence[Key]) -> dict[Key, int]:
+    """The version that follows the last row of each record that has history."""
+    columns = [versioning.history_table.c[column.key] for column in versioning.key_columns]
+    statement = (
+        sa.select(sa.func.max(versioning.column("version")), *columns)
+        .where(sa.tuple_(*columns).in_(keys))
+        .group_by(*columns)
+    )
+    rows = connection.execute(statement, execution_options=_OPTIONS)
+    return {tuple(key): version + 1 for version, *key in rows}
+
+
+def _renumber(connection: Connection, versioning: Versioning, versions: Mapping[Key, int]) -> None:
+    if versions:
+        rows = [_key_parameters(versioning, key) | {"live_version": version} for key, version in versions.items()]
+        connection.execute(_renumbering(versioning), rows, execution_options=_OPTIONS)
+
+
+@cache
+def _renumbering(versioning: Versioning) -> sa.Update:
+    return (
+        sa.update(versioning.table)
+        .where(*(column == bind for column, bind in _key_binds(versioning)))
+        .values({versioning.version: bindparam("live_version", type_=sa.Integer)})
+    )
+
+
+def _changed_meanwhile(connection: Connection, versioning: Versioning, endings: Sequence[Ending]) -> list[Key]:
+    """The records that are not at the version that they were taken to be at."""
+    statement = sa.select(*versioning.key_columns, versioning.version).where(
+        sa.tuple_(*versioning.key_columns).in_([ending.key for ending in endings])
+    )
+    found = {tuple(key): version for *key, version in connection.execute(statement, execution_options=_OPTIONS)}
+    return [
+        ending.key for ending in endings if ending.key not in found or ending.version not in (None, found[ending.key])
+    ]

@@ -1,0 +1,134 @@
+"""The change info document, the scopes that add to it, and where its user and address come from."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import MappingProxyType
+from typing import Any
+
+import sqlalchemy as sa
+from flask import current_app, has_app_context, has_request_context, request
+
+from chrononaut.exceptions import ChangeInfoError, ChangeInfoTypeError
+from chrononaut.types import JSONObject
+
+_RESERVED = frozenset({"user_id", "remote_addr", "extra", "hidden_cols_changed"})
+_APPENDED = "chrononaut.change_info"
+
+_extra: ContextVar[Mapping[str, str]] = ContextVar("chrononaut_extra", default=MappingProxyType({}))
+
+
+@contextmanager
+def extra_change_info(**values: str) -> Iterator[None]:
+    """Add ``extra`` to the change info of all that is flushed inside the block.
+
+    Blocks nest, and the inner value wins; each thread and each task has its own. What was there before is restored
+    when the block ends, also by an exception. Flush or commit inside the block: a change that is flushed after it
+    does not carry the values.
+
+    :raises ChangeInfoTypeError: a value is no string
+    :raises ChangeInfoError: a value holds what a database cannot store (NUL, a lone surrogate)
+    """
+    token = _extra.set({**_extra.get(), **_checked(values)})
+    try:
+        yield
+    finally:
+        _extra.reset(token)
+
+
+@contextmanager
+def rationale(why: str) -> Iterator[None]:
+    """``extra_change_info(rationale=why)``."""
+    with extra_change_info(rationale=why):
+        yield
+
+
+def append_change_info(obj: object, **values: str) -> None:
+    """Add ``extra`` to the change info of one object's next version, and of no later one.
+
+    A rollback takes the mark away together with the change that it described.
+
+    :param obj: an object of a mapped class
+    :raises ChangeInfoTypeError: a value is no string
+    :raises ChangeInfoError: a value holds what a database cannot store (NUL, a lone surrogate)
+    """
+    marks = sa.inspect(obj, raiseerr=True).info
+    marks[_APPENDED] = {**marks.get(_APPENDED, {}), **_checked(values)}
+
+
+def has_appended(info: Mapping[Any, Any]) -> bool:
+    """Has `append_change_info` put anything into the info of an instance state?"""
+    return _APPENDED in info
+
+
+def take_appended(info: dict[Any, Any]) -> Mapping[str, str]:
+    """Take away and return what `append_change_info` has put into the info of an instance state."""
+    appended: Mapping[str, str] = info.pop(_APPENDED, {})
+    return appended
+
+
+def current_extra() -> Mapping[str, str]:
+    """What the blocks around the caller add."""
+    return _extra.get()
+
+
+def extra_is_required() -> bool:
+    """Does the application refuse updates and deletes without extra change info?"""
+    return has_app_context() and bool(current_app.config.get("CHRONONAUT_REQUIRE_EXTRA_CHANGE_INFO"))
+
+
+def _checked(values: Mapping[str, str]) -> Mapping[str, str]:
+    for name, value in values.items():
+        if not isinstance(value, str):
+            raise ChangeInfoTypeError(name, value)
+        for text in (name, value):
+            if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+                raise ChangeInfoError(f"change info {name!r} holds a character that no database stores: {value!r}")
+    return values
+
+
+class CapturesChangeInfo:
+    """Where the change info document comes from. Override any of the four class methods."""
+
+    @classmethod
+    def _capture_change_info(cls) -> JSONObject:
+        """The document for the changes of one flush; it calls the other three."""
+        document: JSONObject = {"user_id": cls._fetch_current_user_id(), "remote_addr": cls._fetch_remote_addr()}
+        custom = cls._get_custom_change_info()
+        if reserved := _RESERVED & custom.keys():
+            raise ChangeInfoError(f"custom change info must not set {', '.join(sorted(reserved))}")
+        document.update(custom)
+        if extra := current_extra():
+            document["extra"] = dict(extra)
+        return document
+
+    @classmethod
+    def _fetch_current_user_id(cls) -> str | None:
+        """Flask-Login's current user: its ``email`` if it has one, else ``get_id()``.
+
+        ``None`` outside a request, when anonymous, and without Flask-Login.
+        """
+        if not has_request_context() or not hasattr(current_app, "login_manager"):
+            return None
+        # Flask-Login is optional.
+        from flask_login import current_user  # noqa: PLC0415
+
+        user: Any = current_user
+        if not user.is_authenticated:
+            return None
+        user_id = getattr(user, "email", None) or user.get_id()
+        return None if user_id is None else str(user_id)
+
+    @classmethod
+    def _fetch_remote_addr(cls) -> str | None:
+        """The address that the request came from; ``None`` outside a request."""
+        return request.remote_addr if has_request_context() else None
+
+    @classmethod
+    def _get_custom_change_info(cls) -> JSONObject:
+        """Further top-level keys of the document, a flat dict.
+
+        By default what the callable in the config ``CHRONONAUT_EXTRA_CHANGE_INFO_FUNC`` returns.
+        """
+        custom = current_app.config.get("CHRONONAUT_EXTRA_CHANGE_INFO_FUNC") if has_app_context() else None
+        return dict(custom()) if custom is not None else {}

@@ -1,0 +1,142 @@
+"""What can go wrong.
+
+::
+
+    ChrononautException
+    ├── OptionError (TypeError)             a model's options are wrong; raised when the class is defined
+    ├── UnsupportedMappingError (TypeError) a mapping whose changes would not be captured
+    ├── ChangeInfoError (ValueError)        a reason that cannot be stored
+    │   └── ChangeInfoTypeError (TypeError) a reason that is no string
+    ├── MissingChangeInfoError              a change without the reason that the application requires
+    ├── UncapturedWriteError                a write that would leave no history
+    ├── ConcurrentChangeError (StaleDataError)  another transaction changed the record meanwhile
+    ├── HistoryImmutableError               an attempt to change history
+    ├── DiffError (ValueError)              two states that cannot be compared
+    ├── DetachedError                       the object belongs to no session
+    └── HiddenAttributeError (AttributeError)   a value that history does not keep
+        └── UntrackedAttributeError
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy.orm.exc import StaleDataError
+
+
+_KEYS_NAMED = 5
+
+
+class ChrononautException(Exception):  # noqa: N818  the name is part of the public interface
+    """The root of all errors of this library."""
+
+
+class OptionError(ChrononautException, TypeError):
+    """An option of a model is wrong.
+
+    :param model: the name of the model
+    :param option: the attribute or option that is wrong
+    :param problem: what is wrong, and what would be right
+    """
+
+    def __init__(self, model: str, option: str, problem: str) -> None:
+        self.model, self.option = model, option
+        super().__init__(f"{model}.{option}: {problem}")
+
+
+class UnsupportedMappingError(ChrononautException, TypeError):
+    """A mapping whose changes would not be captured, refused before it can lose any."""
+
+    def __init__(self, model: str, problem: str) -> None:
+        self.model = model
+        super().__init__(f"{model}: {problem}")
+
+
+class ChangeInfoError(ChrononautException, ValueError):
+    """A key or value of the change info that no database can store."""
+
+
+class ChangeInfoTypeError(ChangeInfoError, TypeError):
+    """A value of the change info that is no string."""
+
+    def __init__(self, name: str, value: object) -> None:
+        super().__init__(f"change info {name!r} must be a string, not {type(value).__name__}")
+
+
+class MissingChangeInfoError(ChrononautException):
+    """An update or delete without extra change info, where the application requires it."""
+
+    def __init__(self, model: str, operation: str) -> None:
+        self.model, self.operation = model, operation
+        super().__init__(
+            f"{operation} of {model} without a reason: CHRONONAUT_REQUIRE_EXTRA_CHANGE_INFO is set; "
+            "make the change inside extra_change_info(...) or rationale(...)"
+        )
+
+
+class UncapturedWriteError(ChrononautException):
+    """A write to a versioned table that would leave no history; nothing was written.
+
+    :param table: the versioned table
+    :param what: the write
+    :param instead: what to do instead
+    """
+
+    def __init__(self, table: str, what: str, instead: str = "change objects in the session instead") -> None:
+        self.table = table
+        super().__init__(
+            f"{what} on the versioned table {table} is not captured: {instead}, "
+            "or, to leave no history, do it inside suppress_versioning()"
+        )
+
+
+class ConcurrentChangeError(ChrononautException, StaleDataError):
+    """Another transaction changed or deleted the record since this session loaded it; nothing was written.
+
+    Retry the transaction from its start: load the record again and repeat the change.
+    """
+
+    def __init__(self, model: str, keys: Sequence[tuple[Any, ...]]) -> None:
+        self.model, self.keys = model, tuple(keys)
+        named = ", ".join(repr(key[0] if len(key) == 1 else key) for key in self.keys[:_KEYS_NAMED])
+        unnamed = len(self.keys) - _KEYS_NAMED
+        more = f" and {unnamed} more" if unnamed > 0 else ""
+        super().__init__(f"{model} {named}{more}: changed by another transaction since it was loaded")
+
+
+class HistoryImmutableError(ChrononautException):
+    """An attempt to change or delete history rows through the session; nothing was written."""
+
+    def __init__(self, table: str) -> None:
+        self.table = table
+        super().__init__(
+            f"history is immutable: {table} can be neither inserted into, updated nor deleted from; "
+            "to delete, use suppress_versioning(allow_deleting_history=True)"
+        )
+
+
+class DiffError(ChrononautException, ValueError):
+    """Two states that cannot be compared; the message says why."""
+
+
+class DetachedError(ChrononautException):
+    """The object belongs to no session, so that its history cannot be asked for."""
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+        super().__init__(f"this {model} belongs to no session: add it, or load it, before you ask for its history")
+
+
+class HiddenAttributeError(ChrononautException, AttributeError):
+    """A hidden column was read from a history object."""
+
+    reason = "is hidden: its changes are noted, its values are not kept"
+
+    def __init__(self, model: str, attribute: str) -> None:
+        self.model, self.attribute = model, attribute
+        super().__init__(f"{model}.{attribute} {self.reason}")
+
+
+class UntrackedAttributeError(HiddenAttributeError):
+    """An untracked column was read from a history object."""
+
+    reason = "is untracked: history does not keep it"

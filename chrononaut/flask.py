@@ -1,0 +1,33 @@
+"""Flask-SQLAlchemy whose sessions capture."""
+
+import warnings
+from typing import Any
+
+from flask import Flask
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy.orm import sessionmaker
+
+from chrononaut.capture import capture_sessions
+
+
+class VersionedSQLAlchemy(SQLAlchemy):
+    """Flask-SQLAlchemy's ``SQLAlchemy``; its sessions write the history of models that have the mixin ``Versioned``.
+
+    It takes all that ``SQLAlchemy`` takes, and is bound at once (``VersionedSQLAlchemy(app)``) or later (``init_app``).
+
+    :param use_native_unicode: accepted from older releases, and without effect; goes with 1.0
+    """
+
+    def __init__(self, app: Flask | None = None, *, use_native_unicode: bool | None = None, **options: Any) -> None:
+        if use_native_unicode is not None:
+            warnings.warn(
+                "use_native_unicode has no effect: every driver speaks Unicode; it will be refused by Chrononaut 1.0",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+        super().__init__(app, **options)
+
+    def _make_session_factory(self, options: dict[str, Any]) -> sessionmaker[Any]:
+        factory = super()._make_session_factory(options)
+        capture_sessions(factory)
+        return factory

@@ -1,0 +1,119 @@
+"""The ``__chrononaut_*__`` options of a model, read and checked once, when its class is defined."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from sqlalchemy.orm import Mapper
+
+from chrononaut.exceptions import OptionError
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What our own columns are called, on the model (``version``) and on its history (all)."""
+
+    version: str = "version"
+    operation: str = "operation"
+    changed: str = "changed"
+    change_info: str = "change_info"
+    transaction_id: str = "transaction_id"
+
+
+OWN_NAMES = tuple(field.name for field in fields(Names))
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How one model is versioned.
+
+    ``hidden`` and ``untracked`` are attribute names, in mapping order.
+    """
+
+    history_table: str
+    hidden: tuple[str, ...]
+    untracked: tuple[str, ...]
+    names: Names
+
+
+def read_options(mapper: Mapper[Any]) -> Options:
+    """The options of a mapped class.
+
+    ``__chrononaut_tablename__``
+        the name of the history table; by default that of the table with ``_history``
+    ``__chrononaut_hidden__``
+        attribute names whose changes are noted and whose values are never kept
+    ``__chrononaut_untracked__``
+        attribute names that are ignored
+    ``__chrononaut_rename__``
+        other names for our own columns, as ``{"version": "row_version"}``
+
+    :raises OptionError: an option is wrong, or one of our columns would take the place of one of the model's
+    """
+    model = mapper.class_
+    columns = {attribute: column for attribute, column in mapper.columns.items() if column.table is mapper.local_table}
+    key = {mapper.get_property_by_column(column).key for column in mapper.primary_key}
+    hidden = _attributes(model, "__chrononaut_hidden__", columns, key)
+    untracked = _attributes(model, "__chrononaut_untracked__", columns, key)
+    both = [name for name in hidden if name in untracked]
+    if both:
+        raise OptionError(
+            model.__name__, "__chrononaut_untracked__", f"hidden and untracked at once: {', '.join(both)}"
+        )
+    return Options(
+        history_table=_table_name(mapper),
+        hidden=hidden,
+        untracked=untracked,
+        names=_names(mapper, {column.name for column in columns.values()}),
+    )
+
+
+def _attributes(model: type, option: str, columns: Mapping[str, Any], key: set[str]) -> tuple[str, ...]:
+    given: Iterable[str] = getattr(model, option, ())
+    if isinstance(given, str):
+        raise OptionError(model.__name__, option, f"must be a list of attribute names, not the string {given!r}")
+    given = tuple(given)
+    unknown = [name for name in given if name not in columns]
+    if unknown:
+        raise OptionError(
+            model.__name__, option, f"no such columns: {', '.join(map(str, unknown))}; there are {', '.join(columns)}"
+        )
+    if keys := [name for name in given if name in key]:
+        raise OptionError(model.__name__, option, f"a key column cannot be left out of history: {', '.join(keys)}")
+    return tuple(name for name in columns if name in given)
+
+
+def _table_name(mapper: Mapper[Any]) -> str:
+    model, table = mapper.class_, mapper.local_table
+    name = getattr(model, "__chrononaut_tablename__", None)
+    if name is None:
+        return f"{getattr(table, 'name', model.__name__)}_history"
+    if not isinstance(name, str) or not name:
+        raise OptionError(model.__name__, "__chrononaut_tablename__", f"must be a table name, not {name!r}")
+    return name
+
+
+def _names(mapper: Mapper[Any], column_names: set[str]) -> Names:
+    model = mapper.class_
+    option = "__chrononaut_rename__"
+    renamed = getattr(model, option, {})
+    if not isinstance(renamed, Mapping) or not all(isinstance(name, str) and name for name in renamed.values()):
+        raise OptionError(model.__name__, option, 'must be a mapping of names, as {"version": "row_version"}')
+    unknown = [name for name in renamed if name not in OWN_NAMES]
+    if unknown:
+        raise OptionError(
+            model.__name__, option, f"no such columns of ours: {', '.join(unknown)}; there are {', '.join(OWN_NAMES)}"
+        )
+    names = Names(**renamed)
+    chosen = [getattr(names, own) for own in OWN_NAMES]
+    if len(set(chosen)) < len(chosen):
+        raise OptionError(model.__name__, option, f"two of our columns would have one name: {', '.join(chosen)}")
+    for own, name in zip(OWN_NAMES, chosen, strict=True):
+        if mapper.has_property(name) or name in column_names or hasattr(model, name):
+            raise OptionError(
+                model.__name__,
+                name,
+                f"the model has this attribute already, and the history needs it for its own; "
+                f'rename ours with {option} = {{"{own}": "another_name"}}',
+            )
+    return names

@@ -1,0 +1,119 @@
+"""Questions to history: functions from a model and a record key to a select.
+
+Validity is half-open: a state is valid in [``valid_from``, ``changed``), so that at the instant of a change the new
+state holds. An ``insert`` row has no state, and only `changes` lists it.
+"""
+
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from chrononaut.history import History, Key, Versioning, versioning_of
+from chrononaut.types import utc
+
+HistorySelect = sa.Select[History]
+
+
+def changes(model: type, key: Key) -> HistorySelect:
+    """All history rows of a record, the creation's too, oldest first.
+
+    :param key: primary key values, in mapping order
+    """
+    versioning = versioning_of(model)
+    return sa.select(versioning.history).where(versioning.has_key(key)).order_by(versioning.column("version"))
+
+
+def versions(model: type, key: Key, before: datetime | None = None, after: datetime | None = None) -> HistorySelect:
+    """The prior versions of a record, oldest first.
+
+    :param key: primary key values, in mapping order
+    :param before: only versions that ended at this instant or earlier
+    :param after: only versions that ended later than this instant
+    """
+    versioning = versioning_of(model)
+    changed = versioning.column("changed")
+    select = changes(model, key).where(_has_state(versioning))
+    if before is not None:
+        select = select.where(changed <= utc(before))
+    if after is not None:
+        select = select.where(changed > utc(after))
+    return select
+
+
+def version(model: type, key: Key, number: int) -> HistorySelect:
+    """One prior version of a record.
+
+    :return: a select of at most one history row
+    """
+    versioning = versioning_of(model)
+    return versions(model, key).where(versioning.column("version") == number)
+
+
+def version_at(model: type, key: Key, at: datetime) -> HistorySelect:
+    """The first change of a record after an instant: what it replaced is the state that was valid then.
+
+    :param key: primary key values, in mapping order
+    :param at: an instant; a naive one is read as UTC. Resolution 1 µs.
+    :return: a select of at most one history row. Its operation is ``insert`` where the record did not exist at the
+        instant; there is none where nothing has changed since, so that the live row tells.
+    """
+    versioning = versioning_of(model)
+    changed = versioning.column("changed")
+    return (
+        changes(model, key)
+        .where(_ended_after(versioning, at))
+        .order_by(None)
+        .order_by(changed, versioning.column("version"))
+        .limit(1)
+    )
+
+
+def last_changed(model: type, key: Key) -> sa.Select[datetime]:
+    """When a record was last updated or deleted; ``None`` if never."""
+    versioning = versioning_of(model)
+    return (
+        sa.select(versioning.column("changed"))
+        .where(versioning.has_key(key), _has_state(versioning))
+        .order_by(versioning.column("version").desc())
+        .limit(1)
+    )
+
+
+def previous_version(model: type, key: Key) -> HistorySelect:
+    """The last prior version of a record.
+
+    :return: a select of at most one history row
+    """
+    versioning = versioning_of(model)
+    return versions(model, key).order_by(None).order_by(versioning.column("version").desc()).limit(1)
+
+
+def valid_from(model: type, key: Key, number: int) -> sa.Select[datetime]:
+    """When a version began: ``changed`` of the row before it.
+
+    :return: a select of at most one instant; none if the record was there before it was versioned
+    """
+    versioning = versioning_of(model)
+    return sa.select(versioning.column("changed")).where(
+        versioning.has_key(key), versioning.column("version") == number - 1
+    )
+
+
+def change_infos(model: type, key: Key, start: int, stop: int) -> sa.Select[Any]:
+    """The change info of all changes that led from one version to another.
+
+    :param start: the number of the earlier version
+    :param stop: the number of the later version
+    """
+    versioning = versioning_of(model)
+    number = versioning.column("version")
+    return sa.select(versioning.column("change_info")).where(versioning.has_key(key), number >= start, number < stop)
+
+
+def _has_state(versioning: Versioning) -> sa.ColumnElement[bool]:
+    return versioning.column("operation") != "insert"
+
+
+def _ended_after(versioning: Versioning, at: datetime) -> sa.ColumnElement[bool]:
+    return versioning.column("changed") > utc(at)

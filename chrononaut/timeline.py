@@ -1,0 +1,187 @@
+"""The history of one record, asked by its key: whether the record is live, deleted, or never was."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import pairwise
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session, undefer
+
+from chrononaut import queries
+from chrononaut.diff import Differences, differences
+from chrononaut.exceptions import DiffError
+from chrononaut.history import History, Key, Operation, Versioning, versioning_of
+from chrononaut.types import JSONObject
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What replaced one state of a record by the next, and who and why.
+
+    :ivar version: the number of the state that was replaced; of an ``insert`` the one below the record's first
+    :ivar at: when, in UTC
+    :ivar differences: attribute name → (value before, value after); of an ``insert`` and a ``delete`` against ``None``
+    :ivar hidden: the hidden attributes that changed
+    """
+
+    version: int
+    operation: Operation
+    at: datetime
+    info: JSONObject
+    transaction_id: UUID
+    differences: Differences
+    hidden: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Timeline:
+    """The states that a record had, and the live object if there is one.
+
+    :param session: the session to ask with
+    :param model: a versioned model
+    :param key: primary key values, in mapping order
+    :param live: the live object where it is at hand; it is loaded otherwise
+    """
+
+    session: Session
+    model: type
+    key: Key
+    live: Any = None
+    _versioning: Versioning = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._versioning = versioning_of(self.model)
+        if self.live is None:
+            self.live = self.session.get(self.model, self.key)
+
+    def versions(self, before: datetime | None = None, after: datetime | None = None) -> list[History]:
+        """The prior versions, oldest first. See `queries.versions`."""
+        select = queries.versions(self.model, self.key, before, after)
+        return list(
+            self.session.scalars(
+                select.options(undefer(sa.inspect(self._versioning.history).attrs.valid_from.class_attribute))
+            )
+        )
+
+    def version(self, number: int) -> History | None:
+        """One prior version."""
+        return self.session.scalars(queries.version(self.model, self.key, number)).one_or_none()
+
+    def version_at(self, at: datetime) -> Any:
+        """The state that was valid at an instant.
+
+        :return: a history object; the live object if its current state was valid then; ``None`` before the record's
+            creation or while it was deleted
+        """
+        replaced = self.session.scalars(queries.version_at(self.model, self.key, at)).one_or_none()
+        if replaced is None:
+            return self.live
+        return None if self._own(replaced, "operation") == "insert" else replaced
+
+    def last_changed(self) -> datetime | None:
+        """When the record was last updated or deleted, in UTC; ``None`` if never."""
+        return self.session.scalar(queries.last_changed(self.model, self.key))
+
+    def previous_version(self) -> History | None:
+        """The last prior version."""
+        return self.session.scalars(queries.previous_version(self.model, self.key)).one_or_none()
+
+    def valid_from(self) -> datetime | None:
+        """When the live state began, in UTC; ``None`` if it was there before the record was versioned."""
+        return self.session.scalar(queries.valid_from(self.model, self.key, self.number(self.live)))
+
+    def changes(self, select: queries.HistorySelect | None = None) -> Iterator[Change]:
+        """What happened to the record, creation and deletion included, oldest first.
+
+        :param select: some of the rows of `queries.changes`, without a gap and in its order; all by default. The change
+            of its last row is left out unless it is the record's last.
+        """
+        rows = list(self.session.scalars(queries.changes(self.model, self.key) if select is None else select))
+        for row, following in pairwise(rows):
+            yield self._change(row, following)
+        if rows and self.is_last(rows[-1]):
+            yield self._change(rows[-1], self.live)
+
+    def is_last(self, row: History) -> bool:
+        """Is this row the record's last change?"""
+        if self.live is not None:
+            return self.number(row) == self.number(self.live) - 1
+        return self._own(row, "operation") == "delete" and not self.session.scalar(
+            queries.valid_from(self.model, self.key, self.number(row) + 2)
+        )
+
+    def diff(self, from_: Any, to: Any = None, include_hidden: bool = False) -> Differences:
+        """What changed between two states.
+
+        :param from_: a history object of this record
+        :param to: a later history object of this record, or the live object; the live object by default
+        :param include_hidden: list the hidden attributes that changed, as ``(None, None)`` against a history object and
+            as ``(None, value now)`` against the live object
+        :return: attribute name → (value before, value after)
+        :raises DiffError: objects of another record, a ``from_`` that is no history object, a ``to`` that is older
+        """
+        to = self.live if to is None else to
+        self._check_comparable(from_, to)
+        changed = differences(self.state(from_), self.state(to))
+        if include_hidden:
+            for name in self.hidden_changes(from_, to):
+                changed[name] = (None, None if isinstance(to, History) else getattr(to, name))
+        return changed
+
+    def hidden_changes(self, from_: Any, to: Any) -> list[str]:
+        """The hidden attributes that changed between two states, in mapping order."""
+        infos = self.session.scalars(queries.change_infos(self.model, self.key, self.number(from_), self.number(to)))
+        changed = {name for info in infos for name in info.get("hidden_cols_changed", ())}
+        return [name for name in self._versioning.hidden if name in changed]
+
+    def number(self, obj: Any) -> int:
+        """The version number of the live object or of a history object."""
+        number: int = self._own(obj, "version")
+        return number
+
+    def state(self, obj: Any) -> Mapping[str, Any]:
+        """The tracked attributes of the live object or of a history object."""
+        return {name: getattr(obj, name) for name in self._versioning.tracked}
+
+    def _own(self, obj: Any, name: str) -> Any:
+        return getattr(obj, getattr(self._versioning.options.names, name))
+
+    def _check_comparable(self, from_: Any, to: Any) -> None:
+        name = self._versioning.name
+        if not isinstance(from_, self._versioning.history):
+            raise DiffError(f"from must be a history object of {name}, not {_described(from_)}")
+        if not isinstance(to, (self._versioning.history, self.model)):
+            raise DiffError(f"to must be a {name} or a history object of it, not {_described(to)}")
+        for end, obj in (("from", from_), ("to", to)):
+            if self._versioning.key_of(obj) != self.key:
+                raise DiffError(f"{end} is a state of {name} {self._versioning.key_of(obj)}, not of {self.key}")
+            if isinstance(obj, History) and self._own(obj, "operation") == "insert":
+                raise DiffError(f"{end} is the creation of {name} {self.key}, which has no state")
+        if self.number(to) < self.number(from_):
+            raise DiffError(
+                f"to is version {self.number(to)}, older than from, which is version {self.number(from_)}; swap them"
+            )
+
+    def _change(self, row: History, following: Any) -> Change:
+        operation: Operation = self._own(row, "operation")
+        absent = dict.fromkeys(self._versioning.tracked)
+        before = absent if operation == "insert" else self.state(row)
+        after = absent if operation == "delete" else self.state(following)
+        changed = differences(before, after)
+        info: JSONObject = self._own(row, "change_info")
+        return Change(
+            version=self.number(row),
+            operation=operation,
+            at=self._own(row, "changed"),
+            info=info,
+            transaction_id=self._own(row, "transaction_id"),
+            differences={name: values for name, values in changed.items() if name not in self._versioning.key},
+            hidden=tuple(info.get("hidden_cols_changed", ())),
+        )
+
+
+def _described(obj: object) -> str:
+    return "None" if obj is None else f"a {type(obj).__name__}"

@@ -1,0 +1,62 @@
+"""UTC instants and JSON documents: the only place where databases differ in types."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeDecorator
+
+JSONDocument = sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
+"""A JSON document: JSONB on PostgreSQL, text on SQLite."""
+
+
+def utc(at: datetime) -> datetime:
+    """The same instant, aware and in UTC.
+
+    :param at: an instant; a naive one is read as UTC
+    :raises TypeError: it is no datetime
+    """
+    if not isinstance(at, datetime):
+        raise TypeError(f"an instant must be a datetime, not {type(at).__name__}")
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+
+
+def now() -> datetime:
+    """This process's clock, in UTC with microseconds."""
+    return datetime.now(UTC)
+
+
+class Instant(TypeDecorator[datetime]):
+    """An instant in UTC with microseconds, aware on every database.
+
+    SQLite has no such type: there it is text in UTC, whose order is the order of time.
+    """
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else utc(value)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else utc(value)
+
+
+JSONObject = dict[str, Any]
+"""A JSON object as Python has it."""
+
+
+def is_distinct(column: sa.ColumnElement[Any], value: object, dialect: Dialect) -> sa.ColumnElement[bool]:
+    """Does a column hold another value than this one? NULL is a value here.
+
+    :param value: a value of the column's type, or an SQL expression
+    """
+    if not (isinstance(value, sa.ClauseElement) or hasattr(value, "__clause_element__")):
+        value = sa.bindparam(None, value, type_=column.type)
+    type_ = column.type.dialect_impl(dialect)
+    if isinstance(type_, postgresql.JSON) and not isinstance(type_, postgresql.JSONB):
+        # PostgreSQL has no equality for the type json.
+        return sa.cast(column, postgresql.JSONB).is_distinct_from(sa.cast(value, postgresql.JSONB))
+    return column.is_distinct_from(value)

@@ -1,0 +1,111 @@
+"""The mixin that versions a model."""
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Mapped, Query, Session, object_session
+
+from chrononaut import queries
+from chrononaut.capture import capture_models
+from chrononaut.change_info import CapturesChangeInfo
+from chrononaut.diff import Differences
+from chrononaut.exceptions import DetachedError
+from chrononaut.history import History, Versioning, versioning_of
+from chrononaut.timeline import Change, Timeline
+from chrononaut.types import utc
+
+
+class Versioned(CapturesChangeInfo):
+    """Keeps every prior version of a model's records in ``<table>_history``.
+
+    ::
+
+        class User(db.Model, Versioned):
+            __chrononaut_hidden__ = ["password_hash"]   # changes are noted, values are never kept
+            __chrononaut_untracked__ = ["last_seen_at"]  # ignored
+
+    The model gets the column ``version``: 0 for the first state of a record, +1 with every change. `read_options` lists
+    the options. The methods flush pending changes first, as any query does; on an object that belongs to no session
+    they raise `DetachedError`.
+    """
+
+    if TYPE_CHECKING:
+        __chrononaut__: ClassVar[Versioning]
+        version: Mapped[int]
+
+    @overload
+    def versions(
+        self, before: datetime | None = None, after: datetime | None = None, return_query: Literal[False] = False
+    ) -> list[History]: ...
+
+    @overload
+    def versions(
+        self, before: datetime | None = None, after: datetime | None = None, *, return_query: Literal[True]
+    ) -> Query[History]: ...
+
+    def versions(
+        self, before: datetime | None = None, after: datetime | None = None, return_query: bool = False
+    ) -> list[History] | Query[History]:
+        """The prior versions, oldest first.
+
+        :param before: only versions that ended at this instant or earlier; a naive one is read as UTC
+        :param after: only versions that ended later than this instant, so that the two split the history
+        :param return_query: return the query, to be filtered further, instead of its result
+        """
+        timeline = self._timeline()
+        if not return_query:
+            return timeline.versions(before, after)
+        select = queries.versions(type(self), timeline.key, before, after)
+        query: Query[History] = timeline.session.query(versioning_of(type(self)).history)
+        criteria = () if select.whereclause is None else (select.whereclause,)
+        return query.filter(*criteria).order_by(versioning_of(type(self)).column("version"))
+
+    def version_at(self, at: datetime) -> Any:
+        """The state that was valid at an instant.
+
+        :param at: an instant; a naive one is read as UTC. Resolution 1 µs.
+        :return: a history object; this object itself if its current state was valid then; ``None`` before the record's
+            creation or while it was deleted
+        """
+        return self._timeline().version_at(at)
+
+    def has_changed_since(self, since: datetime) -> bool:
+        """Was the record updated or deleted later than an instant?
+
+        :param since: an instant; a naive one is read as UTC
+        """
+        last = self._timeline().last_changed()
+        return last is not None and last > utc(since)
+
+    def previous_version(self) -> History | None:
+        """The state before the current one; ``None`` if there was none."""
+        return self._timeline().previous_version()
+
+    def changes(self) -> list[Change]:
+        """What happened to the record, its creation included, oldest first."""
+        return list(self._timeline().changes())
+
+    def diff(self, from_model: Any, to: Any = None, include_hidden: bool = False) -> Differences:
+        """What changed between two states of this record.
+
+        :param from_model: a history object
+        :param to: a later history object, or this object; this object by default
+        :param include_hidden: list the hidden attributes that changed, as ``(None, None)`` against a history object and
+            as ``(None, value now)`` against this object
+        :return: attribute name → (value before, value after)
+        :raises DiffError: states of another record, a ``from_model`` that is no history object, a ``to`` that is older
+        """
+        return self._timeline().diff(from_model, to, include_hidden)
+
+    def _timeline(self) -> Timeline:
+        session: Session | None = object_session(self)
+        versioning = versioning_of(type(self))
+        if session is None:
+            raise DetachedError(versioning.name)
+        if sa.inspect(self, raiseerr=True).pending:
+            session.flush()
+        return Timeline(session, type(self), versioning.key_of(self), live=self)
+
+
+capture_models(Versioned)
