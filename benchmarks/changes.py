@@ -1,7 +1,7 @@
 """The change stream: read from a file, checked line by line, folded into what each record must have gone through.
 
-Nothing here speaks to a service. A line that could not have happened (an update of a record that is not there, an update that
-changes nothing) is refused with its number, because everything else counts on one history row for each line.
+Nothing here speaks to a service. A line that could not have happened (an update of a record that is not there, an
+update that changes nothing) is refused with its number, because everything else counts on one history row a line.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Change:
 class Step(NamedTuple):
     """One change of a record with the states around it.
 
-    :ivar version: the version number of its history row, which is that of the state it replaced; -1 for the first insert
+    :ivar version: the number of its history row, which is that of the state it replaced; -1 for the first insert
     """
 
     version: int
@@ -135,7 +135,7 @@ class History:
         :raises ImpossibleChangeError: the changes do not follow from one another
         """
         state: State | None = None
-        # Numbers start at -1 and have no gaps: the insert after delete row n is row n + 1, and the state it makes is n + 2.
+        # Without gaps: an insert after delete row n is row n + 1, and the state that it makes is n + 2.
         for version, change in enumerate(self.changes, start=-1):
             before, state = state, change.apply(state)
             yield Step(version, change, before, state)

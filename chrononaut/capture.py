@@ -4,8 +4,8 @@ Mapper events say which objects a flush inserts, updates and deletes. The histor
 written when the first statement of the flush reaches a versioned table: later than the listeners that may still change
 an object, and sooner than the row changes. Those of inserts are written after the flush, when their keys are known.
 
-That first statement is seen by a listener on the engine, which sees every other write of the session as well. A write to
-a versioned table that was not captured is refused there.
+That first statement is seen by a listener on the engine, which sees every other write of the session as well. A write
+to a versioned table that was not captured is refused there.
 """
 
 from collections import defaultdict

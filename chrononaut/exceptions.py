@@ -22,7 +22,6 @@ from typing import Any
 
 from sqlalchemy.orm.exc import StaleDataError
 
-
 _KEYS_NAMED = 5
 
 

@@ -24,6 +24,14 @@ def changes(model: type, key: Key) -> HistorySelect:
     return sa.select(versioning.history).where(versioning.has_key(key)).order_by(versioning.column("version"))
 
 
+def exists(model: type, key: Key) -> sa.Select[bool]:
+    """Has a record any history?
+
+    :param key: primary key values, in mapping order
+    """
+    return sa.select(sa.exists().where(versioning_of(model).has_key(key)))
+
+
 def versions(model: type, key: Key, before: datetime | None = None, after: datetime | None = None) -> HistorySelect:
     """The prior versions of a record, oldest first.
 

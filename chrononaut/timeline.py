@@ -1,9 +1,8 @@
 """The history of one record, asked by its key: whether the record is live, deleted, or never was."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +13,7 @@ from chrononaut import queries
 from chrononaut.diff import Differences, differences
 from chrononaut.exceptions import DiffError
 from chrononaut.history import History, Key, Operation, Versioning, versioning_of
+from chrononaut.options import OWN_NAMES
 from chrononaut.types import JSONObject
 
 
@@ -93,25 +93,26 @@ class Timeline:
         """When the live state began, in UTC; ``None`` if it was there before the record was versioned."""
         return self.session.scalar(queries.valid_from(self.model, self.key, self.number(self.live)))
 
-    def changes(self, select: queries.HistorySelect | None = None) -> Iterator[Change]:
-        """What happened to the record, creation and deletion included, oldest first.
+    def exists(self) -> bool:
+        """Is there such a record, or was there ever one?"""
+        return self.live is not None or bool(self.session.scalar(queries.exists(self.model, self.key)))
 
-        :param select: some of the rows of `queries.changes`, without a gap and in its order; all by default. The change
-            of its last row is left out unless it is the record's last.
+    def changes(self, rows: Sequence[History] | None = None) -> list[Change]:
+        """What happened to the record, creation and deletion included.
+
+        :param rows: some rows of `queries.changes`, in any order; all by default, oldest first
         """
-        rows = list(self.session.scalars(queries.changes(self.model, self.key) if select is None else select))
-        for row, following in pairwise(rows):
-            yield self._change(row, following)
-        if rows and self.is_last(rows[-1]):
-            yield self._change(rows[-1], self.live)
-
-    def is_last(self, row: History) -> bool:
-        """Is this row the record's last change?"""
+        if rows is None:
+            rows = self.session.scalars(queries.changes(self.model, self.key)).all()
+        states: dict[int, Any] = {self.number(row): row for row in rows}
         if self.live is not None:
-            return self.number(row) == self.number(self.live) - 1
-        return self._own(row, "operation") == "delete" and not self.session.scalar(
-            queries.valid_from(self.model, self.key, self.number(row) + 2)
-        )
+            states[self.number(self.live)] = self.live
+        replaced = {self.number(row) + 1 for row in rows if self._own(row, "operation") != "delete"}
+        if unknown := replaced - states.keys():
+            number = self._versioning.column("version")
+            select = queries.versions(self.model, self.key).where(number.in_(unknown))
+            states |= {self.number(row): row for row in self.session.scalars(select)}
+        return [self._change(row, states.get(self.number(row) + 1)) for row in rows]
 
     def diff(self, from_: Any, to: Any = None, include_hidden: bool = False) -> Differences:
         """What changed between two states.
@@ -141,6 +142,10 @@ class Timeline:
         """The version number of the live object or of a history object."""
         number: int = self._own(obj, "version")
         return number
+
+    def own(self, row: History) -> dict[str, Any]:
+        """Our own columns of a history object, by their unrenamed names."""
+        return {name: self._own(row, name) for name in OWN_NAMES}
 
     def state(self, obj: Any) -> Mapping[str, Any]:
         """The tracked attributes of the live object or of a history object."""

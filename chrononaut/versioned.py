@@ -84,7 +84,7 @@ class Versioned(CapturesChangeInfo):
 
     def changes(self) -> list[Change]:
         """What happened to the record, its creation included, oldest first."""
-        return list(self._timeline().changes())
+        return self._timeline().changes()
 
     def diff(self, from_model: Any, to: Any = None, include_hidden: bool = False) -> Differences:
         """What changed between two states of this record.

@@ -14,19 +14,19 @@ from typing import Final, NoReturn
 from benchmarks.changes import Change, ChangeFileError, fold, read
 from benchmarks.replay.asking import ask
 from benchmarks.replay.errors import GaveUpError, ReplayError, UnusableError
-from benchmarks.replay.sending import send
+from benchmarks.replay.sending import send, starting_points
 from benchmarks.replay.service import Service
 from benchmarks.replay.verifying import verify
 
 COMMAND: Final = "python -m benchmarks.replay"
-TOKEN: Final = "CHRONONAUT_TOKEN"
+ENVIRONMENT: Final = "CHRONONAUT_TOKEN"
 
 _SHOWN_ERRORS: Final = 20
 _FAILED: Final = 1
 _INTERRUPTED: Final = 130
 
 _EPILOG: Final = f"""\
-The token needs the scopes read and write; better give it in the environment ({TOKEN}) than where other users see it.
+The token needs the scopes read and write; better give it in {ENVIRONMENT} than where other users see it.
 Exit status: 0 all went well; 1 errors or differences, or the service stopped answering; 2 a bad argument, file, URL or
 token; 130 interrupted."""
 
@@ -42,52 +42,54 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
     :param arguments: those of the command line by default
     :return: the exit status
     """
-    hint = ""
-    stop = Event()
     try:
-        options = _parser().parse_args(arguments)
-        if options.verify_only and options.resume:
-            raise UnusableError("--resume is about sending, and --verify-only sends nothing")
-        hint = f"go on with: {_command(options)}"
-        token = options.token or environ.get(TOKEN)
-        if not token:
-            raise UnusableError(f"no token: give --token or set {TOKEN}")
+        options, token = _options(arguments, environ)
+    except UnusableError as error:
+        return _complain(str(error), error.exit_status)
+    try:
         changes = read(options.file, options.limit)
-        service = Service(options.url, token, connections=options.connections, stop=stop)
+        service = Service(options.url, token, connections=options.connections, stop=Event())
         service.check(changes[0].key)
-        return _run(service, changes, options, stop)
+        return _run(service, changes, options)
     except KeyboardInterrupt:
-        # Over the bar's line, which would otherwise end in ^C.
-        print(f"\nreplay: interrupted; {hint}", file=sys.stderr)
-        return _INTERRUPTED
+        return _complain(f"interrupted; go on with: {_command(options)}", _INTERRUPTED)
     except GaveUpError as error:
-        print(f"replay: {error}; {hint}", file=sys.stderr)
-        return error.exit_status
+        return _complain(f"{error}; go on with: {_command(options)}", error.exit_status)
     except ReplayError as error:
-        print(f"replay: {error}", file=sys.stderr)
-        return error.exit_status
+        return _complain(str(error), error.exit_status)
     except ChangeFileError as error:
-        print(f"replay: {error}", file=sys.stderr)
-        return UnusableError.exit_status
+        return _complain(str(error), UnusableError.exit_status)
 
 
-def _run(service: Service, changes: Sequence[Change], options: argparse.Namespace, stop: Event) -> int:
+def _options(arguments: Sequence[str] | None, environ: Mapping[str, str]) -> tuple[argparse.Namespace, str]:
+    options = _parser().parse_args(arguments)
+    if options.verify_only and options.resume:
+        raise UnusableError("--resume is about sending, and --verify-only sends nothing")
+    token = options.token or environ.get(ENVIRONMENT)
+    if not token:
+        raise UnusableError(f"no token: give --token or set {ENVIRONMENT}")
+    return options, token
+
+
+def _complain(text: str, status: int) -> int:
+    print(f"replay: {text}", file=sys.stderr)
+    return status
+
+
+def _run(service: Service, changes: Sequence[Change], options: argparse.Namespace) -> int:
     histories = fold(changes)
-    connections: int = options.connections
     failed = False
     if not options.verify_only:
         # Ahead of all writes, so that these are measured alone.
-        standings = ask(service, list(histories), connections=connections, stop=stop)
-        tally, seconds = send(
-            service, changes, histories, standings, connections=connections, resume=options.resume, stop=stop
-        )
+        starts = starting_points(histories, ask(service, list(histories)), resume=options.resume)
+        tally, seconds = send(service, changes, starts, resume=options.resume)
         print(tally.summary(seconds), flush=True)
         _print_errors(tally.errors)
         failed = bool(tally.errors)
     if options.verify or options.verify_only:
-        # From here on nothing is to be sent again.
+        # What an interruption says to go on with: from here on there is nothing left to send.
         options.verify_only = True
-        findings = verify(service, list(histories.values()), connections=connections, stop=stop)
+        findings = verify(service, list(histories.values()))
         for difference in findings.first:
             print(difference)
         if findings.differences > len(findings.first):
@@ -132,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("file", metavar="FILE", type=Path, help="the changes, .ndjson or .ndjson.gz")
     parser.add_argument("url", metavar="URL", help="where the service is, http://host:port")
-    parser.add_argument("--token", metavar="T", help=f"the bearer token; by default what {TOKEN} holds")
+    parser.add_argument("--token", metavar="T", help=f"the bearer token; by default what {ENVIRONMENT} holds")
     parser.add_argument(
         "--connections", metavar="N", type=_count, default=4, help="connections at once (default: %(default)s)"
     )

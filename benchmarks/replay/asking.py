@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from threading import Event
 from typing import TypeAlias
 
 from benchmarks.changes import Key
@@ -21,17 +20,16 @@ class Inquirer:
     :ivar standings: what the service answered
     """
 
-    def __init__(self, service: Service, keys: Sequence[Key], *, stop: Event) -> None:
+    def __init__(self, service: Service, keys: Sequence[Key]) -> None:
         self.done = 0
         self.standings: dict[Key, Standing] = {}
         self._service = service
         self._keys = keys
-        self._stop = stop
 
     def run(self) -> None:
         """Ask for them all, or until the run is over."""
         for key in self._keys:
-            if self._stop.is_set():
+            if self._service.stop.is_set():
                 return
             try:
                 self.standings[key] = self._service.change_count(key)
@@ -40,13 +38,12 @@ class Inquirer:
             self.done += 1
 
 
-def ask(service: Service, keys: Sequence[Key], *, connections: int, stop: Event) -> dict[Key, Standing]:
-    """Ask for records.
+def ask(service: Service, keys: Sequence[Key]) -> dict[Key, Standing]:
+    """Ask for records, over all connections at once.
 
-    :param connections: how many threads ask, each over a connection of its own
     :return: an answer for each key
     :raises ReplayError: the run cannot go on
     """
-    inquirers = [Inquirer(service, keys[start::connections], stop=stop) for start in range(connections)]
-    work(inquirers, stop=stop, total=len(keys), label="asking", unit="record")
+    inquirers = [Inquirer(service, keys[start :: service.connections]) for start in range(service.connections)]
+    work(inquirers, stop=service.stop, total=len(keys), label="asking", unit="record")
     return {key: standing for inquirer in inquirers for key, standing in inquirer.standings.items()}

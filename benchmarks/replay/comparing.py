@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from enum import Enum
 from typing import Any, Final
 
 from benchmarks.changes import History, Key, Operation, Step
@@ -15,15 +14,17 @@ from benchmarks.replay.wire import key_text
 Row = Mapping[str, Any]
 
 
-class Absent(Enum):
-    """Stands for what is not there at all, where ``None`` is a value."""
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Says in words what no value can say."""
 
-    ABSENT = "nothing"
+    text: str
 
 
-ABSENT: Final = Absent.ABSENT
+ABSENT: Final = Words("nothing")
+"""Stands for what is not there at all, where ``None`` is a value."""
 
-_AN_INSTANT: Final = "an instant with an offset"
+_AN_INSTANT: Final = Words("an instant with an offset")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ def compare(history: History, answers: Answers | None) -> Iterator[Difference]:
     """
     key = history.key
     if answers is None:
-        yield Difference(key, None, "record", f"a history of {len(history.changes)} changes", ABSENT)
+        yield Difference(key, None, "record", Words(f"a history of {len(history.changes)} changes"), ABSENT)
         return
     steps = list(history.steps())
     replaced = [step for step in steps if step.change.operation is not Operation.INSERT]
@@ -99,12 +100,12 @@ def _numbering(key: Key, view: str, steps: Sequence[Step], rows: Sequence[Row]) 
     for step in steps:
         times = found.count(step.version)
         if times == 0:
-            yield Difference(key, step.version, view, f"a row of {step.change.operation}", ABSENT)
+            yield Difference(key, step.version, view, Words(f"a row of {step.change.operation}"), ABSENT)
         elif times > 1:
-            yield Difference(key, step.version, view, "one row", f"{times} rows")
+            yield Difference(key, step.version, view, Words("one row"), Words(f"{times} rows"))
     for number in found:
         if number not in expected:
-            yield Difference(key, None, view, ABSENT, f"a row of version {number}")
+            yield Difference(key, None, view, ABSENT, Words(f"a row of version {number}"))
     if sorted(found, key=str) == sorted(expected, key=str):
         yield Difference(key, None, f"order of {view}", expected, found)
 
@@ -145,7 +146,9 @@ def _order_in_time(key: Key, changes: Iterable[Row]) -> Iterator[Difference]:
         if at is None:
             continue
         if latest is not None and at < latest:
-            yield Difference(key, row.get("version"), "changed", f"not before {latest.isoformat()}", row["changed"])
+            yield Difference(
+                key, row.get("version"), "changed", Words(f"not before {latest.isoformat()}"), row["changed"]
+            )
         latest = at if latest is None else max(latest, at)
 
 
@@ -155,7 +158,7 @@ def _current(key: Key, last: Step, current: Any, rows: Mapping[Any, Row]) -> Ite
         return
     version = last.version + 1
     if not isinstance(current, Mapping):
-        yield Difference(key, version, "current", "the live state", current)
+        yield Difference(key, version, "current", Words("the live state"), current)
         return
     yield from _value(key, version, "current.version", version, current.get("version", ABSENT))
     yield from _mapping(key, version, "current.state", last.after, current.get("state"))
@@ -200,4 +203,4 @@ def _instant(value: Any) -> datetime | None:
 
 
 def _shown(value: Any) -> str:
-    return value.value if isinstance(value, Absent) else json.dumps(value, ensure_ascii=False)
+    return value.text if isinstance(value, Words) else json.dumps(value, ensure_ascii=False)

@@ -8,14 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from math import ceil
-from threading import Event
 from typing import Final
 
 from benchmarks.changes import Change, History, Key, Operation
 from benchmarks.replay.asking import Standing
 from benchmarks.replay.errors import GaveUpError, NoAnswerError, RecordError, UnusableError
 from benchmarks.replay.service import COME_AGAIN, PAUSES, Answer, Service
-from benchmarks.replay.wire import RECORDS, header_value, key_text, record_path
+from benchmarks.replay.wire import RECORDS, entity_tag, header_value, key_text, record_path
 from benchmarks.replay.workers import shard, work
 
 SUCCESS: Final = {
@@ -101,38 +100,26 @@ class Sender:
     """Sends the changes of some records, one after the other.
 
     :param changes: theirs, in the order of the file
-    :param histories: at least theirs
-    :param standings: how far the service has come with each
-    :param resume: go on from there, instead of refusing records that are there
+    :param starts: for each of their records how many of them to pass over, or why to leave it alone
+    :param resume: whether an earlier run has made those
     """
 
     def __init__(
-        self,
-        service: Service,
-        changes: Sequence[Change],
-        histories: Mapping[Key, History],
-        standings: Mapping[Key, Standing],
-        *,
-        resume: bool,
-        stop: Event,
+        self, service: Service, changes: Sequence[Change], starts: Mapping[Key, Standing], *, resume: bool
     ) -> None:
         self.done = 0
         self.tally = Tally()
         self._service = service
         self._changes = changes
-        self._histories = histories
-        self._standings = standings
+        self._starts = starts
         self._resume = resume
-        self._stop = stop
         self._position: Counter[Key] = Counter()
-        self._there: dict[Key, int] = {}
         self._refused: set[Key] = set()
-        self._etags: dict[Key, str | None] = {}
 
     def run(self) -> None:
         """Send them all, or until the run is over."""
         for change in self._changes:
-            if self._stop.is_set():
+            if self._service.stop.is_set():
                 return
             self._take(change)
             self.done += 1
@@ -145,49 +132,36 @@ class Sender:
         position = self._position[key]
         self._position[key] += 1
         try:
-            if position == 0:
-                self._there[key] = self._already_there(self._histories[key])
-            if position < self._there[key]:
+            start = self._starts[key]
+            if isinstance(start, RecordError):
+                raise start
+            if position < start:
                 self.tally.already += 1
             else:
-                self._send(change, position)
+                self._send(change, position, uncertain=self._resume and position == start)
         except RecordError as error:
             self._refused.add(key)
             self.tally.errors.append(f"{key_text(key)}, change {position + 1} ({change.operation}): {error}")
 
-    def _already_there(self, history: History) -> int:
-        count = self._standings[history.key]
-        if isinstance(count, RecordError):
-            raise count
-        # Also of a deleted record, where the insert would be let in and begin a second life.
-        if count and not self._resume:
-            raise RecordError(
-                f"it is already there, with {count} changes; use --resume to go on where an earlier run ended"
-            )
-        if count > len(history.changes):
-            raise RecordError(f"the service has {count} changes of it, the file {len(history.changes)}")
-        return count
-
-    def _send(self, change: Change, position: int) -> None:
+    def _send(self, change: Change, position: int, *, uncertain: bool) -> None:
         """Make one change, exactly once.
 
         :param position: how many changes of the record come before it
+        :param uncertain: it may have been sent before, by a run that was killed, and be still on its way
         :raises RecordError: the service refuses it
         :raises GaveUpError: there was no answer, after all tries
         """
-        # What the killed run before this one sent last may still be on its way.
-        uncertain = self._resume and position == self._there[change.key]
         for pause in (*PAUSES, None):
             wait = 0.0
             started = time.perf_counter()
             try:
-                answer = self._request(change)
+                answer = self._request(change, position)
             except NoAnswerError as error:
                 failure = str(error)
             else:
                 if answer.status == SUCCESS[change.operation]:
                     self.tally.latencies.append(time.perf_counter() - started)
-                    self._made(change, answer.etag)
+                    self.tally.sent[change.operation] += 1
                     return
                 if answer.status not in COME_AGAIN:
                     self._examine_refusal(change, position, answer, uncertain=uncertain)
@@ -201,31 +175,25 @@ class Sender:
                 return
         raise GaveUpError(f"gave up on {self._service.url} after {len(PAUSES) + 1} tries: {failure}")
 
-    def _request(self, change: Change) -> Answer:
+    def _request(self, change: Change, position: int) -> Answer:
         headers = {"X-Change-Rationale": header_value(change.rationale)}
-        # A write that got no answer may be carried out late, after it was sent again: of two with one tag, one can succeed.
-        if etag := self._etags.get(change.key):
-            headers["If-Match"] = etag
-        match change.operation:
-            case Operation.INSERT:
-                headers.pop("If-Match", None)
-                body = {**change.key._asdict(), **change.values}
-                return self._service.request("POST", RECORDS, body=body, headers=headers)
-            case Operation.UPDATE:
-                headers["Content-Type"] = _MERGE_PATCH
-                return self._service.request(
-                    "PATCH", record_path(change.key), body=dict(change.values), headers=headers
-                )
-            case Operation.DELETE:
-                return self._service.request("DELETE", record_path(change.key), headers=headers)
+        if change.operation is Operation.INSERT:
+            body = {**change.key._asdict(), **change.values}
+            return self._service.request("POST", RECORDS, body=body, headers=headers)
+        path = record_path(change.key)
+        # A write without an answer may be carried out late, after it was sent again: of two with one tag, one succeeds.
+        headers["If-Match"] = entity_tag(position - 1)
+        if change.operation is Operation.DELETE:
+            return self._service.request("DELETE", path, headers=headers)
+        headers["Content-Type"] = _MERGE_PATCH
+        return self._service.request("PATCH", path, body=dict(change.values), headers=headers)
 
     def _examine_refusal(self, change: Change, position: int, answer: Answer, *, uncertain: bool) -> None:
         if change.operation is Operation.INSERT and answer.status == HTTPStatus.NOT_FOUND:
             raise UnusableError(f"{self._service.url} does not serve {RECORDS}: it answered {answer}")
-        if answer.status in _OUT_OF_STEP:
-            if uncertain and self._is_made(change, position):
-                self._found(change)
-                return
+        if uncertain and answer.status in _OUT_OF_STEP and self._is_made(change, position):
+            self._found(change)
+            return
         raise RecordError(f"answered {answer}")
 
     def _is_made(self, change: Change, position: int) -> bool:
@@ -236,37 +204,49 @@ class Sender:
             )
         return count > position
 
-    def _made(self, change: Change, etag: str | None) -> None:
-        self.tally.sent[change.operation] += 1
-        self._etags[change.key] = etag
-
     def _found(self, change: Change) -> None:
         self.tally.found += 1
-        self._made(change, etag=None)
+        self.tally.sent[change.operation] += 1
+
+
+def starting_points(
+    histories: Mapping[Key, History], standings: Mapping[Key, Standing], *, resume: bool
+) -> dict[Key, Standing]:
+    """Say where to begin with each record.
+
+    :param standings: what the service has of each
+    :param resume: go on from there, instead of refusing records that it has
+    :return: how many of the changes to pass over, or why to leave the record alone
+    """
+    starts: dict[Key, Standing] = {}
+    for key, history in histories.items():
+        standing = starts[key] = standings[key]
+        if isinstance(standing, RecordError):
+            continue
+        # Also of a deleted record, where the insert would be let in and begin a second life.
+        if standing and not resume:
+            starts[key] = RecordError(
+                f"it is already there, with {standing} changes; use --resume to go on where an earlier run ended"
+            )
+        elif standing > len(history.changes):
+            starts[key] = RecordError(f"the service has {standing} changes of it, the file {len(history.changes)}")
+    return starts
 
 
 def send(
-    service: Service,
-    changes: Sequence[Change],
-    histories: Mapping[Key, History],
-    standings: Mapping[Key, Standing],
-    *,
-    connections: int,
-    resume: bool,
-    stop: Event,
+    service: Service, changes: Sequence[Change], starts: Mapping[Key, Standing], *, resume: bool
 ) -> tuple[Tally, float]:
-    """Send changes to the service.
+    """Send changes to the service, over all connections at once.
 
     :param changes: in the order of the file
-    :param histories: the same, by record
-    :param standings: how far the service has come with each record
-    :param connections: how many threads send, each over a connection of its own
+    :param starts: for each record how many of its changes to pass over, or why to leave it alone
+    :param resume: whether an earlier run has made those
     :return: what became of them, and how many seconds it took
     :raises ReplayError: the run cannot go on
     """
-    shares: list[list[Change]] = [[] for _ in range(connections)]
+    shares: list[list[Change]] = [[] for _ in range(service.connections)]
     for change in changes:
-        shares[shard(change.key, connections)].append(change)
-    senders = [Sender(service, share, histories, standings, resume=resume, stop=stop) for share in shares]
-    seconds = work(senders, stop=stop, total=len(changes), label="sending", unit="change")
+        shares[shard(change.key, service.connections)].append(change)
+    senders = [Sender(service, share, starts, resume=resume) for share in shares]
+    seconds = work(senders, stop=service.stop, total=len(changes), label="sending", unit="change")
     return Tally.sum(sender.tally for sender in senders), seconds

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from threading import Event
@@ -19,7 +19,9 @@ from benchmarks.replay.errors import GaveUpError, NoAnswerError, RecordError, St
 from benchmarks.replay.wire import changes_path, history_path
 
 PAUSES: Final = (0.25, 0.5, 1.0, 2.0, 4.0, 5.0, 5.0)
-"""Seconds between the tries of one request, which are one more than these: together long enough for a service to restart."""
+"""Seconds between the tries of one request, which are one more: together long enough for a service to restart."""
+_SHORT_PAUSES: Final = PAUSES[:2]
+"""The same for the first request of all, where a wrong URL is likelier than a restart."""
 PAGE: Final = 500
 """Rows in a page."""
 COME_AGAIN: Final = frozenset(
@@ -42,13 +44,11 @@ _PROBLEM: Final = "application/problem+json"
 class Answer:
     """What came back to one request.
 
-    :ivar etag: the entity tag of the record, where the answer has one
     :ivar retry_after: seconds that the service asks to wait; 0.0 where it does not say
     """
 
     status: int
     content_type: str
-    etag: str | None
     retry_after: float
     body: bytes
 
@@ -90,12 +90,15 @@ class Service:
     :param url: where the service is, a path included if it has one
     :param connections: how many connections may be open at once
     :param stop: set when the run is over; ends all waiting
+    :ivar stop: the same
+    :ivar connections: the same
     :raises UnusableError: the URL or the token cannot be used
     """
 
     def __init__(self, url: str, token: str, *, connections: int, stop: Event) -> None:
         self.url = url
-        self._stop = stop
+        self.connections = connections
+        self.stop = stop
         try:
             parts = parse_url(url)
         except exceptions.LocationValueError as error:
@@ -126,11 +129,9 @@ class Service:
         :raises UnusableError: it is not, or does not
         """
         try:
-            answer = self.request("GET", f"{history_path(key)}?limit=1")
-        except NoAnswerError as error:
-            raise UnusableError(f"cannot reach {self.url}: {error}") from error
-        if answer.status in COME_AGAIN:
-            raise UnusableError(f"{self.url} is not ready: it answered {answer}")
+            answer = self.read(f"{history_path(key)}?limit=1", pauses=_SHORT_PAUSES)
+        except GaveUpError as error:
+            raise UnusableError(str(error)) from error
         is_missing = answer.status == HTTPStatus.NOT_FOUND and answer.is_problem
         if answer.status != HTTPStatus.OK and not is_missing:
             raise UnusableError(f"{self.url} does not serve {history_path(key)}: it answered {answer}")
@@ -163,7 +164,6 @@ class Service:
         answer = Answer(
             response.status,
             response.headers.get("Content-Type", "").partition(";")[0].strip().lower(),
-            response.headers.get("ETag"),
             _seconds(response.headers.get("Retry-After")),
             response.data,
         )
@@ -175,13 +175,14 @@ class Service:
             raise UnusableError(f"{self.url} sends elsewhere, to {response.headers['Location']}: use that URL")
         return answer
 
-    def read(self, path: str) -> Answer:
+    def read(self, path: str, *, pauses: Sequence[float] = PAUSES) -> Answer:
         """Send a GET, again if there is no answer to it.
 
+        :param pauses: seconds between the tries
         :raises GaveUpError: there was none, after all tries
         :raises StoppedError: the run ended meanwhile
         """
-        for pause in (*PAUSES, None):
+        for pause in (*pauses, None):
             wait = 0.0
             try:
                 answer = self.request("GET", path)
@@ -193,14 +194,14 @@ class Service:
                 failure, wait = str(answer), answer.retry_after
             if pause is not None:
                 self.wait(max(pause, wait))
-        raise GaveUpError(f"gave up on {self.url} after {len(PAUSES) + 1} tries: {failure}")
+        raise GaveUpError(f"gave up on {self.url} after {len(pauses) + 1} tries: {failure}")
 
     def wait(self, seconds: float) -> None:
         """Wait, unless the run is over.
 
         :raises StoppedError: it is
         """
-        if self._stop.wait(min(seconds, _LONGEST_PAUSE)):
+        if self.stop.wait(min(seconds, _LONGEST_PAUSE)):
             raise StoppedError
 
     def change_count(self, key: Key) -> int:
@@ -215,7 +216,7 @@ class Service:
             raise RecordError(f"answered {answer} for its history")
         document = answer.document()
         try:
-            # Row -1 is the insert, so that state v is the work of v + 1 changes; the delete that replaced it is one more.
+            # Row -1 is the insert: state v is the work of v + 1 changes, and the delete that replaced it is one more.
             if document["current"] is not None:
                 return int(document["current"]["version"]) + 1
             return int(document["versions"][0]["version"]) + 2

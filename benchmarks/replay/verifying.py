@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from threading import Event
 from typing import Final
 
 from benchmarks.changes import History, Operation
@@ -50,17 +49,16 @@ class Findings:
 class Verifier:
     """Reads the histories of some records and compares them, one after the other."""
 
-    def __init__(self, service: Service, histories: Sequence[History], *, stop: Event) -> None:
+    def __init__(self, service: Service, histories: Sequence[History]) -> None:
         self.done = 0
         self.findings = Findings()
         self._service = service
         self._histories = histories
-        self._stop = stop
 
     def run(self) -> None:
         """Compare them all, or until the run is over."""
         for history in self._histories:
-            if self._stop.is_set():
+            if self._service.stop.is_set():
                 return
             try:
                 self._compare(history)
@@ -93,15 +91,14 @@ class Verifier:
         return Answers(page["current"], rows, changes[1])
 
 
-def verify(service: Service, histories: Sequence[History], *, connections: int, stop: Event) -> Findings:
-    """Read histories back and compare them.
+def verify(service: Service, histories: Sequence[History]) -> Findings:
+    """Read histories back, over all connections at once, and compare them.
 
     :param histories: what the service must hold, in the order of the file
-    :param connections: how many threads read, each over a connection of its own
     :raises ReplayError: the run cannot go on
     """
-    verifiers = [Verifier(service, histories[start::connections], stop=stop) for start in range(connections)]
-    work(verifiers, stop=stop, total=len(histories), label="verifying", unit="record")
+    verifiers = [Verifier(service, histories[start :: service.connections]) for start in range(service.connections)]
+    work(verifiers, stop=service.stop, total=len(histories), label="verifying", unit="record")
     total = Findings()
     for verifier in verifiers:
         found = verifier.findings

@@ -45,10 +45,15 @@ def changes_path(key: Key) -> str:
     return f"{history_path(key)}/changes"
 
 
+def entity_tag(version: int) -> str:
+    """Spell the entity tag of a live record, which is its version."""
+    return f'"v{version}"'
+
+
 def header_value(text: str) -> str:
     """Spell a text as the value of a header.
 
-    :return: the text itself where it is plain ASCII and cannot be taken for anything else, otherwise an RFC 8187 ext-value
+    :return: the text itself where it is plain ASCII and cannot be taken for anything else, else an RFC 8187 ext-value
     """
     if _PLAIN.fullmatch(text) and not _LIKE_EXT_VALUE.match(text):
         return text

@@ -1,0 +1,55 @@
+"""The service: version history over HTTP."""
+
+import os
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from flask import Flask
+
+from app.api import Api
+from app.auth import init_login
+from app.cli import register_commands
+from app.db import engine_options, prepare_engine
+from app.history.routes import history_blueprint
+from app.problems import register_problems
+from app.records.routes import records_blueprint
+from app.registry import Registry
+from app.settings import Settings
+
+_LONGEST_BODY = 1024 * 1024
+
+
+def create_app(environment: Mapping[str, str] = os.environ) -> Flask:
+    """The service as a WSGI application.
+
+    :param environment: where `Settings` are read from
+    :raises SettingError: a setting is missing, unknown or wrong
+    :raises RegistrationError: a model cannot be served
+    """
+    settings = Settings.from_environment(environment)
+    app = Flask(__name__, static_folder=None)
+    app.config.update(
+        SECRET_KEY=settings.secret_key,
+        MAX_CONTENT_LENGTH=_LONGEST_BODY,
+        OPEN_READING=settings.open_reading,
+        SQLALCHEMY_DATABASE_URI=settings.database_url,
+        SQLALCHEMY_ENGINE_OPTIONS=engine_options(settings.database_url),
+    )
+    app.json.sort_keys = app.json.ensure_ascii = False  # type: ignore[attr-defined]  # of Flask's default provider
+    module, _, name = settings.db.partition(":")
+    db: Any = getattr(import_module(module), name)
+    for models in settings.models:
+        import_module(models)
+    db.init_app(app)
+    with app.app_context():
+        for engine in db.engines.values():
+            prepare_engine(engine)
+    registry = app.extensions["chrononaut"] = Registry(db)
+    register_problems(app)
+    init_login(app, db)
+    register_commands(app, db)
+    api = Api(app, settings)
+    api.register_blueprint(history_blueprint(registry))
+    api.register_blueprint(records_blueprint(registry))
+    return app

@@ -1,0 +1,160 @@
+"""How operations are declared, so that what is checked and what the OpenAPI document says come from one place."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import flask_smorest
+import marshmallow
+from flask import Flask, Request
+from flask_swagger_ui.flask_swagger_ui import get_swaggerui_blueprint
+from webargs.flaskparser import FlaskParser
+
+from app.auth import Scope, requires
+from app.columns import Query
+from app.problems import KINDS, MEDIA_TYPE, Problem, ProblemSchema, problem_type
+from app.settings import Settings
+
+_MERGE_PATCH = "application/merge-patch+json"
+_WRITING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_DESCRIPTION = """\
+Version history of records: what a record was at an instant, who changed it, and why.
+
+Every write takes `X-Change-*` headers, which are kept with the change: `X-Change-Rationale: why`. Every error is a
+problem (RFC 9457) with a stable `type`. A key is the parts of a record's primary key joined by `,`; in a part `~` is
+`~0`, `/` is `~1` and `,` is `~2`. Instants are RFC 3339 with an offset.
+"""
+_CHANGE_HEADER = {
+    "in": "header",
+    "name": "X-Change-Rationale",
+    "schema": {"type": "string"},
+    "description": "Why: kept as `extra.change_rationale` of the change. Any other header `X-Change-…` is kept too, "
+    "at most 16 and 8 KiB together. ASCII, UTF-8, or RFC 8187 (`UTF-8''%F0%9F%90%9B`).",
+    "example": "User request",
+}
+_IF_MATCH = {
+    "in": "header",
+    "name": "If-Match",
+    "schema": {"type": "string"},
+    "description": "Write only if the record is still at this version (RFC 9110): the `ETag` of a read.",
+    "example": '"v3"',
+}
+
+
+class _Parser(FlaskParser):
+    """Refuses unknown query parameters, and bodies that are no JSON."""
+
+    DEFAULT_UNKNOWN_BY_LOCATION = FlaskParser.DEFAULT_UNKNOWN_BY_LOCATION | {"query": marshmallow.RAISE}
+
+    def load_json(self, req: Request, schema: marshmallow.Schema) -> Any:
+        if not req.is_json:
+            given = req.mimetype or "none"
+            raise Problem("unsupported-media-type", f"send the body as application/json; its Content-Type was {given}")
+        try:
+            return json.loads(req.get_data(cache=True), parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:
+            raise Problem("malformed-request", f"the body is no JSON: {error}") from error
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
+
+
+class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest has no types
+    """A group of operations."""
+
+    ARGUMENTS_PARSER = _Parser()
+
+    def operation(
+        self,
+        method: str,
+        path: str,
+        operation_id: str,
+        *,
+        scope: Scope,
+        tag: str,
+        answer: type[marshmallow.Schema] | None,
+        status: int = 200,
+        query: type[marshmallow.Schema] = Query,
+        body: type[marshmallow.Schema] | None = None,
+        problems: Sequence[str] = (),
+        conditional: bool = False,
+    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """Declare a view as an operation of the API.
+
+        The view is called with the parsed query, then the parsed body if there is one, then the parts of the path. Its
+        docstring is the operation's description.
+
+        :param answer: the schema of the answer's body; ``None`` for an empty one
+        :param problems: kinds of problems that it answers with, besides those that every operation has
+        :param conditional: does it take ``If-Match``?
+        """
+
+        def declare(view: Callable[..., Any]) -> Callable[..., Any]:
+            wrapped = requires(scope)(view)
+            if body is not None:
+                content_type = _MERGE_PATCH if method == "PATCH" else "application/json"
+                wrapped = self.arguments(body, content_type=content_type)(wrapped)
+            wrapped = self.arguments(query, location="query")(wrapped)
+            wrapped = self.response(status, answer)(wrapped)
+            for kind_status, kinds in _by_status((*_ALWAYS, *problems, *(_BODY if body else ()))).items():
+                wrapped = self.alt_response(
+                    kind_status,
+                    schema=ProblemSchema,
+                    content_type=MEDIA_TYPE,
+                    description=" or ".join(KINDS[kind].title for kind in kinds),
+                    example={
+                        "type": problem_type(kinds[0]),
+                        "title": KINDS[kinds[0]].title,
+                        "status": kind_status,
+                        "detail": "what was wrong, and what would be right",
+                    },
+                )(wrapped)
+            headers = [_CHANGE_HEADER] if method in _WRITING else []
+            headers += [_IF_MATCH] if conditional else []
+            wrapped = self.doc(operationId=operation_id, tags=[tag], parameters=headers)(wrapped)
+            self.route(path, methods=[method], endpoint=operation_id)(wrapped)
+            return view
+
+        return declare
+
+
+_ALWAYS = ("unauthenticated", "forbidden", "invalid")
+_BODY = ("malformed-request", "unsupported-media-type", "content-too-large")
+
+
+def _by_status(kinds: Sequence[str]) -> Mapping[int, list[str]]:
+    by_status: dict[int, list[str]] = {}
+    for kind in dict.fromkeys(kinds):
+        by_status.setdefault(KINDS[kind].status, []).append(kind)
+    return dict(sorted(by_status.items()))
+
+
+class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no types
+    """The API and its OpenAPI document, at ``/openapi.json``; its documentation page is at ``/docs``."""
+
+    ERROR_SCHEMA = ProblemSchema
+
+    def __init__(self, app: Flask, settings: Settings) -> None:
+        app.config.update(
+            API_TITLE="Chrononaut",
+            API_VERSION="1",
+            OPENAPI_VERSION="3.1.0",
+            OPENAPI_URL_PREFIX="/",
+            OPENAPI_JSON_PATH="openapi.json",
+        )
+        super().__init__(
+            app,
+            spec_kwargs={
+                "info": {"description": _DESCRIPTION, "license": {"name": "MIT", "identifier": "MIT"}},
+                "servers": [{"url": "/"}],
+                "security": [{"token": []}],
+            },
+        )
+        self.spec.components.security_scheme(
+            "token", {"type": "http", "scheme": "bearer", "description": "a token made by `flask tokens create`"}
+        )
+        app.register_blueprint(get_swaggerui_blueprint("/docs", "/openapi.json", config={"app_name": "Chrononaut"}))
+
+    def _register_error_handlers(self) -> None:
+        """`register_problems` answers all errors."""

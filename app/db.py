@@ -1,0 +1,61 @@
+"""The service's database object, and how SQLite is opened so that several workers can write."""
+
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from flask import has_request_context, request
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.orm import DeclarativeBase
+
+from chrononaut import VersionedSQLAlchemy
+
+READING = frozenset({"GET", "HEAD", "OPTIONS"})
+"""The methods of HTTP requests that only read."""
+
+_BUSY_TIMEOUT = 30_000  # milliseconds that a writer waits for the writer before it
+
+
+class Base(DeclarativeBase):
+    """The base class of the bundled models."""
+
+
+db = VersionedSQLAlchemy(model_class=Base)
+
+if TYPE_CHECKING:
+    Model = Base
+else:
+    Model = db.Model
+
+
+def prepare_engine(engine: Engine) -> None:
+    """Let several processes write to one SQLite file; other databases need nothing.
+
+    Write-ahead logging lets readers and the writer go on side by side. A transaction that is going to write says so
+    when it begins: one that read first and then wants to write could only fail, if another has written meanwhile.
+    """
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _connect_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+
+
+def _connect_sqlite(dbapi_connection: Any, record: object) -> None:
+    # The driver would begin transactions by itself, and always as readers.
+    dbapi_connection.isolation_level = None
+    dbapi_connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT}")
+    dbapi_connection.execute("PRAGMA journal_mode = WAL")
+    dbapi_connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    if connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
+        return
+    reading = has_request_context() and request.method in READING
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+
+def engine_options(url: str) -> dict[str, Any]:
+    """The options that an engine for a database URL is made with."""
+    if sa.make_url(url).get_backend_name() == "sqlite":
+        return {}
+    return {"pool_pre_ping": True}

@@ -1,0 +1,194 @@
+"""The demo: a database with records that have a history, and the service on loopback."""
+
+import argparse
+import json
+import secrets
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from flask import Flask
+from flask_login import login_user
+from gunicorn.app.base import BaseApplication
+
+from app import create_app
+from app.auth import Principal, create_token, find_principal
+from app.cli import create_tables
+from app.db import db
+from app.models import Release, User
+from chrononaut import extra_change_info
+
+_FOLDER = Path("instance")
+_HOST = "127.0.0.1"
+_USER = "demo@example.com"
+_FIRST_HASH, _SECOND_HASH = "$argon2id$example$1", "$argon2id$example$2"
+_SECRETS_ARE_THE_OWNERS = 0o600
+
+_WELCOME = """
+Chrononaut is running. Three things to try, in another terminal:
+
+  curl -s {url}/history/user/42
+
+  curl -s -X PATCH {url}/records/user/42 -H 'Authorization: Bearer {token}' \\
+       -H 'Content-Type: application/json' -H 'X-Change-Rationale: User request' -d '{{"name": "Ada King"}}'
+
+  open {url}/docs/ in a browser
+
+Ctrl-C ends it; the data stays in {folder}/.
+"""
+
+
+class DemoError(Exception):
+    """Why the demo cannot run, in one line."""
+
+
+def main() -> None:
+    """Create the demo database where there is none, and serve it until Ctrl-C."""
+    parser = argparse.ArgumentParser(prog="make run", description=main.__doc__)
+    parser.add_argument("--port", type=int, default=8000, help="port on loopback")
+    port = parser.parse_args().port
+    try:
+        folder = _writable_folder(_FOLDER)
+        _refuse_taken_port(port)
+        database = folder / "demo.db"
+        if not database.exists():
+            _make_database(folder, database)
+        app = create_app(_environment(folder, database))
+        with app.app_context():
+            token = _token(folder / "demo-token")
+            db.engine.dispose()  # no connection may be shared with the workers
+    except DemoError as error:
+        sys.exit(f"make run: {error}")
+    welcome = _WELCOME.format(url=f"http://{_HOST}:{port}", token=token, folder=folder)
+    _Gunicorn(app, port, welcome).run()
+
+
+def _writable_folder(folder: Path) -> Path:
+    try:
+        folder.mkdir(exist_ok=True)
+        (folder / ".writable").touch()
+        (folder / ".writable").unlink()
+    except OSError as error:
+        raise DemoError(f"cannot write into {folder}/ ({error.strerror}); run it where you may write") from error
+    return folder
+
+
+def _refuse_taken_port(port: int) -> None:
+    with socket.socket() as probe:
+        # As the server will: a port whose last connections are only fading is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_HOST, port))
+        except OSError as error:
+            raise DemoError(
+                f"port {port} is taken by another program; end it, or choose another port: make run PORT={port + 1}"
+            ) from error
+
+
+def _environment(folder: Path, database: Path) -> dict[str, str]:
+    return {
+        "SECRET_KEY": _kept(folder / "demo-secret", lambda: secrets.token_urlsafe(32)),
+        "DATABASE_URL": f"sqlite:///{database.resolve()}",
+        "CHRONONAUT_OPEN_READING": "true",
+    }
+
+
+def _make_database(folder: Path, database: Path) -> None:
+    """Make the database under another name first, so that an interrupted start leaves no half of it."""
+    unfinished = database.with_suffix(".unfinished")
+    for leftover in folder.glob(f"{unfinished.name}*"):
+        leftover.unlink()
+    app = create_app(_environment(folder, unfinished))
+    with app.app_context():
+        create_tables(db)
+        fill(app)
+        db.engine.dispose()
+    unfinished.rename(database)
+
+
+def _kept(file: Path, make: Callable[[], str]) -> str:
+    """The text in a file that only its owner may read; it is made where there is none."""
+    if not file.exists():
+        file.touch(mode=_SECRETS_ARE_THE_OWNERS)
+        file.write_text(make())
+    return file.read_text()
+
+
+def _token(file: Path) -> str:
+    token = _kept(file, lambda: create_token(db, _USER, ["write"]))
+    if find_principal(db, token) is None:
+        # The database was made anew, and the file was left over.
+        file.unlink()
+        token = _kept(file, lambda: create_token(db, _USER, ["write"]))
+    return token
+
+
+def fill(app: Flask) -> None:
+    """Write the demo records as people would have: change by change, each with its user and its reason."""
+    with _change(app, "signup@example.com", "Signed up"):
+        db.session.add(User(id=42, email="ada@exmaple.com", name="Ada Byron", password_hash=_FIRST_HASH))
+    ada = db.session.get_one(User, 42)
+    with _change(app, "support@example.com", "Typing error in the address, ticket SUP-1815"):
+        ada.email = "ada@example.com"
+    with _change(app, "ada@example.com", "Changed her password"):
+        ada.password_hash = _SECOND_HASH
+    with _change(app, "admin@example.com", "No sign-in for a year"):
+        ada.active = False
+    with _change(app, "admin@example.com", "She is back, ticket SUP-1843"):
+        ada.active = True
+    for line in resources.files("app").joinpath("data/releases.ndjson").read_text().splitlines():
+        _write_release(app, json.loads(line))
+
+
+def _write_release(app: Flask, change: dict[str, Any]) -> None:
+    key = (change["product"], change["cycle"])
+    with _change(app, "releases@example.com", change["rationale"]):
+        if change["op"] == "insert":
+            db.session.add(Release(product=key[0], cycle=key[1], **change["set"]))
+            return
+        release = db.session.get_one(Release, key)
+        if change["op"] == "delete":
+            db.session.delete(release)
+        for name, value in change.get("set", {}).items():
+            setattr(release, name, value)
+
+
+@contextmanager
+def _change(app: Flask, user_id: str, rationale: str) -> Iterator[None]:
+    """A transaction of one user with a reason."""
+    with app.test_request_context(), extra_change_info(change_rationale=rationale):
+        login_user(Principal(user_id, frozenset({"write"})))
+        yield
+        db.session.commit()
+
+
+class _Gunicorn(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
+    """Gunicorn in this process, which says hello when it listens."""
+
+    def __init__(self, app: Flask, port: int, welcome: str) -> None:
+        self._app, self._port, self._welcome = app, port, welcome
+        super().__init__()
+
+    def load_config(self) -> None:
+        options = {
+            "bind": f"{_HOST}:{self._port}",
+            "workers": 2,
+            "worker_class": "gthread",
+            "threads": 4,
+            "control_socket_disable": True,
+            "loglevel": "warning",
+            "when_ready": lambda _: sys.stdout.write(self._welcome) and sys.stdout.flush(),
+        }
+        for name, value in options.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Flask:
+        return self._app
+
+
+if __name__ == "__main__":
+    main()

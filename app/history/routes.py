@@ -1,0 +1,271 @@
+"""The operations of ``/history``."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from flask import jsonify, request
+from sqlalchemy.orm import undefer
+from werkzeug import Response
+
+from app.api import Blueprint
+from app.history.schemas import (
+    AtQuery,
+    ChangedSinceSchema,
+    ChangesSchema,
+    DiffQuery,
+    DiffSchema,
+    ModelsSchema,
+    PageQuery,
+    SinceQuery,
+    VersionsQuery,
+    history_schemas,
+)
+from app.instants import instant_text
+from app.pages import make_cursor, read_cursor
+from app.problems import Problem
+from app.registry import Registry, Resource, UnknownKeyError
+from app.session import session
+from chrononaut import History, Timeline, queries
+
+_IMMUTABLE = "private, max-age=31536000, immutable"
+Document = dict[str, Any]
+
+
+def history_blueprint(registry: Registry) -> Blueprint:
+    """The operations of ``/history`` for all registered models."""
+    blueprint = Blueprint("history", __name__, description="What records were, and what changed them")
+
+    @blueprint.operation("GET", "/history", "list_models", scope="read", tag="models", answer=ModelsSchema)
+    def list_models(query: Document) -> Document:
+        """The registered models."""
+        return {"models": [_model(resource) for resource in registry.values()]}
+
+    for resource in registry.values():
+        _add_operations(blueprint, resource)
+    return blueprint
+
+
+def _model(resource: Resource) -> Document:
+    versioning = resource.versioning
+    return {
+        "name": resource.name,
+        "key": versioning.key,
+        "tracked": list(versioning.tracked),
+        "hidden": list(versioning.hidden),
+        "untracked": list(versioning.untracked),
+        "links": {
+            "records": f"/records/{resource.name}",
+            "record": f"/records/{resource.name}/{{key}}",
+            "history": f"/history/{resource.name}/{{key}}",
+        },
+    }
+
+
+def _add_operations(blueprint: Blueprint, resource: Resource) -> None:
+    name = resource.name
+    path = f"/history/{name}/<key>"
+    schemas = history_schemas(resource)
+    state = schemas.state()
+    common: Document = {"scope": "read", "tag": name, "problems": ["unknown-record"]}
+    of_version: Document = common | {"problems": ["unknown-record", "unknown-version"]}
+
+    @blueprint.operation("GET", path, f"list_{name}_versions", answer=schemas.versions, query=VersionsQuery, **common)
+    def list_versions(query: Document, key: str) -> Document:
+        """The current state and the prior versions."""
+        timeline = _timeline(resource, key)
+        select = queries.versions(timeline.model, timeline.key, query.get("before"), query.get("after"))
+        rows, following = _page(resource, "versions", key, select.options(_with_valid_from(resource)), query)
+        live = timeline.live
+        return _identified(resource, key) | {
+            "current": None if live is None else _version(timeline, live),
+            "versions": [_version(timeline, row) for row in rows],
+            "next": following,
+        }
+
+    @blueprint.operation(
+        "GET",
+        f"{path}/versions/<int(max=2147483647):number>",
+        f"get_{name}_version",
+        answer=schemas.version,
+        **of_version,
+    )
+    def get_version(query: Document, key: str, number: int) -> Document | Response:
+        """One version, a prior one or the current one. A prior one never changes."""
+        timeline = _timeline(resource, key)
+        found = _numbered(timeline, number)
+        document = _identified(resource, key) | _version(timeline, found)
+        if not isinstance(found, History):
+            return document
+        response = jsonify(schemas.version().dump(document))
+        response.set_etag(f"v{number}")
+        response.headers["Cache-Control"] = _IMMUTABLE
+        return response.make_conditional(request)
+
+    @blueprint.operation(
+        "GET", f"{path}/version_at", f"get_{name}_version_at", answer=schemas.version, query=AtQuery, **of_version
+    )
+    def get_version_at(query: Document, key: str) -> Document:
+        """The state that was valid at an instant. A state is valid from its beginning until just before its end."""
+        timeline = _timeline(resource, key)
+        return _identified(resource, key) | _version(timeline, _valid_at(timeline, query["at"]))
+
+    @blueprint.operation(
+        "GET",
+        f"{path}/has_changed_since",
+        f"has_{name}_changed_since",
+        answer=ChangedSinceSchema,
+        query=SinceQuery,
+        **common,
+    )
+    def has_changed_since(query: Document, key: str) -> Document:
+        """Whether the record was updated or deleted later than an instant."""
+        last = _timeline(resource, key).last_changed()
+        return _identified(resource, key) | {
+            "has_changed": last is not None and last > query["since"],
+            "since": query["since"],
+            "last_changed": last,
+        }
+
+    @blueprint.operation(
+        "GET", f"{path}/diff", f"diff_{name}_versions", answer=DiffSchema, query=DiffQuery, **of_version
+    )
+    def diff_versions(query: Document, key: str) -> Document:
+        """What differs between two states, each given by its version number or by an instant."""
+        timeline = _timeline(resource, key)
+        from_ = _find(timeline, query["from_"])
+        to = _live(timeline) if query["to"] is None else _find(timeline, query["to"])
+        if timeline.number(to) < timeline.number(from_):
+            raise _invalid(
+                "to", f"version {timeline.number(to)} is older than version {timeline.number(from_)}; swap them"
+            )
+        # The live state against itself has no differences, and is no history object.
+        changed = timeline.diff(from_, to) if isinstance(from_, History) else {}
+        hidden = timeline.hidden_changes(from_, to) if query["include_hidden"] else []
+        return _identified(resource, key) | {
+            "from_": _version(timeline, from_),
+            "to": _version(timeline, to),
+            "changes": _differences(state, changed),
+            "hidden_changed": hidden,
+        }
+
+    @blueprint.operation(
+        "GET", f"{path}/changes", f"list_{name}_changes", answer=ChangesSchema, query=PageQuery, **common
+    )
+    def list_changes(query: Document, key: str) -> Document:
+        """What happened to the record, its creation and deletion included: when, who, why, and what changed."""
+        timeline = _timeline(resource, key)
+        rows, following = _page(resource, "changes", key, queries.changes(timeline.model, timeline.key), query)
+        return _identified(resource, key) | {
+            "changes": [
+                {
+                    "version": change.version,
+                    "operation": change.operation,
+                    "changed": change.at,
+                    "change_info": change.info,
+                    "transaction_id": change.transaction_id,
+                    "differences": _differences(state, change.differences),
+                    "hidden_changed": change.hidden,
+                }
+                for change in timeline.changes(rows)
+            ],
+            "next": following,
+        }
+
+
+def _timeline(resource: Resource, key_text: str) -> Timeline:
+    try:
+        key = resource.parse_key(key_text)
+    except UnknownKeyError:
+        raise unknown_record(resource, key_text) from None
+    timeline = Timeline(session(), resource.model, key)
+    if not timeline.exists():
+        raise unknown_record(resource, key_text)
+    return timeline
+
+
+def unknown_record(resource: Resource, key_text: str) -> Problem:
+    """There never was such a record."""
+    parts = ",".join(f"{{{name}}}" for name in resource.versioning.key)
+    return Problem(
+        "unknown-record", f"there never was a {resource.name} with the key {key_text[:200]!r}; a key is {parts}"
+    )
+
+
+def _identified(resource: Resource, key_text: str) -> Document:
+    return {"model": resource.name, "key": key_text, "links": resource.links(key_text)}
+
+
+def _version(timeline: Timeline, obj: Any) -> Document:
+    if isinstance(obj, History):
+        own: Mapping[str, Any] = timeline.own(obj)
+        return {**own, "valid_from": obj.valid_from, "state": timeline.state(obj)}
+    return {
+        "version": timeline.number(obj),
+        "valid_from": timeline.valid_from(),
+        "changed": None,
+        "operation": None,
+        "change_info": None,
+        "transaction_id": None,
+        "state": timeline.state(obj),
+    }
+
+
+def _page(
+    resource: Resource, what: str, key_text: str, select: queries.HistorySelect, query: Document
+) -> tuple[list[History], str | None]:
+    number = resource.versioning.column("version")
+    ascending = query["order"] == "asc"
+    what = f"{what} {resource.name} {key_text} {query['order']}"
+    if "cursor" in query:
+        (position,) = read_cursor(what, query["cursor"])
+        select = select.where(number > position if ascending else number < position)
+    select = select.order_by(None).order_by(number if ascending else number.desc()).limit(query["limit"] + 1)
+    rows = list(session().scalars(select))
+    if len(rows) <= query["limit"]:
+        return rows, None
+    rows.pop()
+    return rows, make_cursor(what, [getattr(rows[-1], resource.versioning.options.names.version)])
+
+
+def _with_valid_from(resource: Resource) -> Any:
+    return undefer(sa.inspect(resource.versioning.history).attrs.valid_from.class_attribute)
+
+
+def _live(timeline: Timeline) -> Any:
+    if timeline.live is None:
+        raise Problem(
+            "unknown-version", "the record was deleted and has no live state; say which version to compare to"
+        )
+    return timeline.live
+
+
+def _find(timeline: Timeline, which: int | datetime) -> Any:
+    return _numbered(timeline, which) if isinstance(which, int) else _valid_at(timeline, which)
+
+
+def _numbered(timeline: Timeline, number: int) -> Any:
+    if timeline.live is not None and timeline.number(timeline.live) == number:
+        return timeline.live
+    found = timeline.version(number)
+    if found is None:
+        raise Problem("unknown-version", f"the record has no version {number}")
+    return found
+
+
+def _valid_at(timeline: Timeline, at: datetime) -> Any:
+    found = timeline.version_at(at)
+    if found is None:
+        raise Problem("unknown-version", f"the record did not exist at {instant_text(at)}")
+    return found
+
+
+def _invalid(parameter: str, problem: str) -> Problem:
+    return Problem("invalid", f"{parameter} does not fit: {problem}", errors={"query": {parameter: [problem]}})
+
+
+def _differences(state: Any, changed: Mapping[str, tuple[Any, Any]]) -> Document:
+    before = state.dump({name: values[0] for name, values in changed.items()})
+    after = state.dump({name: values[1] for name, values in changed.items()})
+    return {name: {"from_": before[name], "to": after[name]} for name in changed}

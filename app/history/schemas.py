@@ -1,0 +1,236 @@
+"""The documents of ``/history``."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from marshmallow import Schema, ValidationError, fields, validate
+
+from app.columns import Query, state_schema
+from app.instants import Instant, parse_instant
+from app.pages import cursor_field, limit_field
+from app.registry import Resource
+
+_OPERATIONS = ("insert", "update", "delete")
+_ORDERS = ("asc", "desc")
+
+
+class VersionOrInstant(fields.Field[Any]):
+    """A version number, or an instant."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        text = str(value)
+        most_digits = 9
+        if text.isascii() and text.isdigit() and len(text) <= most_digits:
+            return int(text)
+        try:
+            return parse_instant(text)
+        except ValueError as error:
+            raise ValidationError(f"must be a version number or an instant; {error}") from error
+
+
+class PageQuery(Query):
+    """Which page."""
+
+    limit = limit_field()
+    cursor = cursor_field()
+    order = fields.String(
+        load_default="asc", validate=validate.OneOf(_ORDERS), metadata={"description": "oldest or newest first"}
+    )
+
+
+class VersionsQuery(PageQuery):
+    """Which versions."""
+
+    before = Instant(metadata={"description": "only versions that ended at this instant or earlier"})
+    after = Instant(metadata={"description": "only versions that ended later than this instant"})
+
+
+class AtQuery(Query):
+    """Which instant."""
+
+    at = Instant(required=True)
+
+
+class SinceQuery(Query):
+    """Since when."""
+
+    since = Instant(required=True)
+
+
+class DiffQuery(Query):
+    """Which two states."""
+
+    from_ = VersionOrInstant(
+        required=True, data_key="from", metadata={"type": "string", "description": "a version number or an instant"}
+    )
+    to = VersionOrInstant(
+        load_default=None,
+        metadata={"type": "string", "description": "a version number or an instant; the live state by default"},
+    )
+    include_hidden = fields.Boolean(
+        load_default=False, metadata={"description": "name the hidden columns that changed; never their values"}
+    )
+
+
+class LinksSchema(Schema):
+    """The paths of a record's resources."""
+
+    record = fields.String(required=True)
+    history = fields.String(required=True)
+
+
+class ModelSchema(Schema):
+    """A registered model."""
+
+    name = fields.String(required=True)
+    key = fields.List(fields.String(), required=True)
+    tracked = fields.List(fields.String(), required=True)
+    hidden = fields.List(fields.String(), required=True)
+    untracked = fields.List(fields.String(), required=True)
+    links = fields.Dict(keys=fields.String(), values=fields.String(), required=True)
+
+
+class ModelsSchema(Schema):
+    """The registered models."""
+
+    models = fields.List(fields.Nested(ModelSchema), required=True)
+
+
+class ChangedSinceSchema(Schema):
+    """Whether a record has changed."""
+
+    model = fields.String(required=True)
+    key = fields.String(required=True)
+    has_changed = fields.Boolean(required=True)
+    since = Instant(required=True)
+    last_changed = Instant(required=True, allow_none=True, metadata={"description": "null if never"})
+    links = fields.Nested(LinksSchema, required=True)
+
+
+class StateReferenceSchema(Schema):
+    """Which state."""
+
+    version = fields.Integer(required=True)
+    valid_from = Instant(required=True, allow_none=True)
+    changed = Instant(required=True, allow_none=True, metadata={"description": "null of the live state"})
+
+
+class DifferenceSchema(Schema):
+    """The values before and after."""
+
+    from_ = fields.Raw(required=True, allow_none=True, data_key="from")
+    to = fields.Raw(required=True, allow_none=True)
+
+
+def _differences() -> fields.Dict:
+    return fields.Dict(keys=fields.String(), values=fields.Nested(DifferenceSchema), required=True)
+
+
+class DiffSchema(Schema):
+    """The differences between two states."""
+
+    model = fields.String(required=True)
+    key = fields.String(required=True)
+    from_ = fields.Nested(StateReferenceSchema, required=True, data_key="from")
+    to = fields.Nested(StateReferenceSchema, required=True)
+    changes = _differences()
+    hidden_changed = fields.List(fields.String(), required=True)
+    links = fields.Nested(LinksSchema, required=True)
+
+
+class ChangeInfoSchema(Schema):
+    """Who and why."""
+
+    class Meta:
+        """An application may add keys of its own."""
+
+        unknown = "include"
+
+    user_id = fields.String(allow_none=True)
+    remote_addr = fields.String(allow_none=True)
+    extra = fields.Dict(keys=fields.String(), values=fields.String())
+    hidden_cols_changed = fields.List(fields.String())
+
+
+def _change_info() -> fields.Field[Any]:
+    return fields.Dict(
+        required=True,
+        allow_none=True,
+        metadata={
+            "description": "who and why",
+            "example": {
+                "user_id": "admin@example.com",
+                "remote_addr": "127.0.0.1",
+                "extra": {"change_rationale": "User request"},
+            },
+        },
+    )
+
+
+class ChangeSchema(Schema):
+    """What replaced one state of a record by the next."""
+
+    version = fields.Integer(required=True, metadata={"description": "the state that was replaced"})
+    operation = fields.String(required=True, validate=validate.OneOf(_OPERATIONS))
+    changed = Instant(required=True)
+    change_info = _change_info()
+    transaction_id = fields.UUID(required=True)
+    differences = _differences()
+    hidden_changed = fields.List(fields.String(), required=True)
+
+
+class ChangesSchema(Schema):
+    """What happened to a record."""
+
+    model = fields.String(required=True)
+    key = fields.String(required=True)
+    changes = fields.List(fields.Nested(ChangeSchema), required=True)
+    next = fields.String(required=True, allow_none=True)
+    links = fields.Nested(LinksSchema, required=True)
+
+
+@dataclass(frozen=True, slots=True)
+class HistorySchemas:
+    """The documents of one model's history."""
+
+    state: type[Schema]
+    version: type[Schema]
+    versions: type[Schema]
+
+
+def history_schemas(resource: Resource) -> HistorySchemas:
+    """The schemas of a model's history."""
+    title = resource.title
+    state = state_schema(resource)
+    version_fields: dict[str, fields.Field[Any]] = {
+        "version": fields.Integer(required=True),
+        "valid_from": Instant(required=True, allow_none=True, metadata={"description": "when the state began"}),
+        "changed": Instant(required=True, allow_none=True, metadata={"description": "when it ended; null if it lives"}),
+        "operation": fields.String(required=True, allow_none=True, metadata={"description": "what replaced it"}),
+        "change_info": _change_info(),
+        "transaction_id": fields.UUID(required=True, allow_none=True),
+        "state": fields.Nested(state, required=True),
+    }
+    identified: dict[str, fields.Field[Any]] = {
+        "model": fields.String(required=True),
+        "key": fields.String(required=True),
+        "links": fields.Nested(LinksSchema, required=True),
+    }
+    current = Schema.from_dict(
+        {name: version_fields[name] for name in ("version", "valid_from", "state")}, name=f"{title}Current"
+    )
+    prior = Schema.from_dict(dict(version_fields), name=f"{title}PriorVersion")
+    versions = Schema.from_dict(
+        identified
+        | {
+            "current": fields.Nested(
+                current, required=True, allow_none=True, metadata={"description": "null of a deleted record"}
+            ),
+            "versions": fields.List(fields.Nested(prior), required=True),
+            "next": fields.String(required=True, allow_none=True, metadata={"description": "the next page's cursor"}),
+        },
+        name=f"{title}Versions",
+    )
+    return HistorySchemas(
+        state=state, version=Schema.from_dict(identified | version_fields, name=f"{title}Version"), versions=versions
+    )

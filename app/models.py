@@ -1,0 +1,78 @@
+"""The bundled models: two plain records to try the service with."""
+
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from marshmallow import ValidationError, fields
+from sqlalchemy.engine import Dialect
+from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+from app.db import Model
+from chrononaut import Versioned
+from chrononaut.types import Instant
+
+
+class User(Model, Versioned):
+    """A person that somebody keeps a record of. It gives no access to the service."""
+
+    __tablename__ = "appuser"
+    __chrononaut_hidden__ = ("password_hash",)
+    __chrononaut_untracked__ = ("last_seen_at",)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    email: Mapped[str] = mapped_column(sa.String(254), unique=True)
+    name: Mapped[str | None] = mapped_column(sa.String(200))
+    active: Mapped[bool] = mapped_column(default=True)
+    password_hash: Mapped[str | None] = mapped_column(sa.String(200))
+    last_seen_at: Mapped[datetime | None] = mapped_column(Instant)
+
+
+class TextOrFlag(TypeDecorator[str | bool]):
+    """A text, or true or false, as the people who track releases write it: ``2027-04-01``, ``true``."""
+
+    impl = sa.String(40)
+    cache_ok = True
+
+    def process_bind_param(self, value: str | bool | None, dialect: Dialect) -> str | None:
+        return str(value).lower() if isinstance(value, bool) else value
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> str | bool | None:
+        return {"true": True, "false": False}.get(value, value) if value is not None else None
+
+
+class TextOrFlagField(fields.Field[str | bool]):
+    """A `TextOrFlag` in a document."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str | bool:
+        longest = 40
+        if isinstance(value, bool):
+            return value
+        if not isinstance(value, str) or len(value) > longest or value in {"true", "false"}:
+            raise ValidationError(f"must be true, false, or a text of at most {longest} characters, as 2027-04-01")
+        return value
+
+
+def _text_or_flag() -> Mapped[str | bool | None]:
+    return mapped_column(TextOrFlag, info={"field": TextOrFlagField})
+
+
+class Release(Model, Versioned):
+    """A release cycle of a product: when it came out, and how long it is supported."""
+
+    __tablename__ = "release"
+
+    product: Mapped[str] = mapped_column(sa.String(80), primary_key=True)
+    cycle: Mapped[str] = mapped_column(sa.String(120), primary_key=True)
+    released_on: Mapped[str | None] = mapped_column(sa.String(40))
+    end_of_life: Mapped[str | bool | None] = _text_or_flag()
+    active_support: Mapped[str | bool | None] = _text_or_flag()
+    extended_support: Mapped[str | bool | None] = _text_or_flag()
+    lts: Mapped[str | bool | None] = _text_or_flag()
+    latest: Mapped[str | None] = mapped_column(sa.String(80))
+    latest_released_on: Mapped[str | None] = mapped_column(sa.String(40))
+    codename: Mapped[str | None] = mapped_column(sa.String(120))
+    label: Mapped[str | None] = mapped_column(sa.String(120))
+    link: Mapped[str | None] = mapped_column(sa.String(400))
+    discontinued: Mapped[str | bool | None] = _text_or_flag()

@@ -1,0 +1,55 @@
+"""Pages: signed cursors, so that a page goes on where the one before it ended."""
+
+from typing import Any
+
+from flask import current_app
+from itsdangerous import BadData, URLSafeSerializer
+from marshmallow import fields, validate
+
+from app.problems import Problem
+
+MOST = 500
+"""Entries on a page at the most."""
+
+
+def limit_field() -> fields.Integer:
+    """The query parameter ``limit``."""
+    return fields.Integer(
+        strict=False,
+        load_default=50,
+        validate=validate.Range(1, MOST),
+        metadata={"description": "entries on a page at the most"},
+    )
+
+
+def cursor_field() -> fields.String:
+    """The query parameter ``cursor``."""
+    return fields.String(metadata={"description": "`next` of the page before; the other parameters must be the same"})
+
+
+def make_cursor(what: str, position: list[Any]) -> str:
+    """The cursor of the page that begins after a position.
+
+    :param what: what is being paged, so that a cursor cannot be used for something else
+    """
+    return str(_serializer(what).dumps(position))
+
+
+def read_cursor(what: str, cursor: str) -> list[Any]:
+    """The position that a cursor stands for.
+
+    :raises Problem: the cursor is cut, forged, or one of something else
+    """
+    try:
+        position: list[Any] = _serializer(what).loads(cursor)
+    except BadData:
+        raise Problem(
+            "invalid",
+            "the cursor is none that was given for this list; start without one",
+            errors={"query": {"cursor": ["not a cursor of this list"]}},
+        ) from None
+    return position
+
+
+def _serializer(what: str) -> URLSafeSerializer:
+    return URLSafeSerializer(current_app.config["SECRET_KEY"], salt=f"cursor {what}")

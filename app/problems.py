@@ -1,0 +1,203 @@
+"""Errors → ``application/problem+json`` (RFC 9457)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy.exc
+from flask import Flask, Response, current_app, request
+from marshmallow import Schema, fields
+from sqlalchemy.orm.exc import StaleDataError
+from werkzeug.exceptions import HTTPException
+from werkzeug.sansio.response import Response as SansIOResponse
+
+from app.change_headers import ChangeHeaderError
+from chrononaut import ChangeInfoError, MissingChangeInfoError
+
+MEDIA_TYPE = "application/problem+json"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of problem: what is always the same about it."""
+
+    status: int
+    title: str
+
+
+KINDS: Mapping[str, Kind] = {
+    "malformed-request": Kind(400, "The request cannot be read"),
+    "change-header-invalid": Kind(400, "An X-Change-* header cannot be taken"),
+    "change-info-required": Kind(400, "The change needs a reason"),
+    "unauthenticated": Kind(401, "A valid token is needed"),
+    "forbidden": Kind(403, "The token does not allow this"),
+    "not-found": Kind(404, "There is nothing at this address"),
+    "unknown-model": Kind(404, "No such model"),
+    "unknown-record": Kind(404, "No such record"),
+    "unknown-version": Kind(404, "No such version"),
+    "method-not-allowed": Kind(405, "The method is not allowed here"),
+    "not-acceptable": Kind(406, "No acceptable representation"),
+    "record-exists": Kind(409, "The record exists already"),
+    "conflict": Kind(409, "The change conflicts with other records"),
+    "concurrent-change": Kind(409, "The record was changed meanwhile"),
+    "deleted": Kind(410, "The record was deleted"),
+    "precondition-failed": Kind(412, "The record is at another version"),
+    "content-too-large": Kind(413, "The request is too large"),
+    "unsupported-media-type": Kind(415, "The body must be JSON"),
+    "invalid": Kind(422, "The request does not fit"),
+    "too-many-requests": Kind(429, "Too many requests"),
+    "internal-error": Kind(500, "Something went wrong here"),
+    "unavailable": Kind(503, "The service cannot answer now"),
+}
+"""Every kind of problem, by the last part of its ``type``."""
+
+_KINDS_BY_STATUS = {
+    400: "malformed-request",
+    401: "unauthenticated",
+    403: "forbidden",
+    404: "not-found",
+    405: "method-not-allowed",
+    406: "not-acceptable",
+    409: "conflict",
+    410: "deleted",
+    412: "precondition-failed",
+    413: "content-too-large",
+    415: "unsupported-media-type",
+    422: "invalid",
+    429: "too-many-requests",
+    503: "unavailable",
+}
+
+
+class ProblemSchema(Schema):
+    """A problem (RFC 9457)."""
+
+    type = fields.String(required=True, metadata={"format": "uri-reference", "description": "the kind of problem"})
+    title = fields.String(required=True)
+    status = fields.Integer(required=True)
+    detail = fields.String(metadata={"description": "what was wrong here, and what would be right"})
+    errors = fields.Raw(metadata={"type": "object", "description": "per location and name: what was wrong with it"})
+
+
+class Problem(Exception):  # noqa: N818  the term of RFC 9457
+    """A request that is answered with a problem.
+
+    :param kind: a key of `KINDS`
+    :param detail: what was wrong here, and what would be right
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        detail: str,
+        *,
+        errors: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.kind, self.detail, self.errors, self.headers = kind, detail, errors, headers
+        super().__init__(detail)
+
+
+def problem_type(kind: str) -> str:
+    """The ``type`` of a kind of problem."""
+    return f"/problems/{kind}"
+
+
+def register_problems(app: Flask) -> None:
+    """Answer every error with a problem."""
+    app.register_error_handler(Problem, _answer)
+    app.register_error_handler(HTTPException, _answer_http)
+    app.register_error_handler(ChangeHeaderError, lambda error: _respond("change-header-invalid", str(error)))
+    app.register_error_handler(ChangeInfoError, lambda error: _respond("change-header-invalid", str(error)))
+    app.register_error_handler(MissingChangeInfoError, _answer_missing_change_info)
+    app.register_error_handler(StaleDataError, _answer_concurrent_change)
+    app.register_error_handler(sqlalchemy.exc.IntegrityError, _answer_conflict)
+    app.register_error_handler(sqlalchemy.exc.DataError, _answer_unstorable)
+    app.register_error_handler(sqlalchemy.exc.OperationalError, _answer_unavailable)
+    app.register_error_handler(Exception, _answer_unexpected)
+    app.add_url_rule("/problems/<kind>", "problem", _describe)
+
+
+def _respond(
+    kind: str, detail: str, errors: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None
+) -> Response:
+    body = {"type": problem_type(kind), "title": KINDS[kind].title, "status": KINDS[kind].status, "detail": detail}
+    if errors:
+        body["errors"] = errors
+    response = Response(current_app.json.dumps(body), KINDS[kind].status, mimetype=MEDIA_TYPE)
+    response.headers.extend(headers or {})
+    return response
+
+
+def _answer(problem: Problem) -> Response:
+    return _respond(problem.kind, problem.detail, problem.errors, problem.headers)
+
+
+def _answer_http(error: HTTPException) -> Response | SansIOResponse:
+    code = error.code or 500
+    if code < 400:  # noqa: PLR2004  a redirect is no error
+        return error.get_response()
+    kind = _KINDS_BY_STATUS.get(code, "malformed-request" if code < 500 else "internal-error")  # noqa: PLR2004
+    headers = {name: value for name, value in error.get_headers() if name not in {"Content-Type", "Content-Length"}}
+    if kind == "not-found":
+        return _respond(*_not_found(), headers=headers)
+    # webargs and flask-smorest keep what the schemas said in an attribute of their own.
+    data: Mapping[str, Any] = getattr(error, "data", {})
+    errors = data.get("messages")
+    detail = data.get("message") or error.description or KINDS[kind].title
+    if errors:
+        detail = f"not as it must be: {', '.join(_places(errors))}; errors say what is wrong with each"
+    return _respond(kind, detail, errors, headers)
+
+
+def _places(errors: Mapping[str, Any]) -> list[str]:
+    places = []
+    for location, names in errors.items():
+        places += [f"{name} in the {location}" for name in names] if isinstance(names, Mapping) else [f"the {location}"]
+    return places
+
+
+def _not_found() -> tuple[str, str]:
+    _, section, *rest = request.path.split("/")
+    if section in {"history", "records"} and rest and rest[0] not in current_app.extensions["chrononaut"]:
+        models = ", ".join(current_app.extensions["chrononaut"])
+        return "unknown-model", f"there is no model {rest[0][:60]!r}; there are {models}"
+    return "not-found", f"there is nothing at {request.path[:200]}; /docs tells what there is"
+
+
+def _answer_missing_change_info(error: MissingChangeInfoError) -> Response:
+    return _respond(
+        "change-info-required", f"{error.operation} of {error.model} without a reason; send X-Change-Rationale"
+    )
+
+
+def _answer_concurrent_change(error: StaleDataError) -> Response:
+    return _respond("concurrent-change", "another request changed the record meanwhile; read it again and repeat")
+
+
+def _answer_conflict(error: sqlalchemy.exc.IntegrityError) -> Response:
+    current_app.logger.info("integrity error: %s", type(error.orig).__name__)
+    return _respond("conflict", "a value that must be unique is taken, or a record that this one refers to is missing")
+
+
+def _answer_unstorable(error: sqlalchemy.exc.DataError) -> Response:
+    current_app.logger.info("data error: %s", type(error.orig).__name__)
+    return _respond("invalid", "a value lies outside of what its column can hold")
+
+
+def _answer_unavailable(error: sqlalchemy.exc.OperationalError) -> Response:
+    current_app.logger.error("the database does not answer: %s", type(error.orig).__name__)
+    return _respond("unavailable", "the database does not answer; try again", headers={"Retry-After": "1"})
+
+
+def _answer_unexpected(error: Exception) -> Response:
+    current_app.logger.error("unexpected error", exc_info=error)
+    return _respond("internal-error", "the error was logged; nothing was changed")
+
+
+def _describe(kind: str) -> SansIOResponse:
+    """What a ``type`` of a problem means."""
+    if kind not in KINDS:
+        raise Problem("not-found", f"there is no kind of problem {kind[:60]!r}; there are {', '.join(KINDS)}")
+    body = {"type": problem_type(kind), "title": KINDS[kind].title, "status": KINDS[kind].status}
+    return current_app.json.response(body)

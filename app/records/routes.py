@@ -1,0 +1,222 @@
+"""The operations of ``/records``."""
+
+import hashlib
+from typing import Any
+
+import sqlalchemy as sa
+from flask import jsonify, request
+from werkzeug import Response
+
+from app.api import Blueprint
+from app.change_headers import change_info_of
+from app.history.routes import unknown_record
+from app.pages import make_cursor, read_cursor
+from app.problems import Problem
+from app.records.schemas import RecordSchemas, RecordsQuery, record_schemas
+from app.registry import Registry, Resource, UnknownKeyError
+from app.session import session
+from chrononaut import Timeline, extra_change_info
+
+Document = dict[str, Any]
+
+
+def records_blueprint(registry: Registry) -> Blueprint:
+    """The operations of ``/records`` for all registered models."""
+    blueprint = Blueprint("records", __name__, description="The records as they are now")
+    for resource in registry.values():
+        _add_operations(blueprint, resource)
+    return blueprint
+
+
+def _add_operations(blueprint: Blueprint, resource: Resource) -> None:
+    schemas = record_schemas(resource)
+    _add_reads(blueprint, resource, schemas)
+    _add_writes(blueprint, resource, schemas)
+
+
+def _add_reads(blueprint: Blueprint, resource: Resource, schemas: RecordSchemas) -> None:
+    name = resource.name
+
+    @blueprint.operation(
+        "GET",
+        f"/records/{name}",
+        f"list_{name}_records",
+        scope="read",
+        tag=name,
+        answer=schemas.records,
+        query=RecordsQuery,
+    )
+    def list_records(query: Document) -> Document:
+        """The live records, in the order of their keys."""
+        columns = resource.versioning.key_columns
+        select = sa.select(resource.model).order_by(*columns).limit(query["limit"] + 1)
+        if "cursor" in query:
+            (last,) = read_cursor(f"records {name}", query["cursor"])
+            select = select.where(sa.tuple_(*columns) > sa.tuple_(*_bound(columns, resource.parse_key(last))))
+        records = list(session().scalars(select))
+        following = None
+        if len(records) > query["limit"]:
+            records.pop()
+            following = make_cursor(f"records {name}", [_key_text(resource, records[-1])])
+        return {"model": name, "records": [_document(resource, record) for record in records], "next": following}
+
+    @blueprint.operation(
+        "GET",
+        f"/records/{name}/<key>",
+        f"get_{name}",
+        scope="read",
+        tag=name,
+        answer=schemas.record,
+        problems=["unknown-record", "deleted"],
+    )
+    def get_record(query: Document, key: str) -> Response:
+        """A record as it is now."""
+        record = _find(resource, key)
+        return _answer(schemas, resource, record).make_conditional(request)
+
+
+def _add_writes(blueprint: Blueprint, resource: Resource, schemas: RecordSchemas) -> None:
+    name = resource.name
+    path = f"/records/{name}/<key>"
+    common: Document = {"scope": "write", "tag": name, "answer": schemas.record}
+    invalid = ["change-header-invalid", "change-info-required"]
+    changing: Document = common | {
+        "problems": [*invalid, "unknown-record", "deleted", "conflict", "concurrent-change", "precondition-failed"],
+        "conditional": True,
+    }
+
+    @blueprint.operation(
+        "POST",
+        f"/records/{name}",
+        f"create_{name}",
+        status=201,
+        body=schemas.new,
+        problems=[*invalid, "record-exists", "conflict"],
+        **common,
+    )
+    def create_record(query: Document, body: Document) -> Response:
+        """Make a record."""
+        with extra_change_info(**change_info_of(request.headers)):
+            record = resource.model(**body)
+            _refuse_existing(resource, record)
+            session().add(record)
+            response = _written(schemas, resource, record)
+        response.status_code = 201
+        response.headers["Location"] = resource.links(_key_text(resource, record))["record"]
+        return response
+
+    @blueprint.operation("PUT", path, f"replace_{name}", body=schemas.replacement, **changing)
+    def replace_record(query: Document, body: Document, key: str) -> Response:
+        """Replace a record: what is left out gets its default. Hidden columns that are left out are left alone."""
+        defaults = {attribute: _default(column) for attribute, column in resource.versioning.columns.items()}
+        left_alone = {*resource.versioning.key, *resource.versioning.hidden} - body.keys()
+        values = defaults | body
+        return _change(schemas, resource, key, {name: values[name] for name in values.keys() - left_alone})
+
+    @blueprint.operation("PATCH", path, f"change_{name}", body=schemas.patch, **changing)
+    def change_record(query: Document, body: Document, key: str) -> Response:
+        """Change the columns that the body names (RFC 7396); ``null`` clears one. Equal values change nothing."""
+        return _change(schemas, resource, key, body)
+
+    @blueprint.operation("DELETE", path, f"delete_{name}", status=204, **changing | {"answer": None})
+    def delete_record(query: Document, key: str) -> Response:
+        """Delete a record. Its history stays readable."""
+        with extra_change_info(**change_info_of(request.headers)):
+            record = _find(resource, key, to_write=True)
+            _check_precondition(resource, record)
+            session().delete(record)
+            session().commit()
+        return Response(status=204)
+
+
+def _change(schemas: RecordSchemas, resource: Resource, key_text: str, values: Document) -> Response:
+    with extra_change_info(**change_info_of(request.headers)):
+        record = _find(resource, key_text, to_write=True)
+        _check_precondition(resource, record)
+        for name, value in values.items():
+            setattr(record, name, value)
+        return _written(schemas, resource, record)
+
+
+def _written(schemas: RecordSchemas, resource: Resource, record: Any) -> Response:
+    """Commit, and answer with the record as it was committed."""
+    session().flush()
+    response = _answer(schemas, resource, record)
+    session().commit()
+    return response
+
+
+def _find(resource: Resource, key_text: str, *, to_write: bool = False) -> Any:
+    try:
+        key = resource.parse_key(key_text)
+    except UnknownKeyError:
+        raise unknown_record(resource, key_text) from None
+    # Locked before it is compared with If-Match, so that nobody can come between.
+    record = session().get(resource.model, key, with_for_update={"key_share": True} if to_write else None)
+    if record is None:
+        if Timeline(session(), resource.model, key).exists():
+            raise Problem(
+                "deleted", f"the {resource.name} was deleted; {resource.links(key_text)['history']} tells its history"
+            )
+        raise unknown_record(resource, key_text)
+    return record
+
+
+def _refuse_existing(resource: Resource, record: Any) -> None:
+    key = resource.versioning.key_of(record)
+    if None not in key and session().get(resource.model, key) is not None:
+        raise Problem("record-exists", f"there is a {resource.name} with the key {resource.key_text(key)!r} already")
+
+
+def _check_precondition(resource: Resource, record: Any) -> None:
+    if "If-Match" not in request.headers:
+        return
+    versions = (_etag(resource, record), f"v{_number(resource, record)}")
+    if not any(request.if_match.contains(version) for version in versions):
+        raise Problem(
+            "precondition-failed",
+            f'the {resource.name} is at version {versions[1]}; read it again, and send If-Match: "{versions[0]}"',
+        )
+
+
+def _answer(schemas: RecordSchemas, resource: Resource, record: Any) -> Response:
+    response: Response = jsonify(schemas.record().dump(_document(resource, record)))
+    response.set_etag(_etag(resource, record))
+    return response
+
+
+def _etag(resource: Resource, record: Any) -> str:
+    """The version; with a digest of the untracked columns, which change without one and are shown all the same."""
+    version = f"v{_number(resource, record)}"
+    untracked = [getattr(record, name) for name in resource.versioning.untracked]
+    return f"{version}.{hashlib.sha256(repr(untracked).encode()).hexdigest()[:12]}" if untracked else version
+
+
+def _document(resource: Resource, record: Any) -> Document:
+    versioning = resource.versioning
+    key_text = _key_text(resource, record)
+    return {
+        "model": resource.name,
+        "key": key_text,
+        "version": _number(resource, record),
+        "valid_from": Timeline(session(), resource.model, versioning.key_of(record), record).valid_from(),
+        "state": {name: getattr(record, name) for name in (*versioning.tracked, *versioning.untracked)},
+        "links": resource.links(key_text),
+    }
+
+
+def _number(resource: Resource, record: Any) -> int:
+    number: int = getattr(record, resource.versioning.options.names.version)
+    return number
+
+
+def _key_text(resource: Resource, record: Any) -> str:
+    return resource.key_text(resource.versioning.key_of(record))
+
+
+def _bound(columns: Any, key: Any) -> list[Any]:
+    return [sa.literal(part, column.type) for column, part in zip(columns, key, strict=True)]
+
+
+def _default(column: sa.Column[Any]) -> Any:
+    return column.default.arg if isinstance(column.default, sa.ColumnDefault) and column.default.is_scalar else None

@@ -1,0 +1,59 @@
+"""The documents of ``/records``."""
+
+from dataclasses import dataclass
+
+from marshmallow import Schema, fields
+
+from app.columns import Query, new_schema, patch_schema, record_schema, replacement_schema
+from app.history.schemas import LinksSchema
+from app.instants import Instant
+from app.pages import cursor_field, limit_field
+from app.registry import Resource
+
+
+class RecordsQuery(Query):
+    """Which page of the records."""
+
+    limit = limit_field()
+    cursor = cursor_field()
+
+
+@dataclass(frozen=True, slots=True)
+class RecordSchemas:
+    """The documents of one model's records."""
+
+    record: type[Schema]
+    records: type[Schema]
+    new: type[Schema]
+    replacement: type[Schema]
+    patch: type[Schema]
+
+
+def record_schemas(resource: Resource) -> RecordSchemas:
+    """The schemas of a model's records."""
+    record = Schema.from_dict(
+        {
+            "model": fields.String(required=True),
+            "key": fields.String(required=True),
+            "version": fields.Integer(required=True),
+            "valid_from": Instant(required=True, allow_none=True, metadata={"description": "when the state began"}),
+            "state": fields.Nested(record_schema(resource), required=True),
+            "links": fields.Nested(LinksSchema, required=True),
+        },
+        name=resource.title,
+    )
+    records = Schema.from_dict(
+        {
+            "model": fields.String(required=True),
+            "records": fields.List(fields.Nested(record), required=True),
+            "next": fields.String(required=True, allow_none=True, metadata={"description": "the next page's cursor"}),
+        },
+        name=f"{resource.title}List",
+    )
+    return RecordSchemas(
+        record=record,
+        records=records,
+        new=new_schema(resource),
+        replacement=replacement_schema(resource),
+        patch=patch_schema(resource),
+    )

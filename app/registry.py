@@ -1,0 +1,132 @@
+"""The served models: public name → model, key text ↔ record key."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+from urllib.parse import quote
+from uuid import UUID
+
+import sqlalchemy as sa
+from flask_sqlalchemy import SQLAlchemy
+
+from chrononaut.history import Key, Versioning, versioning_of_table
+
+_ESCAPES = {"~": "~0", "/": "~1", ",": "~2"}
+_UNESCAPES = {escape: character for character, escape in _ESCAPES.items()}
+_BITS: Mapping[type, int] = {sa.SmallInteger: 16, sa.BigInteger: 64, sa.Integer: 32}
+
+
+class RegistrationError(Exception):
+    """A model that cannot be served; the message says which and why."""
+
+
+class UnknownKeyError(KeyError):
+    """A text that is the key of no record."""
+
+
+def integer_range(type_: sa.Integer) -> tuple[int, int]:
+    """The smallest and the largest number that a column of this type holds on every database."""
+    bits = next(bits for class_, bits in _BITS.items() if isinstance(type_, class_))
+    return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A served model under its public name."""
+
+    name: str
+    versioning: Versioning
+
+    @property
+    def model(self) -> Any:
+        return self.versioning.model
+
+    @property
+    def title(self) -> str:
+        """The name as it stands in the names of schemas: ``User``."""
+        return self.versioning.name
+
+    def key_text(self, key: Key) -> str:
+        """The key as text: its parts joined by ``,``; in a part ``~`` is ``~0``, ``/`` is ``~1``, ``,`` is ``~2``."""
+        return ",".join(re.sub("[~/,]", lambda match: _ESCAPES[match.group()], str(part)) for part in key)
+
+    def parse_key(self, text: str) -> Key:
+        """The key that a text stands for.
+
+        :raises UnknownKeyError: no record can have it: too few parts, a letter in a number, a number beyond the column
+        """
+        parts = text.split(",")
+        columns = self.versioning.key_columns
+        if len(parts) != len(columns) or re.search("~(?![012])", text) or "\0" in text:
+            raise UnknownKeyError(text)
+        unescaped = (re.sub("~[012]", lambda match: _UNESCAPES[match.group()], part) for part in parts)
+        key = tuple(_parse_part(column, part) for column, part in zip(columns, unescaped, strict=True))
+        if self.key_text(key) != text:
+            raise UnknownKeyError(text)
+        return key
+
+    def links(self, key_text: str) -> dict[str, str]:
+        """The paths of a record's resources."""
+        segment = quote(key_text, safe=",~")
+        return {"record": f"/records/{self.name}/{segment}", "history": f"/history/{self.name}/{segment}"}
+
+
+def _parse_part(column: sa.Column[Any], text: str) -> Any:
+    if isinstance(column.type, sa.Integer):
+        low, high = integer_range(column.type)
+        if not re.fullmatch(r"-?\d{1,19}", text, re.ASCII) or not low <= int(text) <= high:
+            raise UnknownKeyError(text)
+        return int(text)
+    if isinstance(column.type, sa.String) and len(text) > (column.type.length or len(text)):
+        raise UnknownKeyError(text)
+    try:
+        return _PARSERS[column.type.python_type](text)
+    except ValueError:
+        raise UnknownKeyError(text) from None
+
+
+_PARSERS: Mapping[type, Callable[[str], Any]] = {str: str, int: int, UUID: UUID, date: date.fromisoformat}
+
+
+class Registry(Mapping[str, Resource]):
+    """The served models by public name, in alphabetical order."""
+
+    def __init__(self, db: SQLAlchemy) -> None:
+        """Register the versioned models of a database object.
+
+        :raises RegistrationError: two models of one name, or a key that no URL can carry
+        """
+        self._resources: dict[str, Resource] = {}
+        base: Any = db.Model
+        for mapper in base.registry.mappers:
+            versioning = versioning_of_table(mapper.local_table)
+            if versioning is not None and versioning.mapper is mapper:
+                self._register(versioning)
+        self._resources = dict(sorted(self._resources.items()))
+
+    def _register(self, versioning: Versioning) -> None:
+        name = getattr(versioning.model, "__resource_name__", None) or _snake_case(versioning.name)
+        if name in self._resources:
+            raise RegistrationError(f"two models are called {name}; give one another __resource_name__")
+        for column in versioning.key_columns:
+            if column.type.python_type not in _PARSERS:
+                raise RegistrationError(
+                    f"the key column {column} of {name} is a {column.type}; "
+                    "a key in a URL can be text, integer, UUID or date"
+                )
+        self._resources[name] = Resource(name, versioning)
+
+    def __getitem__(self, name: str) -> Resource:
+        return self._resources[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._resources)
+
+    def __len__(self) -> int:
+        return len(self._resources)
+
+
+def _snake_case(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()

@@ -1,0 +1,95 @@
+"""Hidden columns: that they changed is noted, what they held is kept nowhere."""
+
+import pytest
+from sqlalchemy.orm import Session
+
+from chrononaut import HiddenAttributeError, UntrackedAttributeError, history_model
+from tests.library.models import User
+from tests.library.rows import changes, history_rows
+
+
+@pytest.fixture
+def user(session: Session) -> User:
+    user = User(id=1, email="a@example.com")
+    session.add(user)
+    session.commit()
+    return user
+
+
+def test_change_of_a_hidden_column_alone_gives_a_row_that_notes_it(session: Session, user: User) -> None:
+    user.password_hash = "first-secret"
+    session.commit()
+    row = history_rows(session, "appuser_history")[-1]
+    assert (row["version"], row["operation"]) == (0, "update")
+    assert row["change_info"]["hidden_cols_changed"] == ["password_hash"]
+    assert user.version == 1
+
+
+def test_hidden_values_are_nowhere_in_history(session: Session, user: User) -> None:
+    for secret in ("first-secret", "second-secret"):
+        user.password_hash = secret
+        user.token = secret
+        session.commit()
+    session.delete(user)
+    session.commit()
+    rows = history_rows(session, "appuser_history")
+    assert changes(rows) == [(-1, "insert"), (0, "update"), (1, "update"), (2, "delete")]
+    assert "secret" not in repr(rows)
+    assert all("password_hash" not in row for row in rows)
+
+
+def test_changed_hidden_columns_are_named_in_mapping_order(session: Session, user: User) -> None:
+    user.token = "x"
+    user.password_hash = "y"
+    user.email = "b@example.com"
+    session.commit()
+    assert history_rows(session, "appuser_history")[-1]["change_info"]["hidden_cols_changed"] == [
+        "password_hash",
+        "token",
+    ]
+
+
+def test_hidden_column_set_to_the_value_it_had_records_nothing(session: Session, user: User) -> None:
+    user.password_hash = "x"
+    session.commit()
+    assert user.password_hash == "x"
+    user.password_hash = "x"
+    session.commit()
+    user.password_hash = "x"
+    session.commit()
+    assert changes(history_rows(session, "appuser_history")) == [(-1, "insert"), (0, "update")]
+
+
+def test_change_without_hidden_columns_does_not_mention_any(session: Session, user: User) -> None:
+    user.email = "b@example.com"
+    session.commit()
+    assert "hidden_cols_changed" not in history_rows(session, "appuser_history")[-1]["change_info"]
+
+
+def test_insert_notes_the_hidden_columns_that_it_sets(session: Session) -> None:
+    session.add(User(id=1, email="a", password_hash="secret"))
+    session.commit()
+    (row,) = history_rows(session, "appuser_history")
+    assert row["change_info"]["hidden_cols_changed"] == ["password_hash"]
+    assert "secret" not in repr(row)
+
+
+def test_hidden_and_untracked_attributes_cannot_be_read_from_history(session: Session, user: User) -> None:
+    user.password_hash = "x"
+    session.commit()
+    (version,) = user.versions()
+    with pytest.raises(HiddenAttributeError, match=r"User\.password_hash is hidden") as hidden:
+        _ = version.password_hash
+    assert (hidden.value.model, hidden.value.attribute) == ("User", "password_hash")
+    assert not isinstance(hidden.value, UntrackedAttributeError)
+    with pytest.raises(UntrackedAttributeError, match=r"User\.clicks is untracked"):
+        _ = version.clicks
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = version.nonsense
+    assert not hasattr(version, "password_hash")
+
+
+def test_history_class_maps_neither_hidden_nor_untracked_columns(session: Session) -> None:
+    mapped = {attribute for attribute in dir(history_model(User)) if not attribute.startswith("_")}
+    assert mapped.isdisjoint({"password_hash", "token", "last_seen_at", "clicks"})
+    assert mapped >= {"id", "email", "version", "operation", "changed", "valid_from", "change_info", "transaction_id"}
