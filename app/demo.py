@@ -15,7 +15,7 @@ from flask import Flask
 from flask_login import login_user
 from gunicorn.app.base import BaseApplication
 
-from app import create_app
+from app import create_app, server
 from app.auth import Principal, create_token, find_principal
 from app.cli import create_tables
 from app.db import db
@@ -174,12 +174,9 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         super().__init__()
 
     def load_config(self) -> None:
-        options = {
+        options = {name: value for name, value in vars(server).items() if name in self.cfg.settings} | {
             "bind": f"{_HOST}:{self._port}",
             "workers": 2,
-            "worker_class": "gthread",
-            "threads": 4,
-            "control_socket_disable": True,
             "loglevel": "warning",
             "when_ready": lambda _: sys.stdout.write(self._welcome) and sys.stdout.flush(),
         }

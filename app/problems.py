@@ -43,9 +43,11 @@ KINDS: Mapping[str, Kind] = {
     "deleted": Kind(410, "The record was deleted"),
     "precondition-failed": Kind(412, "The record is at another version"),
     "content-too-large": Kind(413, "The request is too large"),
+    "uri-too-long": Kind(414, "The address is too long"),
     "unsupported-media-type": Kind(415, "The body must be JSON"),
     "invalid": Kind(422, "The request does not fit"),
     "too-many-requests": Kind(429, "Too many requests"),
+    "headers-too-large": Kind(431, "The headers are too large"),
     "internal-error": Kind(500, "Something went wrong here"),
     "unavailable": Kind(503, "The service cannot answer now"),
 }

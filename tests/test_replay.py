@@ -253,6 +253,7 @@ class TestWire:
             (" leading", "UTF-8''%20leading"),
             ("trailing ", "UTF-8''trailing%20"),
             ("UTF-8''%41", "UTF-8''UTF-8%27%27%2541"),
+            ("utf-8' it is", "UTF-8''utf-8%27%20it%20is"),
             ("iso-8859-1'en'x", "UTF-8''iso-8859-1%27en%27x"),
             ("a\tb", "UTF-8''a%09b"),
             ("", "UTF-8''"),
@@ -462,7 +463,10 @@ class TestStartingPoints:
 
     @pytest.mark.parametrize(
         ("standing", "resume", "message"),
-        [(3, False, "already there, with 3 changes; use --resume"), (6, True, "has 6 changes of it, the file 5")],
+        [
+            (3, False, "already there, with 3 changes; use --resume"),
+            (6, True, "has 6 changes of it, more than the 5 to send"),
+        ],
     )
     def test_a_record_that_does_not_fit_is_left_alone(self, standing: int, resume: bool, message: str) -> None:
         start = starting_points({PYTHON: two_lives()}, {PYTHON: standing}, resume=resume)[PYTHON]
@@ -509,7 +513,7 @@ class TestBadArguments:
 
     @staticmethod
     def complaint(capsys: pytest.CaptureFixture[str], *arguments: str, token: str | None = "t") -> str:
-        assert main(arguments, {} if token is None else {"CHRONONAUT_TOKEN": token}) == 2
+        assert main(arguments, {} if token is None else {"REPLAY_TOKEN": token}) == 2
         out, err = capsys.readouterr()
         assert out == ""
         assert err.count("\n") == 1
@@ -517,7 +521,7 @@ class TestBadArguments:
 
     def test_no_token(self, capsys: pytest.CaptureFixture[str]) -> None:
         error = self.complaint(capsys, str(DEMO_DATA), "http://localhost", token=None)
-        assert error == "replay: no token: give --token or set CHRONONAUT_TOKEN\n"
+        assert error == "replay: no token: give --token or set REPLAY_TOKEN\n"
 
     def test_missing_file(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         error = self.complaint(capsys, str(tmp_path / "none.gz"), "http://localhost")

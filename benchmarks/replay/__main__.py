@@ -19,7 +19,7 @@ from benchmarks.replay.service import Service
 from benchmarks.replay.verifying import verify
 
 COMMAND: Final = "python -m benchmarks.replay"
-ENVIRONMENT: Final = "CHRONONAUT_TOKEN"
+ENVIRONMENT: Final = "REPLAY_TOKEN"
 
 _SHOWN_ERRORS: Final = 20
 _FAILED: Final = 1

@@ -229,7 +229,9 @@ def starting_points(
                 f"it is already there, with {standing} changes; use --resume to go on where an earlier run ended"
             )
         elif standing > len(history.changes):
-            starts[key] = RecordError(f"the service has {standing} changes of it, the file {len(history.changes)}")
+            starts[key] = RecordError(
+                f"the service has {standing} changes of it, more than the {len(history.changes)} to send"
+            )
     return starts
 
 

@@ -14,8 +14,8 @@ RECORDS: Final = f"/records/{MODEL}"
 _ESCAPES: Final = str.maketrans({"~": "~0", "/": "~1", ",": "~2"})
 _PLAIN: Final = re.compile(r"[!-~]([ -~]*[!-~])?")
 """Printable ASCII with no space at its ends, where HTTP would drop it."""
-_LIKE_EXT_VALUE: Final = re.compile(r"[^\s']*'[^\s']*'")
-"""Wider than the grammar of RFC 8187, since encoding too much costs nothing."""
+_LIKE_EXT_VALUE: Final = re.compile(r"utf-8'|[^\s']*'[^\s']*'", re.IGNORECASE)
+"""Wider than RFC 8187: a service may refuse what only begins as an ext-value, and encoding too much costs nothing."""
 _ATTR_CHAR: Final = "!#$&+^`|"
 """What RFC 8187 leaves as it is, beside what :func:`quote` does by itself: letters, digits and ``-._~``."""
 
