@@ -1,0 +1,132 @@
+"""The service as it is run: real gunicorn workers, real sockets, several writers at once."""
+
+import json
+import socket
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import urllib3
+from flask import Flask
+
+from tests.service.api import all_rows
+from tests.service.conftest import SECRET_KEY
+
+_ROOT = Path(__file__).parents[2]
+
+
+class Server:
+    """A running service."""
+
+    def __init__(self, port: int, token: str) -> None:
+        self.port, self.token = port, token
+        self.pool = urllib3.HTTPConnectionPool("127.0.0.1", port, maxsize=8, timeout=60)
+
+    def call(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+        sent = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"} | headers
+        answer = self.pool.request(method, path, body=json.dumps(body), headers=sent, retries=False)
+        return answer.status, json.loads(answer.data) if answer.data else None
+
+    def raw(self, head: bytes) -> bytes:
+        """Send the head of a request as it is, and read until the service closes."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=60) as connection:
+            connection.sendall(head + b"\r\nConnection: close\r\n\r\n")
+            return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+@pytest.fixture
+def server(app: Flask, write_token: str, database_url: str, tmp_path: Path) -> Iterator[Server]:
+    """The service under gunicorn with two workers, on a free port of loopback."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    command = [sys.executable, "-m", "gunicorn", "-c", "python:app.server", "-w", "2", "-b", f"127.0.0.1:{port}"]
+    environment = {"SECRET_KEY": SECRET_KEY, "DATABASE_URL": database_url, "PATH": "/usr/bin:/bin"}
+    with (tmp_path / "gunicorn.log").open("w+") as log:
+        process = subprocess.Popen([*command, "app:create_app()"], cwd=_ROOT, env=environment, stderr=log)
+        server = Server(port, write_token)
+        try:
+            retries = urllib3.Retry(1200, backoff_factor=0.05, backoff_max=0.05)
+            assert server.pool.request("GET", "/openapi.json", retries=retries).status == 200
+            yield server
+        finally:
+            server.pool.close()
+            process.terminate()
+            process.wait(30)
+        log.seek(0)
+        assert "Traceback" not in log.read()
+
+
+def test_writers_of_several_workers_lose_and_double_nothing(app: Flask, server: Server) -> None:
+    paths = [
+        server.call("POST", "/records/user", {"email": f"{name}@example.com"})[1]["links"]["record"] for name in "abc"
+    ]
+
+    def write(number: int) -> tuple[int, Any]:
+        rationale = {"X-Change-Rationale": f"reason {number}"}
+        return server.call("PATCH", paths[number % 3], {"name": f"name {number}"}, **rationale)
+
+    with ThreadPoolExecutor(8) as threads:
+        statuses = Counter(status for status, _ in threads.map(write, range(240)))
+    assert statuses == {200: 240}
+    for which, path in enumerate(paths):
+        history = path.replace("/records", "/history")
+        page = server.call("GET", f"{history}?limit=500")[1]
+        assert [row["version"] for row in page["versions"]] == list(range(80))
+        assert page["current"]["version"] == 80
+        names = [row["state"]["name"] for row in (*page["versions"], page["current"])]
+        assert sorted(names[1:]) == sorted(f"name {number}" for number in range(which, 240, 3))
+        for row, name in zip(page["versions"], names[1:], strict=True):
+            # The reason is that of the write which set the next state.
+            assert row["change_info"]["extra"]["change_rationale"] == name.replace("name", "reason")
+
+
+def test_one_of_several_writers_with_the_same_if_match_wins(server: Server) -> None:
+    record = server.call("POST", "/records/release", {"product": "p", "cycle": "c"})[1]["links"]["record"]
+
+    def write(number: int) -> int:
+        return server.call("PATCH", record, {"latest": str(number)}, **{"If-Match": '"v0"'})[0]
+
+    with ThreadPoolExecutor(8) as threads:
+        assert Counter(threads.map(write, range(8))) == {200: 1, 412: 7}
+
+
+def test_one_of_several_writers_of_a_new_key_wins(server: Server) -> None:
+    def write(number: int) -> int:
+        return server.call("POST", "/records/release", {"product": "p", "cycle": "c", "latest": str(number)})[0]
+
+    with ThreadPoolExecutor(8) as threads:
+        assert Counter(threads.map(write, range(8))) == {201: 1, 409: 7}
+    assert len(server.call("GET", "/history/release/p,c/changes")[1]["changes"]) == 1
+
+
+_DELETE = b"DELETE /records/user/1 HTTP/1.1\r\n"
+_NO_HTTP = [
+    (_DELETE + b"X-Change-Rationale: a\x01b", 400, "change-header-invalid"),
+    (_DELETE + b"X-Change-Rationale: a\x00b", 400, "change-header-invalid"),
+    (_DELETE + b"X-Change-Rationale: " + b"a" * 9000, 400, "change-header-invalid"),
+    (_DELETE + b"X-Change-Rationale: " + b"a" * 17000, 431, "headers-too-large"),
+    (_DELETE + b"Accept: \x01", 400, "malformed-request"),
+    (b"GET /" + b"a" * 9000 + b" HTTP/1.1", 414, "uri-too-long"),
+    (b"no HTTP at all", 400, "malformed-request"),
+]
+
+
+def test_what_is_no_http_is_a_problem_and_changes_nothing(app: Flask, server: Server) -> None:
+    server.call("POST", "/records/user", {"email": "a@example.com"})
+    with app.app_context():
+        before = all_rows()
+    authorization = f"\r\nHost: localhost\r\nAuthorization: Bearer {server.token}".encode()
+    for head, status, kind in _NO_HTTP:
+        answer, _, body = server.raw(head + authorization).partition(b"\r\n\r\n")
+        assert answer.startswith(f"HTTP/1.1 {status} ".encode()), head
+        assert b"Content-Type: application/problem+json" in answer
+        problem = json.loads(body)
+        assert (problem["type"], problem["status"]) == (f"/problems/{kind}", status)
+    with app.app_context():
+        assert all_rows() == before
