@@ -202,6 +202,7 @@ def test_valid_from_of_the_live_state_is_its_last_change(session: Session, user:
 
 
 def test_valid_from_of_the_live_state_counts_pending_changes(session: Session, user: User) -> None:
+    session.refresh(user)
     user.email = "5"
     timeline = Timeline(session, User, (1,), live=user)
     begun = timeline.valid_from()

@@ -1,0 +1,161 @@
+"""``append_change_info``: why, for one object's next version and for no later one."""
+
+import pytest
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from chrononaut import append_change_info, extra_change_info, suppress_versioning
+from tests.library.models import User
+from tests.library.rows import history_rows
+
+
+@pytest.fixture
+def users(session: Session) -> tuple[User, User]:
+    users = User(id=1, email="a"), User(id=2, email="b")
+    session.add_all(users)
+    session.commit()
+    return users
+
+
+def _extras(session: Session, key: int) -> list[dict[str, str] | None]:
+    return [row["change_info"].get("extra") for row in history_rows(session, "appuser_history", id=key)]
+
+
+def test_only_the_marked_object_carries_the_extra_and_only_once(session: Session, users: tuple[User, User]) -> None:
+    marked, other = users
+    append_change_info(marked, why="because")
+    for name in ("first", "second"):
+        marked.name = other.name = name
+        session.flush()
+    session.commit()
+    assert _extras(session, 1) == [None, {"why": "because"}, None]
+    assert _extras(session, 2) == [None, None, None]
+
+
+def test_mark_stays_until_a_version_is_written(session: Session, users: tuple[User, User]) -> None:
+    user, other = users
+    append_change_info(user, why="because")
+    user.clicks += 1
+    session.commit()
+    other.name = "x"
+    session.commit()
+    user.name = "x"
+    session.commit()
+    assert _extras(session, 1) == [None, {"why": "because"}]
+    assert _extras(session, 2) == [None, None]
+
+
+def test_mark_can_be_made_after_the_change_and_before_the_flush(session: Session, users: tuple[User, User]) -> None:
+    user, _ = users
+    user.name = "x"
+    append_change_info(user, why="because")
+    session.commit()
+    assert _extras(session, 1) == [None, {"why": "because"}]
+
+
+def test_marks_of_one_object_add_up_and_the_later_value_wins(session: Session, users: tuple[User, User]) -> None:
+    user, _ = users
+    append_change_info(user, who="first", why="because")
+    append_change_info(user, who="second")
+    user.name = "x"
+    session.commit()
+    assert _extras(session, 1)[-1] == {"who": "second", "why": "because"}
+
+
+def test_mark_wins_over_the_block_around(session: Session, users: tuple[User, User]) -> None:
+    user, other = users
+    append_change_info(user, why="mark")
+    with extra_change_info(why="block", ticket="T-1"):
+        user.name = other.name = "x"
+        session.commit()
+    assert _extras(session, 1)[-1] == {"why": "mark", "ticket": "T-1"}
+    assert _extras(session, 2)[-1] == {"why": "block", "ticket": "T-1"}
+
+
+def test_marked_insert_and_marked_delete_carry_the_extra(session: Session, users: tuple[User, User]) -> None:
+    added, (deleted, _) = User(id=3, email="c"), users
+    append_change_info(added, why="new")
+    append_change_info(deleted, why="gone")
+    session.add(added)
+    session.delete(deleted)
+    session.commit()
+    assert _extras(session, 3) == [{"why": "new"}]
+    assert _extras(session, 1) == [None, {"why": "gone"}]
+
+
+def test_marked_change_of_a_hidden_column_carries_both(session: Session, users: tuple[User, User]) -> None:
+    user, _ = users
+    append_change_info(user, why="because")
+    user.token = "x"
+    session.commit()
+    assert history_rows(session, "appuser_history", id=1)[-1]["change_info"] == {
+        "user_id": None,
+        "remote_addr": None,
+        "extra": {"why": "because"},
+        "hidden_cols_changed": ["token"],
+    }
+
+
+def test_rollback_takes_the_mark_away(session: Session, users: tuple[User, User]) -> None:
+    user, _ = users
+    append_change_info(user, why="undone")
+    user.name = "x"
+    session.rollback()
+    user.name = "y"
+    session.commit()
+    assert _extras(session, 1) == [None, None]
+
+
+def test_rollback_after_the_flush_takes_the_mark_away(session: Session, users: tuple[User, User]) -> None:
+    user, _ = users
+    append_change_info(user, why="undone")
+    user.name = "x"
+    session.flush()
+    session.rollback()
+    user.name = "y"
+    session.commit()
+    assert _extras(session, 1) == [None, None]
+
+
+def test_flush_that_fails_takes_the_mark_away(session: Session, users: tuple[User, User]) -> None:
+    user, _ = users
+    append_change_info(user, why="failed")
+    user.email = "b"
+    with pytest.raises(IntegrityError):
+        session.flush()
+    session.rollback()
+    user.email = "c"
+    session.commit()
+    assert _extras(session, 1) == [None, None]
+
+
+def test_rollback_takes_the_mark_of_a_new_object_away(session: Session) -> None:
+    user = User(id=1, email="a")
+    session.add(user)
+    append_change_info(user, why="undone")
+    session.rollback()
+    session.add(user)
+    session.commit()
+    assert _extras(session, 1) == [None]
+
+
+def test_rollback_of_a_savepoint_takes_the_mark_away(session: Session, users: tuple[User, User]) -> None:
+    user, _ = users
+    savepoint = session.begin_nested()
+    append_change_info(user, why="undone")
+    user.name = "x"
+    savepoint.rollback()
+    user.name = "y"
+    session.commit()
+    assert _extras(session, 1) == [None, None]
+
+
+def test_change_that_is_not_recorded_leaves_the_mark(session: Session, users: tuple[User, User]) -> None:
+    user, _ = users
+    append_change_info(user, why="because")
+    with suppress_versioning():
+        user.name = "x"
+        session.commit()
+    user.name = "y"
+    session.commit()
+    assert _extras(session, 1) == [None, {"why": "because"}]
