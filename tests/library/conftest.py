@@ -18,7 +18,7 @@ OpenApp = Callable[..., AbstractContextManager[Flask]]
 
 
 def begin_explicitly(engine: sa.Engine) -> None:
-    """Let SQLAlchemy begin SQLite's transactions: the driver begins them late, and savepoints would have none around."""
+    """Let SQLAlchemy begin SQLite's transactions: the driver begins them late, too late for a savepoint."""
     if engine.dialect.name != "sqlite":
         return
 

@@ -102,7 +102,7 @@ class Book(Model, Versioned):
     sequel_of_id: Mapped[int | None] = mapped_column(sa.ForeignKey("book.id"))
     author: Mapped[Author | None] = relationship(back_populates="books")
     country: Mapped[Country | None] = relationship()
-    sequel_of: Mapped["Book | None"] = relationship(remote_side=[id], back_populates="sequels")
+    sequel_of: Mapped["Book | None"] = relationship(remote_side="Book.id", back_populates="sequels")
     sequels: Mapped[list["Book"]] = relationship(back_populates="sequel_of")
 
 

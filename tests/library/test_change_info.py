@@ -16,7 +16,7 @@ from tests.library.rows import history_rows
 Open = Callable[..., Session]
 
 
-class Person(flask_login.UserMixin):
+class Person(flask_login.UserMixin):  # type: ignore[misc]
     """A user with an e-mail address."""
 
     def __init__(self, number: int) -> None:
@@ -24,7 +24,7 @@ class Person(flask_login.UserMixin):
         self.email = f"{number}@example.com"
 
 
-class Nameless(flask_login.UserMixin):
+class Nameless(flask_login.UserMixin):  # type: ignore[misc]
     """A user without."""
 
     def __init__(self, number: int) -> None:
@@ -33,7 +33,9 @@ class Nameless(flask_login.UserMixin):
 
 @pytest.fixture
 def login(app: Flask) -> flask_login.LoginManager:
-    return flask_login.LoginManager(app)
+    manager = flask_login.LoginManager(app)
+    manager.user_loader(lambda number: Person(int(number)))
+    return manager
 
 
 def _recorded(session: Session) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def test_difference_of_two_versions_is_what_differs(session: Session, user: User
 
 
 def test_difference_to_the_live_state_is_the_default(session: Session, user: User) -> None:
-    first, second, third = user.versions()
+    _, second, third = user.versions()
     expected = {"name": ("Ada", None), "active": (True, False)}
     assert user.diff(third) == user.diff(third, user) == expected
     assert user.diff(second) == {"email": ("b", "a"), **expected}

@@ -72,10 +72,14 @@ def test_inner_value_wins_and_the_outer_one_comes_back(session: Session, user: U
 
 
 def test_exception_inside_extra_change_info_leaves_no_trace_in_the_next_change(session: Session, user: User) -> None:
-    with pytest.raises(ZeroDivisionError), extra_change_info(why="fails"):
-        user.email = "b"
-        session.flush()
-        raise ZeroDivisionError
+    def fail() -> None:
+        with extra_change_info(why="fails"):
+            user.email = "b"
+            session.flush()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     session.rollback()
     user.email = "c"
     session.commit()

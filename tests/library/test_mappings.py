@@ -262,6 +262,11 @@ def test_server_side_default_is_archived(open_database: Open) -> None:
     assert [row["text"] for row in history_rows(session, "page_history")] == [None, "empty"]
 
 
+def _create_schema(metadata: object, connection: sa.Connection, **_: object) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("CREATE SCHEMA IF NOT EXISTS staff")
+
+
 def test_history_of_a_model_in_a_schema_is_in_that_schema(open_database: Open, database_kind: str) -> None:
     db = VersionedSQLAlchemy()
     schema = "main" if database_kind == "sqlite" else "staff"
@@ -274,9 +279,7 @@ def test_history_of_a_model_in_a_schema_is_in_that_schema(open_database: Open, d
         boss_id=sa.Column(sa.ForeignKey(f"{schema}.person.id")),
         name=sa.Column(sa.String),
     )
-    sa.event.listen(
-        db.metadata, "before_create", sa.DDL("CREATE SCHEMA IF NOT EXISTS staff").execute_if(dialect="postgresql")
-    )
+    sa.event.listen(db.metadata, "before_create", _create_schema)
     session = open_database(db)
     person = model(id=1, name="a")
     session.add(person)
@@ -292,9 +295,7 @@ def test_default_schema_of_the_metadata_is_that_of_history(open_database: Open, 
     schema = "main" if database_kind == "sqlite" else "staff"
     db = VersionedSQLAlchemy(metadata=sa.MetaData(schema=schema))
     model = define(db, "Person", id=sa.Column(sa.Integer, primary_key=True), name=sa.Column(sa.String))
-    sa.event.listen(
-        db.metadata, "before_create", sa.DDL("CREATE SCHEMA IF NOT EXISTS staff").execute_if(dialect="postgresql")
-    )
+    sa.event.listen(db.metadata, "before_create", _create_schema)
     session = open_database(db)
     person = model(id=1, name="a")
     session.add(person)

@@ -24,7 +24,8 @@ def country(session: Session) -> Country:
 
 def test_row_from_before_is_version_0_and_was_always_valid(session: Session, country: Country) -> None:
     assert country.version == 0
-    assert country.versions() == country.changes() == []
+    assert country.versions() == []
+    assert country.changes() == []
     assert country.version_at(LONG_AGO) is country
     assert not country.has_changed_since(LONG_AGO)
     assert Timeline(session, Country, ("FR",)).valid_from() is None

@@ -67,9 +67,7 @@ def test_updates_and_deletes_of_two_tables_are_archived_by_one_statement_each(
     assert statements.matching("FROM appuser WHERE", "SELECT appuser.id AS") == []
 
 
-def test_untouched_session_executes_no_statement(
-    session: Session, users: list[User], statements: Statements
-) -> None:
+def test_untouched_session_executes_no_statement(session: Session, users: list[User], statements: Statements) -> None:
     session.commit()
     statements.clear()
     session.flush()
@@ -122,7 +120,9 @@ def test_a_statement_archives_a_thousand_rows_at_the_most(
     for archived in (created, updated, deleted):
         assert [count for _, count in archived] == rows
     operations = session.connection().execute(
-        sa.text("SELECT operation, count(*), count(DISTINCT id), count(DISTINCT changed) FROM appuser_history GROUP BY 1")
+        sa.text(
+            "SELECT operation, count(*), count(DISTINCT id), count(DISTINCT changed) FROM appuser_history GROUP BY 1"
+        )
     )
     assert sorted(tuple(row) for row in operations) == [
         ("delete", 2500, 2500, 1),

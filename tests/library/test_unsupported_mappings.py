@@ -11,7 +11,7 @@ from tests.library.models import define
 
 
 def _configure(**options: Any) -> None:
-    db = VersionedSQLAlchemy()
+    db: Any = VersionedSQLAlchemy()
     child = define(
         db, "Child", id=sa.Column(sa.Integer, primary_key=True), parent_id=sa.Column(sa.ForeignKey("parent.id"))
     )
@@ -39,7 +39,7 @@ def test_cascade_that_the_session_does_not_see_is_refused(options: dict[str, Any
 
 
 def test_post_update_from_the_versioned_side_is_refused() -> None:
-    db = VersionedSQLAlchemy()
+    db: Any = VersionedSQLAlchemy()
     parent = type("Parent", (db.Model,), {"id": sa.Column(sa.Integer, primary_key=True)})
     define(
         db,

@@ -10,15 +10,23 @@ import sqlalchemy as sa
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 from flask_sqlalchemy.query import Query
+from flask_sqlalchemy.session import Session as FlaskSession
 from sqlalchemy.orm import DeclarativeBase, Session, scoped_session
 
-from chrononaut import UncapturedWriteError, Versioned, VersionedSQLAlchemy
+from chrononaut import UncapturedWriteError, VersionedSQLAlchemy
 from tests.library.conftest import opened
 from tests.library.models import User, db, define
 from tests.library.rows import changes, history_rows, live_rows
 
 Open = Callable[..., Session]
 CHANGED = [(-1, "insert"), (0, "update")]
+
+
+class BoundSession(FlaskSession):
+    """A session on a connection of the caller's own."""
+
+    def get_bind(self, *args: Any, **options: Any) -> Any:
+        return self.bind
 
 
 def _page(database: Any) -> Any:
@@ -84,7 +92,7 @@ def test_use_native_unicode_is_taken_with_a_warning() -> None:
     with pytest.warns(DeprecationWarning, match="use_native_unicode has no effect") as caught:
         VersionedSQLAlchemy(use_native_unicode=True)
     assert [Path(warning.filename).name for warning in caught] == [Path(__file__).name]
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="use_native_unicode has no effect"):
         VersionedSQLAlchemy(use_native_unicode=False)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -92,17 +100,14 @@ def test_use_native_unicode_is_taken_with_a_warning() -> None:
 
 
 def test_session_options_are_passed_on(open_database: Open) -> None:
-    class OurSession(Session):
+    class OurSession(FlaskSession):
         """A session class of the application's own."""
 
-    scope = object()
-    database = VersionedSQLAlchemy(
-        session_options={"class_": OurSession, "expire_on_commit": False, "scopefunc": lambda: id(scope), "info": {"a": 1}}
-    )
+    options = {"class_": OurSession, "expire_on_commit": False, "scopefunc": lambda: 1, "info": {"a": 1}}
+    database = VersionedSQLAlchemy(session_options=options)
     model = _page(database)
-    session = open_database(database, CHRONONAUT_REQUIRE_EXTRA_CHANGE_INFO=False)
-    assert type(session) is OurSession
-    session.bind = database.engine
+    session = open_database(database)
+    assert isinstance(session, OurSession)
     page = model(id=1, text="a")
     session.add(page)
     session.commit()
@@ -121,12 +126,13 @@ def test_query_class_metadata_and_model_class_are_passed_on() -> None:
         """A declarative base of the application's own."""
 
         metadata = sa.MetaData(naming_convention={"pk": "pk_%(table_name)s"})
+        flavour = "own"
 
     metadata = sa.MetaData()
     assert VersionedSQLAlchemy(metadata=metadata).metadata is metadata
     database = VersionedSQLAlchemy(query_class=OurQuery, model_class=Base)
     assert database.Query is OurQuery
-    assert issubclass(database.Model, Base)
+    assert vars(database.Model)["flavour"] == "own"
     model = _page(database)
     assert model.query_class is OurQuery
     assert {"page", "page_history"} <= set(database.metadata.tables)
@@ -187,17 +193,19 @@ def test_another_scoped_session_of_the_same_object_captures(session: Session) ->
 def test_two_objects_in_one_process_keep_to_themselves(database_url: str, other_database_url: str) -> None:
     databases = [VersionedSQLAlchemy(), VersionedSQLAlchemy()]
     models = [_page(database) for database in databases]
-    with opened(databases[0], database_url), opened(databases[1], other_database_url):
-        for database, model in zip(databases, models, strict=True):
-            _write(database.session, model)
-            assert changes(history_rows(database.session, "page_history")) == CHANGED
+    with opened(databases[0], database_url) as first, opened(databases[1], other_database_url) as second:
+        for app, database, model in zip((first, second), databases, models, strict=True):
+            with app.app_context():
+                _write(database.session, model)
+                assert changes(history_rows(database.session, "page_history")) == CHANGED
+                database.session.remove()
 
 
 @pytest.mark.parametrize("mode", ["create_savepoint", "rollback_only"])
 def test_connection_of_the_callers_own_can_be_the_bind(session: Session, mode: str) -> None:
     with db.engine.connect() as connection:
         outer = connection.begin()
-        own = db._make_scoped_session({"class_": Session, "bind": connection, "join_transaction_mode": mode})
+        own = db._make_scoped_session({"class_": BoundSession, "bind": connection, "join_transaction_mode": mode})
         user = User(id=1, email="a")
         own.add(user)
         own.commit()
@@ -213,7 +221,7 @@ def test_connection_of_the_callers_own_can_be_the_bind(session: Session, mode: s
 
 def test_what_the_callers_own_connection_executes_after_the_session_is_its_callers(session: Session) -> None:
     with db.engine.connect() as connection:
-        own = db._make_scoped_session({"class_": Session, "bind": connection})
+        own = db._make_scoped_session({"class_": BoundSession, "bind": connection})
         own.add(User(id=1, email="a"))
         own.commit()
         own.remove()
