@@ -7,13 +7,13 @@ from typing import Any
 
 from flask import Flask
 
-from app.api import Api
+from app.api import Api, Blueprint
 from app.auth import init_login
 from app.cli import register_commands
 from app.db import engine_options, prepare_engine
-from app.history.routes import history_blueprint
+from app.history.routes import add_history, add_list_of_models
 from app.problems import register_problems
-from app.records.routes import records_blueprint
+from app.records.routes import add_records
 from app.registry import Registry
 from app.settings import Settings
 
@@ -39,8 +39,8 @@ def create_app(environment: Mapping[str, str] = os.environ) -> Flask:
     app.json.sort_keys = app.json.ensure_ascii = False  # type: ignore[attr-defined]  # of Flask's default provider
     module, _, name = settings.db.partition(":")
     db: Any = getattr(import_module(module), name)
-    for models in settings.models:
-        import_module(models)
+    for module in settings.models:
+        import_module(module)
     db.init_app(app)
     with app.app_context():
         for engine in db.engines.values():
@@ -50,6 +50,12 @@ def create_app(environment: Mapping[str, str] = os.environ) -> Flask:
     init_login(app, db)
     register_commands(app, db)
     api = Api(app, settings)
-    api.register_blueprint(history_blueprint(registry))
-    api.register_blueprint(records_blueprint(registry))
+    models = Blueprint("service", __name__, description="What is served")
+    add_list_of_models(models, registry)
+    api.register_blueprint(models)
+    for resource in registry.values():
+        blueprint = Blueprint(resource.name, __name__, description=resource.description)
+        add_history(blueprint, resource)
+        add_records(blueprint, resource)
+        api.register_blueprint(blueprint)
     return app

@@ -72,7 +72,6 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         operation_id: str,
         *,
         scope: Scope,
-        tag: str,
         answer: type[marshmallow.Schema] | None,
         status: int = 200,
         query: type[marshmallow.Schema] = Query,
@@ -115,7 +114,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
                 )(wrapped)
             headers = [_CHANGE_HEADER] if writing else []
             headers += [_IF_MATCH] if conditional else []
-            wrapped = self.doc(operationId=operation_id, tags=[tag], parameters=headers)(wrapped)
+            wrapped = self.doc(operationId=operation_id, parameters=headers)(wrapped)
             self.route(path, methods=[method], endpoint=operation_id)(wrapped)
             return view
 

@@ -48,6 +48,11 @@ class Resource:
         """The name as it stands in the names of schemas: ``User``."""
         return self.versioning.name
 
+    @property
+    def description(self) -> str:
+        """The first sentence of the model's docstring."""
+        return (self.model.__doc__ or self.title).strip().split("\n\n")[0]
+
     def key_text(self, key: Key) -> str:
         """The key as text: its parts joined by ``,``; in a part ``~`` is ``~0``, ``/`` is ``~1``, ``,`` is ``~2``."""
         return ",".join(re.sub("[~/,]", lambda match: _ESCAPES[match.group()], str(part)) for part in key)

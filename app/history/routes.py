@@ -33,18 +33,13 @@ _IMMUTABLE = "private, max-age=31536000, immutable"
 Document = dict[str, Any]
 
 
-def history_blueprint(registry: Registry) -> Blueprint:
-    """The operations of ``/history`` for all registered models."""
-    blueprint = Blueprint("history", __name__, description="What records were, and what changed them")
+def add_list_of_models(blueprint: Blueprint, registry: Registry) -> None:
+    """Add ``GET /history``."""
 
-    @blueprint.operation("GET", "/history", "list_models", scope="read", tag="models", answer=ModelsSchema)
+    @blueprint.operation("GET", "/history", "list_models", scope="read", answer=ModelsSchema)
     def list_models(query: Document) -> Document:
         """The registered models."""
         return {"models": [_model(resource) for resource in registry.values()]}
-
-    for resource in registry.values():
-        _add_operations(blueprint, resource)
-    return blueprint
 
 
 def _model(resource: Resource) -> Document:
@@ -63,12 +58,13 @@ def _model(resource: Resource) -> Document:
     }
 
 
-def _add_operations(blueprint: Blueprint, resource: Resource) -> None:
+def add_history(blueprint: Blueprint, resource: Resource) -> None:
+    """Add the operations of ``/history`` of a model."""
     name = resource.name
     path = f"/history/{name}/<key>"
     schemas = history_schemas(resource)
     state = schemas.state()
-    common: Document = {"scope": "read", "tag": name, "problems": ["unknown-record"]}
+    common: Document = {"scope": "read", "problems": ["unknown-record"]}
     of_version: Document = common | {"problems": ["unknown-record", "unknown-version"]}
 
     @blueprint.operation("GET", path, f"list_{name}_versions", answer=schemas.versions, query=VersionsQuery, **common)

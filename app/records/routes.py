@@ -14,22 +14,15 @@ from app.history.routes import unknown_record
 from app.pages import make_cursor, read_cursor
 from app.problems import Problem
 from app.records.schemas import RecordSchemas, RecordsQuery, record_schemas
-from app.registry import Registry, Resource, UnknownKeyError
+from app.registry import Resource, UnknownKeyError
 from app.session import session
 from chrononaut import Timeline, extra_change_info, queries
 
 Document = dict[str, Any]
 
 
-def records_blueprint(registry: Registry) -> Blueprint:
-    """The operations of ``/records`` for all registered models."""
-    blueprint = Blueprint("records", __name__, description="The records as they are now")
-    for resource in registry.values():
-        _add_operations(blueprint, resource)
-    return blueprint
-
-
-def _add_operations(blueprint: Blueprint, resource: Resource) -> None:
+def add_records(blueprint: Blueprint, resource: Resource) -> None:
+    """Add the operations of ``/records`` of a model."""
     schemas = record_schemas(resource)
     _add_reads(blueprint, resource, schemas)
     _add_writes(blueprint, resource, schemas)
@@ -43,7 +36,6 @@ def _add_reads(blueprint: Blueprint, resource: Resource, schemas: RecordSchemas)
         f"/records/{name}",
         f"list_{name}_records",
         scope="read",
-        tag=name,
         answer=schemas.records,
         query=RecordsQuery,
     )
@@ -67,7 +59,6 @@ def _add_reads(blueprint: Blueprint, resource: Resource, schemas: RecordSchemas)
         f"/records/{name}/<key>",
         f"get_{name}",
         scope="read",
-        tag=name,
         answer=schemas.record,
         problems=["unknown-record", "deleted"],
     )
@@ -80,7 +71,7 @@ def _add_reads(blueprint: Blueprint, resource: Resource, schemas: RecordSchemas)
 def _add_writes(blueprint: Blueprint, resource: Resource, schemas: RecordSchemas) -> None:
     name = resource.name
     path = f"/records/{name}/<key>"
-    common: Document = {"scope": "write", "tag": name, "answer": schemas.record}
+    common: Document = {"scope": "write", "answer": schemas.record}
     changing: Document = common | {
         "problems": ["unknown-record", "deleted", "conflict", "precondition-failed"],
         "conditional": True,
@@ -116,7 +107,7 @@ def _add_writes(blueprint: Blueprint, resource: Resource, schemas: RecordSchemas
 
     @blueprint.operation("PATCH", path, f"change_{name}", body=schemas.patch, **changing)
     def change_record(query: Document, body: Document, key: str) -> Response:
-        """Change the columns that the body names (RFC 7396); ``null`` clears one. Equal values change nothing."""
+        """Change the columns that the body names (RFC 7396); `null` clears one. Equal values change nothing."""
         return _change(schemas, resource, key, body)
 
     @blueprint.operation("DELETE", path, f"delete_{name}", status=204, **changing | {"answer": None})

@@ -17,14 +17,18 @@ from tests.library.models import db
 OpenApp = Callable[..., AbstractContextManager[Flask]]
 
 
-def begin_explicitly(engine: sa.Engine) -> None:
-    """Let SQLAlchemy begin SQLite's transactions: the driver begins them late, too late for a savepoint."""
+def prepare_sqlite(engine: sa.Engine) -> None:
+    """Let SQLAlchemy begin SQLite's transactions: the driver begins them late, too late for a savepoint.
+
+    Nor does it wait for the disk.
+    """
     if engine.dialect.name != "sqlite":
         return
 
     @event.listens_for(engine, "connect")
     def _connect(connection: Any, _: object) -> None:
         connection.isolation_level = None
+        connection.execute("PRAGMA synchronous = OFF")
 
     @event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:
@@ -42,7 +46,7 @@ def opened(database: SQLAlchemy, url: str, binds: dict[str, str] | None = None, 
     database.init_app(app)
     with app.app_context():
         for engine in database.engines.values():
-            begin_explicitly(engine)
+            prepare_sqlite(engine)
         try:
             database.create_all()
             yield app

@@ -248,7 +248,7 @@ def thing(open_database: Callable[..., Session]) -> tuple[Session, Any]:
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(steps=st.lists(STEPS, min_size=1, max_size=25))
+@given(steps=st.lists(STEPS, min_size=8, max_size=30))
 def test_history_is_what_a_plain_record_of_events_says(
     thing: tuple[Session, Any], steps: list[tuple[Any, ...]]
 ) -> None:

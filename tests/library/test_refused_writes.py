@@ -1,6 +1,7 @@
 """Writes that would leave no history are refused: nothing is written, and the session goes on after a rollback."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -11,14 +12,14 @@ from chrononaut import ChrononautException, UncapturedWriteError
 from tests.library.models import Note, Release, User
 from tests.library.rows import changes, history_rows, live_rows
 
-TABLE: sa.Table = User.__table__
+TABLE: Any = User.__table__
 Write = Callable[[Session], object]
 
 
 def _upsert(session: Session, target: type[User] | sa.Table) -> object:
     insert = postgresql.insert if session.connection().dialect.name == "postgresql" else sqlite.insert
     statement = insert(target).values(id=1, email="x")
-    return session.execute(statement.on_conflict_do_update(index_elements=["id"], set_={"email": "x"}))  # type: ignore[attr-defined]
+    return session.execute(statement.on_conflict_do_update(index_elements=["id"], set_={"email": "x"}))
 
 
 REFUSED: dict[str, Write] = {
