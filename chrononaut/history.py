@@ -1,5 +1,6 @@
 """The history table of a model and its mapped class, built from the model's mapper."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from uuid import UUID
 
 import sqlalchemy as sa
+from sqlalchemy import event
 from sqlalchemy.orm import Mapper, column_property
 from sqlalchemy.sql.base import SchemaEventTarget
 
@@ -231,9 +233,16 @@ def _history_table(
         sa.Column(names.transaction_id, _TRANSACTION_ID, nullable=False),
         schema=table.schema,
     )
-    index = f"ix_{options.history_table}"[: _LONGEST_NAME - len("_changed")] + "_changed"
-    sa.Index(index, *key_columns, changed)
+    sa.Index(_shortened(f"ix_{options.history_table}_changed"), *key_columns, changed)
     return history_table
+
+
+def _shortened(name: str) -> str:
+    """A name that PostgreSQL takes; one that is too long ends with a digest, so that no two become the same."""
+    if len(name.encode()) <= _LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name.encode()[: _LONGEST_NAME - len(digest) - 1].decode(errors='ignore')}_{digest}"
 
 
 def _copy(column: sa.Column[Any], primary_key: bool = False) -> sa.Column[Any]:
@@ -242,9 +251,23 @@ def _copy(column: sa.Column[Any], primary_key: bool = False) -> sa.Column[Any]:
     if isinstance(type_, SchemaEventTarget):
         # An Enum or a Boolean with a constraint belongs to the one table that it was made for.
         type_ = type_.copy()
-    return sa.Column(
+    copy: sa.Column[Any] = sa.Column(
         column.name, type_, key=column.key, primary_key=primary_key, nullable=not primary_key, autoincrement=False
     )
+    if isinstance(type_, sa.types.NullType):
+        _untyped.append((copy, column))
+    return copy
+
+
+# Columns that will take their type from the one that their foreign key refers to, in a table yet to be defined.
+_untyped: list[tuple[sa.Column[Any], sa.Column[Any]]] = []
+
+
+@event.listens_for(sa.Table, "after_parent_attach")
+def _adopt_types(table: sa.Table, metadata: sa.MetaData) -> None:
+    for copy, column in [pair for pair in _untyped if not isinstance(pair[1].type, sa.types.NullType)]:
+        copy.type = column.type
+        _untyped.remove((copy, column))
 
 
 def _valid_from(versioning: Versioning) -> sa.ScalarSelect[datetime]:

@@ -54,8 +54,13 @@ class Timeline:
 
     def __post_init__(self) -> None:
         self._versioning = versioning_of(self.model)
+        if self.session.autoflush:
+            # Before the live object is looked at: its version counts what is pending.
+            self.session.flush()
         if self.live is None:
             self.live = self.session.get(self.model, self.key)
+        elif sa.inspect(self.live).deleted:
+            self.live = None
 
     def versions(self, before: datetime | None = None, after: datetime | None = None) -> list[History]:
         """The prior versions, oldest first. See `queries.versions`."""
@@ -174,7 +179,8 @@ class Timeline:
         operation: Operation = self._own(row, "operation")
         absent = dict.fromkeys(self._versioning.tracked)
         before = absent if operation == "insert" else self.state(row)
-        after = absent if operation == "delete" else self.state(following)
+        # A state that nobody archived, as when another program has deleted it: what changed into it is not known.
+        after = absent if operation == "delete" else before if following is None else self.state(following)
         changed = differences(before, after)
         info: JSONObject = self._own(row, "change_info")
         return Change(

@@ -3,7 +3,6 @@
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 
-import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, Query, Session, object_session
 
 from chrononaut import queries
@@ -103,8 +102,6 @@ class Versioned(CapturesChangeInfo):
         versioning = versioning_of(type(self))
         if session is None:
             raise DetachedError(versioning.name)
-        if sa.inspect(self, raiseerr=True).pending:
-            session.flush()
         return Timeline(session, type(self), versioning.key_of(self), live=self)
 
 

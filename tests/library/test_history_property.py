@@ -71,7 +71,7 @@ class World:
 
     def delete(self, key: str) -> None:
         before = self.live.pop(key)
-        self.rows.append(Row(key, before.version, "delete", before.name, False, self.transaction))
+        self.rows.append(Row(key, before.version, "delete", before.name, before.secret is not None, self.transaction))
 
 
 class Player:
@@ -94,11 +94,13 @@ class Player:
     def change(self, sets: list[tuple[str, str, str | None]], expire: bool) -> None:
         """Set attributes of records and flush them at once; a value may be the one that the column has."""
         after = deepcopy(self.world.live)
+        # Loaded before the first is set, as a load flushes; held, as the session does not.
+        objects = {key: self.session.get_one(self.model, key) for key in after}
         if expire:
             self.session.expire_all()
         for key, name, value in sets:
             if key in after:
-                setattr(self.session.get_one(self.model, key), name, value)
+                setattr(objects[key], name, value)
                 setattr(after[key], name, value)
         self.session.flush()
         for key, record in after.items():
@@ -211,7 +213,9 @@ class Player:
                 continue
             expected: dict[str, Any] = {} if one.name == other.name else {"name": (one.name, other.name)}
             assert timeline.diff(one, other) == expected
-            if any(row.hidden for row in rows if one.version <= row.version < other.version):
+            between = [row for row in rows if one.version <= row.version < other.version]
+            # What a deleted record's hidden columns held is not known, so that one added anew may differ in each.
+            if any(row.hidden or row.operation == "insert" for row in between):
                 expected["secret"] = (None, record.secret if record and other is timeline.live else None)
             assert timeline.diff(one, other, include_hidden=True) == expected
 

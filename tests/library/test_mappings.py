@@ -196,6 +196,43 @@ def test_columns_of_any_type_are_archived_as_they_were(open_database: Open) -> N
     assert history_rows(session, "thing_history")[-1]["shouted"] == "X"
 
 
+def test_foreign_key_that_takes_its_type_from_a_table_defined_later_is_archived(open_database: Open) -> None:
+    db = VersionedSQLAlchemy()
+    child = define(
+        db, "Child", id=sa.Column(sa.Integer, primary_key=True), parent_code=sa.Column(sa.ForeignKey("parent.code"))
+    )
+    parent: Any = type("Parent", (db.Model,), {"code": sa.Column(sa.String(2), primary_key=True)})
+    session = open_database(db)
+    one = child(id=1)
+    session.add_all([one, parent(code="A"), parent(code="B")])
+    session.commit()
+    for code in ("A", "B"):
+        one.parent_code = code
+        session.commit()
+    assert [row["parent_code"] for row in history_rows(session, "child_history")] == [None, None, "A"]
+
+
+def test_tables_of_long_and_similar_names_get_on(open_database: Open) -> None:
+    db = VersionedSQLAlchemy()
+    models = [
+        define(
+            db,
+            f"Long{end}",
+            __tablename__=f"{'t' * 53}{end}",
+            id=sa.Column(sa.Integer, primary_key=True),
+            x=sa.Column(sa.String),
+        )
+        for end in "12"
+    ]
+    session = open_database(db)
+    for model in models:
+        session.add(model(id=1, x="a"))
+        session.commit()
+        session.get_one(model, 1).x = "b"
+        session.commit()
+        assert changes(history_rows(session, history_model(model).__table__.name)) == CHANGED  # type: ignore[attr-defined]
+
+
 def test_computed_column_is_archived(open_database: Open) -> None:
     db = VersionedSQLAlchemy()
     model = define(

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, object_session, relationship
 
-from chrononaut import ChrononautException, UncapturedWriteError
-from tests.library.models import Note, Release, User
+from chrononaut import ChrononautException, UncapturedWriteError, VersionedSQLAlchemy
+from tests.library.models import Note, Release, User, define
 from tests.library.rows import changes, history_rows, live_rows
 
 TABLE: Any = User.__table__
@@ -157,6 +157,51 @@ def test_core_write_in_a_listener_of_the_models_own_is_refused(session: Session,
     finally:
         sa.event.remove(User, when, meddle)
     _check_unchanged(session)
+
+
+def test_bulk_write_in_a_listener_during_the_flush_is_refused(session: Session, user: User) -> None:
+    def meddle(mapper: object, connection: object, release: Release) -> None:
+        own = object_session(release)
+        assert own is not None
+        own.bulk_insert_mappings(sa.inspect(User), [{"id": 9, "email": "x"}])
+
+    sa.event.listen(Release, "after_insert", meddle)
+    try:
+        session.add(Release(product="p", cycle="1"))
+        with pytest.raises(UncapturedWriteError, match="appuser"):
+            session.flush()
+    finally:
+        sa.event.remove(Release, "after_insert", meddle)
+    _check_unchanged(session)
+
+
+def test_versioned_table_between_two_others_is_not_written_by_their_collection(
+    open_database: Callable[..., Session],
+) -> None:
+    db: Any = VersionedSQLAlchemy()
+    right: Any = type("Right", (db.Model,), {"id": sa.Column(sa.Integer, primary_key=True)})
+    link = define(
+        db,
+        "Link",
+        left_id=sa.Column(sa.Integer, sa.ForeignKey("left.id"), primary_key=True),
+        right_id=sa.Column(sa.Integer, sa.ForeignKey("right.id"), primary_key=True),
+    )
+    attributes = {
+        "id": sa.Column(sa.Integer, primary_key=True),
+        "rights": relationship(right, secondary=link.__table__),
+    }
+    left: Any = type("Left", (db.Model,), attributes)
+    session = open_database(db)
+    session.add(left(id=1, rights=[right(id=1)]))
+    with pytest.raises(UncapturedWriteError, match="versioned table link"):
+        session.commit()
+    session.rollback()
+    assert live_rows(session, "link") == live_rows(session, '"left"') == []
+    session.add_all([left(id=1), right(id=1)])
+    session.flush()
+    session.add(link(left_id=1, right_id=1))
+    session.commit()
+    assert changes(history_rows(session, "link_history")) == [(-1, "insert")]
 
 
 @pytest.mark.parametrize("expired", [True, False])

@@ -5,7 +5,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from tests.library.conftest import Statements
-from tests.library.models import Country, User
+from tests.library.models import Book, Country, User
 from tests.library.rows import live_rows
 
 ARCHIVES = "INSERT INTO appuser_history"
@@ -65,6 +65,23 @@ def test_updates_and_deletes_of_two_tables_are_archived_by_one_statement_each(
     assert len(statements.matching(ARCHIVES)) == 2
     assert len(statements.matching("INSERT INTO country_history")) == 1
     assert statements.matching("FROM appuser WHERE", "SELECT appuser.id AS") == []
+
+
+def test_changed_objects_that_refer_to_each_other_are_archived_by_one_statement(
+    session: Session, statements: Statements
+) -> None:
+    books = [Book(id=number, title="old") for number in range(1, 26)]
+    session.add_all(books)
+    session.commit()
+    books = list(session.scalars(sa.select(Book)))
+    first = session.get_one(Book, 1)
+    statements.clear()
+    for book in books:
+        book.title = "new"
+        book.sequel_of = None if book is first else first
+    session.flush()
+    assert len(statements.matching("INSERT INTO book_history")) <= 2
+    assert len(statements.executed) <= 4
 
 
 def test_untouched_session_executes_no_statement(session: Session, users: list[User], statements: Statements) -> None:

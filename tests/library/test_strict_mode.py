@@ -1,19 +1,25 @@
 """``CHRONONAUT_REQUIRE_EXTRA_CHANGE_INFO``: no update or delete without a reason."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
+import sqlalchemy as sa
 from flask import Flask
 from sqlalchemy.orm import Session
 
 from chrononaut import (
     ChrononautException,
     MissingChangeInfoError,
+    Versioned,
+    VersionedSQLAlchemy,
     append_change_info,
     extra_change_info,
     rationale,
     suppress_versioning,
 )
 from tests.library.conftest import Statements
-from tests.library.models import Country, Shelf, User
+from tests.library.models import Country, Shelf, User, define
 from tests.library.rows import changes, history_rows, live_rows
 
 CREATED = [(-1, "insert")]
@@ -150,6 +156,26 @@ def test_collection_of_a_versioned_object_that_changes_is_no_change_of_it(sessio
     shelf.books.clear()
     session.commit()
     assert changes(history_rows(session, "shelf_history")) == CREATED
+
+
+def test_reason_that_a_models_own_document_gives_is_one(open_database: Callable[..., Session]) -> None:
+    class Reasoned(Versioned):
+        """Gives each change a reason of its own."""
+
+        @classmethod
+        def _capture_change_info(cls) -> dict[str, Any]:
+            return {**super()._capture_change_info(), "extra": {"why": "always"}}
+
+    db = VersionedSQLAlchemy()
+    model = define(db, "Page", Reasoned, id=sa.Column(sa.Integer, primary_key=True), text=sa.Column(sa.String))
+    session = open_database(db, CHRONONAUT_REQUIRE_EXTRA_CHANGE_INFO=True)
+    page = model(id=1, text="a")
+    session.add(page)
+    session.commit()
+    session.refresh(page)
+    page.text = "b"
+    session.commit()
+    assert changes(history_rows(session, "page_history")) == CHANGED
 
 
 def test_empty_block_is_no_reason(session: Session, user: User) -> None:

@@ -1,4 +1,4 @@
-"""Relationships by which a versioned row would change without history are refused when mappings are configured."""
+"""Mappings by which a versioned row would change without history are refused, before they can lose any."""
 
 from typing import Any
 
@@ -55,6 +55,58 @@ def test_post_update_from_the_versioned_side_is_refused() -> None:
         db.Model.registry.dispose()
 
 
+@pytest.mark.parametrize("options", [{"post_update": True}, {"passive_deletes": True}])
+def test_relationship_that_writes_only_rows_without_versioning_is_taken(options: dict[str, Any]) -> None:
+    db: Any = VersionedSQLAlchemy()
+    parent = define(db, "Parent", id=sa.Column(sa.Integer, primary_key=True))
+    attributes = {
+        "id": sa.Column(sa.Integer, primary_key=True),
+        "parent_id": sa.Column(sa.ForeignKey("parent.id")),
+        "parent": relationship(parent, **options),
+    }
+    child = type("Child", (db.Model,), attributes)
+    try:
+        db.Model.registry.configure()
+        assert sa.inspect(child).configured
+    finally:
+        db.Model.registry.dispose()
+
+
 @pytest.mark.parametrize("options", [{}, {"cascade": "all, delete-orphan"}, {"lazy": "selectin"}, {"viewonly": True}])
 def test_ordinary_relationships_are_taken(options: dict[str, Any]) -> None:
     _configure(**options)
+
+
+@pytest.mark.parametrize(
+    "actions", [{"ondelete": "CASCADE"}, {"ondelete": "set null"}, {"onupdate": "CASCADE"}, {"ondelete": "SET DEFAULT"}]
+)
+@pytest.mark.parametrize("as_constraint", [True, False])
+def test_foreign_key_by_which_the_database_changes_rows_is_refused(
+    actions: dict[str, str], as_constraint: bool
+) -> None:
+    key, *arguments = _foreign_key(actions, as_constraint)
+    with pytest.raises(UnsupportedMappingError, match=r"^Child: the foreign key of parent_id lets the database"):
+        define(
+            VersionedSQLAlchemy(),
+            "Child",
+            __table_args__=(*arguments,),
+            id=sa.Column(sa.Integer, primary_key=True),
+            parent_id=key,
+        )
+
+
+@pytest.mark.parametrize("actions", [{}, {"ondelete": "RESTRICT"}, {"onupdate": "no action", "ondelete": "restrict"}])
+@pytest.mark.parametrize("as_constraint", [True, False])
+def test_foreign_key_by_which_the_database_only_refuses_is_taken(actions: dict[str, str], as_constraint: bool) -> None:
+    key, *arguments = _foreign_key(actions, as_constraint)
+    db = VersionedSQLAlchemy()
+    define(db, "Child", __table_args__=(*arguments,), id=sa.Column(sa.Integer, primary_key=True), parent_id=key)
+    assert "child_history" in db.metadata.tables
+
+
+def _foreign_key(actions: dict[str, str], as_constraint: bool) -> list[Any]:
+    """The column, and what else stands in the table's arguments."""
+    if as_constraint:
+        constraint = sa.ForeignKeyConstraint(["parent_id"], ["parent.id"], **actions)  # type: ignore[arg-type]
+        return [sa.Column(sa.Integer), constraint]
+    return [sa.Column(sa.Integer, sa.ForeignKey("parent.id", **actions))]  # type: ignore[arg-type]

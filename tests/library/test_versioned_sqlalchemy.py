@@ -230,6 +230,24 @@ def test_what_the_callers_own_connection_executes_after_the_session_is_its_calle
     assert live_rows(session, "appuser")[0]["name"] == "by the caller"
 
 
+def test_session_that_comes_and_goes_on_the_same_connection_does_not_end_anothers_capture(session: Session) -> None:
+    with db.engine.connect() as connection:
+        outer = connection.begin()
+        options = {"class_": BoundSession, "bind": connection, "join_transaction_mode": "create_savepoint"}
+        first, second = (db._make_scoped_session(options).session_factory() for _ in range(2))
+        first.add(User(id=1, email="a"))
+        first.commit()
+        user = first.get_one(User, 1)
+        assert second.scalars(sa.select(User.email)).all() == ["a"]
+        second.close()
+        user.email = "b"
+        first.commit()
+        assert live_rows(first, "appuser")[0]["version"] == 1
+        assert changes(history_rows(first, "appuser_history")) == CHANGED
+        first.close()
+        outer.rollback()
+
+
 def test_driver_that_begins_transactions_late_records_all_the_same(database_url: str) -> None:
     # Without the listeners that `opened` puts on SQLite's engine.
     app = Flask("library")

@@ -1,0 +1,120 @@
+"""What a flush is going to change of an object, and what the database has to be asked for to know it."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+from sqlalchemy.orm import InstanceState, object_session
+from sqlalchemy.orm.attributes import get_history, set_committed_value
+from sqlalchemy.orm.base import PASSIVE_NO_INITIALIZE
+
+from chrononaut.exceptions import ConcurrentChangeError
+from chrononaut.history import Versioning
+from chrononaut.types import is_distinct
+
+_UNKNOWN = object()
+
+
+class Dirty(NamedTuple):
+    """The attributes that a flush sets.
+
+    :ivar known: to another value than the row has
+    :ivar unknown: to a value that cannot be compared in memory: the row's is not loaded, or this one is an expression
+    :ivar stamped: will an UPDATE, because of an untracked attribute, set tracked ones by their ``onupdate``?
+    """
+
+    known: frozenset[str]
+    unknown: tuple[str, ...]
+    stamped: bool
+
+
+class Compared(NamedTuple):
+    """What the database says of a row: its version, and which attributes differ from it."""
+
+    version: int
+    changed: frozenset[str]
+
+
+def dirty(versioning: Versioning, state: InstanceState[Any]) -> Dirty:
+    """What a flush sets of an object, as far as memory tells."""
+    known, unknown, stamped = set(), [], False
+    for name in state.committed_state:
+        if name not in versioning.columns:
+            continue
+        added, _, deleted = get_history(state.obj(), name, PASSIVE_NO_INITIALIZE)
+        if not added and not deleted:
+            continue
+        if name in versioning.untracked:
+            stamped = versioning.stamped
+        elif deleted and not (added and _is_expression(added[0])):
+            known.add(name)
+        else:
+            unknown.append(name)
+    return Dirty(frozenset(known), tuple(unknown), stamped)
+
+
+def dirty_hidden(versioning: Versioning, state: InstanceState[Any]) -> list[str]:
+    """The hidden attributes that a flush sets, in mapping order."""
+    if not versioning.hidden:
+        return []
+    found = dirty(versioning, state)
+    return [name for name in versioning.hidden if name in found.known or name in found.unknown]
+
+
+def lost_hidden(versioning: Versioning, state: InstanceState[Any]) -> list[str]:
+    """The hidden attributes whose value a delete takes away, in mapping order; also those that are not loaded."""
+    row = {**state.dict, **state.committed_state}
+    return [name for name in versioning.hidden if row.get(name, _UNKNOWN) is not None]
+
+
+def known_version(versioning: Versioning, state: InstanceState[Any]) -> int | None:
+    """The version of the row that the session has loaded; ``None`` where it is expired or deferred."""
+    name = versioning.options.names.version
+    version = state.committed_state.get(name, state.dict.get(name))
+    return version if isinstance(version, int) else None
+
+
+def compare(
+    connection: Connection, versioning: Versioning, state: InstanceState[Any], names: Sequence[str] = ()
+) -> Compared:
+    """Lock a row and let the database say which attributes a flush would really change.
+
+    For objects whose row is not loaded, so that the old values need not be either.
+
+    :raises ConcurrentChangeError: the row is gone
+    """
+    columns = [
+        is_distinct(versioning.columns[name], state.dict.get(name), connection.dialect).label(name) for name in names
+    ]
+    identity = tuple(state.identity or ())
+    row = connection.execute(
+        sa.select(versioning.version, *columns)
+        .where(*(column == part for column, part in zip(versioning.key_columns, identity, strict=True)))
+        .with_for_update(key_share=True)
+    ).one_or_none()
+    if row is None:
+        raise ConcurrentChangeError(versioning.name, [identity])
+    version, *distinct = row
+    return Compared(version, frozenset(name for name, differs in zip(names, distinct, strict=True) if differs))
+
+
+def leave_alone(obj: Any, names: Sequence[str]) -> None:
+    """Take attributes out of the flush that were set to the value which the row has."""
+    for name in names:
+        value = sa.inspect(obj).dict.get(name)
+        if _is_expression(value):
+            forget(obj, name)
+        else:
+            set_committed_value(obj, name, value)
+
+
+def forget(obj: Any, name: str) -> None:
+    """Take an attribute out of the flush; it is loaded anew when it is asked for."""
+    session = object_session(obj)
+    assert session is not None
+    session.expire(obj, [name])
+
+
+def _is_expression(value: object) -> bool:
+    return isinstance(value, sa.ClauseElement) or hasattr(value, "__clause_element__")
