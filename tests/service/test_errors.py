@@ -186,8 +186,8 @@ def test_reading_without_token_is_unauthenticated(api: Api, user: str) -> None:
         assert_problem(api.client.get(path), 401, "unauthenticated")
 
 
-def test_reading_without_token_can_be_opened(app: Flask, api: Api, user: str) -> None:
-    app.config["OPEN_READING"] = True
+def test_reading_without_token_can_be_opened(app: Flask, api: Api, user: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(app.config, "OPEN_READING", True)
     assert api.client.get(user).status_code == 200
     assert_problem(api.client.delete(user), 401, "unauthenticated")
 
@@ -234,8 +234,8 @@ def test_invalid_fields_are_named(api: Api, user: str) -> None:
     assert problem["errors"]["json"].keys() == {"nickname", "name"}
 
 
-def test_change_info_can_be_required(app: Flask, api: Api, user: str) -> None:
-    app.config["CHRONONAUT_REQUIRE_EXTRA_CHANGE_INFO"] = True
+def test_change_info_can_be_required(app: Flask, api: Api, user: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(app.config, "CHRONONAUT_REQUIRE_EXTRA_CHANGE_INFO", True)
     with app.app_context():
         before = all_rows()
     assert_problem(api.call("PATCH", user, {"name": "B"}), 400, "change-info-required")
