@@ -46,14 +46,34 @@ class _Parser(FlaskParser):
 
     DEFAULT_UNKNOWN_BY_LOCATION = FlaskParser.DEFAULT_UNKNOWN_BY_LOCATION | {"query": marshmallow.RAISE}
 
+    def load_querystring(self, req: Request, schema: marshmallow.Schema) -> Any:
+        """The parameters, each at most once."""
+        if repeated := [name for name, values in req.args.lists() if len(values) > 1]:
+            errors = {"query": {name: ["given more than once"] for name in repeated}}
+            raise Problem("invalid", f"given more than once: {', '.join(repeated)}", errors=errors)
+        return super().load_querystring(req, schema)
+
     def load_json(self, req: Request, schema: marshmallow.Schema) -> Any:
         if not req.is_json:
             given = req.mimetype or "none"
             raise Problem("unsupported-media-type", f"send the body as application/json; its Content-Type was {given}")
+        if req.headers.get("Content-Encoding", "identity") != "identity":
+            raise Problem("unsupported-media-type", "send the body as it is, without a Content-Encoding")
         try:
-            return json.loads(req.get_data(cache=True), parse_constant=_refuse_constant)
+            return json.loads(_body_of(req), parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
             raise Problem("malformed-request", f"the body is no JSON: {error}") from error
+
+
+def _body_of(req: Request) -> bytes:
+    try:
+        body = req.get_data(cache=True)
+    except OSError as error:
+        raise Problem("malformed-request", f"the body cannot be read: {error}") from error
+    # A body that comes in chunks is cut at the limit, silently.
+    if req.content_length is None and len(body) >= (req.max_content_length or len(body) + 1):
+        raise Problem("content-too-large", f"a body may have {req.max_content_length} bytes at the most")
+    return body
 
 
 def _refuse_constant(name: str) -> None:
@@ -91,7 +111,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
 
         def declare(view: Callable[..., Any]) -> Callable[..., Any]:
             writing = method in _WRITING
-            wrapped = requires(scope)(view)
+            wrapped = view
             if body is not None:
                 content_type = _MERGE_PATCH if method == "PATCH" else "application/json"
                 wrapped = self.arguments(body, content_type=content_type)(wrapped)
@@ -115,14 +135,15 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
             headers = [_CHANGE_HEADER] if writing else []
             headers += [_IF_MATCH] if conditional else []
             wrapped = self.doc(operationId=operation_id, parameters=headers)(wrapped)
-            self.route(path, methods=[method], endpoint=operation_id)(wrapped)
+            # Outermost: nothing of a request is read before it is known who sends it.
+            self.route(path, methods=[method], endpoint=operation_id)(requires(scope)(wrapped))
             return view
 
         return declare
 
 
 _ALWAYS = ("unauthenticated", "invalid")
-_WRITE = ("forbidden", "change-header-invalid", "change-info-required")
+_WRITE = ("forbidden", "change-header-invalid")
 _BODY = ("malformed-request", "unsupported-media-type", "content-too-large")
 
 

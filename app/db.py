@@ -3,16 +3,14 @@
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from flask import has_request_context, request
+from flask import current_app, has_request_context, request
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.orm import DeclarativeBase, Session
 
 from chrononaut import VersionedSQLAlchemy
 
-READING = frozenset({"GET", "HEAD", "OPTIONS"})
-"""The methods of HTTP requests that only read."""
-
+_READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _BUSY_TIMEOUT = 30_000  # milliseconds that a writer waits for the writer before it
 
 
@@ -48,14 +46,31 @@ def _connect_sqlite(dbapi_connection: Any, record: object) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    if connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
-        return
-    reading = has_request_context() and request.method in READING
-    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+    if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+        connection.exec_driver_sql("BEGIN" if _is_reading() else "BEGIN IMMEDIATE")
+
+
+def _is_reading() -> bool:
+    return has_request_context() and request.method in _READING
+
+
+def session() -> Session:
+    """The session of a request, of the database object that the service's models belong to.
+
+    All that a request reads, it reads from one snapshot: a page could otherwise show a version both as the current one
+    and as a prior one.
+    """
+    database: Any = current_app.extensions["sqlalchemy"]
+    current: Session = database.session()
+    if _is_reading() and not current.in_transaction() and current.get_bind().dialect.name == "postgresql":
+        current.connection(execution_options={"isolation_level": "REPEATABLE READ", "postgresql_readonly": True})
+    return current
 
 
 def engine_options(url: str) -> dict[str, Any]:
     """The options that an engine for a database URL is made with."""
-    if sa.make_url(url).get_backend_name() == "sqlite":
-        return {}
-    return {"pool_pre_ping": True}
+    # An error's message would hold the parameters otherwise, and the log the hidden values among them.
+    options = {"hide_parameters": True}
+    if sa.make_url(url).get_backend_name() != "sqlite":
+        options["pool_pre_ping"] = True
+    return options

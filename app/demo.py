@@ -49,7 +49,9 @@ class DemoError(Exception):
 def main() -> None:
     """Create the demo database where there is none, and serve it until Ctrl-C."""
     parser = argparse.ArgumentParser(prog="make run", description=main.__doc__)
-    parser.add_argument("--port", type=int, default=8000, help="port on loopback")
+    parser.add_argument(
+        "--port", type=int, choices=range(1, 65536), metavar="1-65535", default=8000, help="on loopback"
+    )
     port = parser.parse_args().port
     try:
         folder = _writable_folder(_FOLDER)

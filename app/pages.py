@@ -4,7 +4,7 @@ from typing import Any
 
 from flask import current_app
 from itsdangerous import BadData, URLSafeSerializer
-from marshmallow import fields, validate
+from marshmallow import ValidationError, fields, validate
 
 from app.problems import Problem
 
@@ -12,10 +12,18 @@ MOST = 500
 """Entries on a page at the most."""
 
 
-def limit_field() -> fields.Integer:
+class Count(fields.Integer):
+    """A number in decimal digits."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int | None:
+        if not (isinstance(value, str) and value.isascii() and value.isdigit()):
+            raise ValidationError("must be a number in decimal digits")
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
+def limit_field() -> Count:
     """The query parameter ``limit``."""
-    return fields.Integer(
-        strict=False,
+    return Count(
         load_default=50,
         validate=validate.Range(1, MOST),
         metadata={"description": "entries on a page at the most"},

@@ -15,6 +15,7 @@ from app.problems import KINDS, MEDIA_TYPE, problem_type
 worker_class = "app.server.Worker"
 threads = 4
 control_socket_disable = True
+header_map = "refuse"  # a reason in a header with an underscore would be dropped silently otherwise
 limit_request_field_size = 16 * 1024  # above the limit of change headers, so that too long ones are told what is right
 
 _KINDS = {414: "uri-too-long", 431: "headers-too-large"}

