@@ -15,7 +15,7 @@ MOST = 500
 class Count(fields.Integer):
     """A number in decimal digits."""
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int | None:
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
         if not (isinstance(value, str) and value.isascii() and value.isdigit()):
             raise ValidationError("must be a number in decimal digits")
         return super()._deserialize(value, attr, data, **kwargs)

@@ -9,12 +9,12 @@ to a versioned table that was not captured is refused there.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 import sqlalchemy as sa
 import uuid_utils.compat
@@ -46,10 +46,12 @@ from chrononaut.archive import (
 from chrononaut.change_info import (
     CapturesChangeInfo,
     extra_is_required,
+    gives_reason,
     has_appended,
+    roll_appended_back,
     take_appended,
 )
-from chrononaut.dirty import compare, dirty, dirty_hidden, forget, known_version, leave_alone, lost_hidden
+from chrononaut.dirty import compare, dirty, dirty_hidden, forget, given_hidden, known_version, leave_alone, lost_hidden
 from chrononaut.exceptions import (
     HistoryImmutableError,
     MissingChangeInfoError,
@@ -95,6 +97,8 @@ class _Pending(NamedTuple):
 class _Capture:
     """What one session has yet to write into history."""
 
+    session: ref[Session]
+    metadatas: Callable[[], Iterable[sa.MetaData]]
     transaction: Transaction | None = None
     connections: WeakSet[Connection] = field(default_factory=WeakSet)
     pending: list[_Pending] = field(default_factory=list)
@@ -134,7 +138,7 @@ class _Capture:
         for versioning, operation, key, version, state in pending:
             hidden = lost_hidden(versioning, state) if operation == "delete" else dirty_hidden(versioning, state)
             document = self.change_info(versioning, state, hidden)
-            if required and not document.get("extra"):
+            if required and not gives_reason(document):
                 raise MissingChangeInfoError(versioning.name, operation)
             endings[versioning, operation].append(Ending(key, version, document))
         for (versioning, operation), of_model in endings.items():
@@ -162,6 +166,19 @@ class _Capture:
             self.announced[versioning] -= len(context.compiled_parameters)
         return self.announced[versioning] >= 0
 
+    def versioning_of(self, table: sa.FromClause, connection: Connection) -> Versioning | None:
+        """The versioning that a written table belongs to, whichever object describes the table."""
+        versioning = versioning_of_table(table)
+        session = self.session()
+        if versioning is not None or session is None:
+            return versioning
+        for metadata in self.metadatas():
+            known = metadata.tables.get(_full_name(table))
+            versioning = None if known is None else versioning_of_table(known)
+            if versioning is not None and session.get_bind(versioning.mapper).engine is connection.engine:
+                return versioning
+        return None
+
     def end_flush(self) -> None:
         self.pending.clear()
         self.inserted.clear()
@@ -170,6 +187,12 @@ class _Capture:
         self.counted = None
         self.change_infos.clear()
         self.flushing = False
+
+
+def _full_name(table: sa.FromClause) -> str:
+    """The name of a table with its schema's, as metadata keep it."""
+    schema, name = getattr(table, "schema", None), getattr(table, "name", None)
+    return f"{schema}.{name}" if schema else str(name)
 
 
 def _show_versions(versioning: Versioning, objects: Sequence[object], versions: Mapping[Key, int]) -> None:
@@ -184,9 +207,16 @@ _CAPTURE = "chrononaut"
 _capturing: WeakKeyDictionary[Connection, list[_Capture]] = WeakKeyDictionary()
 
 
-def capture_sessions(factory: sessionmaker[Any]) -> None:
-    """Let the sessions that a factory makes capture; sessions of other factories are left alone."""
-    event.listen(factory, "after_begin", _begin)
+def capture_sessions(factory: sessionmaker[Any], metadatas: Callable[[], Iterable[sa.MetaData]]) -> None:
+    """Let the sessions that a factory makes capture; sessions of other factories are left alone.
+
+    :param metadatas: those that the tables of the sessions' models belong to
+    """
+
+    @event.listens_for(factory, "after_begin")
+    def begin(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
+        _begin(session, connection, metadatas)
+
     event.listen(factory, "before_flush", _require_change_info)
     event.listen(factory, "after_flush", _after_flush)
     event.listen(factory, "after_soft_rollback", _forget_flush)
@@ -233,8 +263,8 @@ def _refuse_uncaptured_cascades(mapper: Mapper[Any], model: type) -> None:
 # Transactions
 
 
-def _begin(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
-    capture = session.info.setdefault(_CAPTURE, _Capture())
+def _begin(session: Session, connection: Connection, metadatas: Callable[[], Iterable[sa.MetaData]]) -> None:
+    capture = session.info.setdefault(_CAPTURE, _Capture(ref(session), metadatas))
     if connection not in capture.connections:
         capture.connections.add(connection)
         _capturing.setdefault(connection, []).append(capture)
@@ -256,7 +286,7 @@ def _forget_flush(session: Session, previous: SessionTransaction) -> None:
     if capture is not None:
         capture.end_flush()
     for obj in session.identity_map.values():
-        take_appended(sa.inspect(obj).info)
+        roll_appended_back(sa.inspect(obj).info, previous)
 
 
 def _forget_appended(session: Session, obj: Any) -> None:
@@ -284,7 +314,7 @@ def _require_change_info(session: Session, context: UOWTransaction, objects: obj
                 continue
             if operation == "update" and not dirty(versioning, state).known:
                 continue
-            if not versioning.model._capture_change_info().get("extra"):
+            if not gives_reason(versioning.model._capture_change_info()):
                 raise MissingChangeInfoError(versioning.name, operation)
 
 
@@ -310,8 +340,8 @@ def _before_insert(mapper: Mapper[Any], connection: Connection, obj: Any) -> Non
     if _suppressed.get() != "none":
         capture.unrecorded[versioning].append(obj)
         return
-    given = [name for name in versioning.hidden if state.dict.get(name) is not None]
-    capture.inserted[versioning].append((obj, capture.change_info(versioning, state, given)))
+    document = capture.change_info(versioning, state, given_hidden(versioning, state))
+    capture.inserted[versioning].append((obj, document))
 
 
 def _replaced_by(mapper: Mapper[Any], obj: Any) -> InstanceState[Any] | None:
@@ -391,10 +421,10 @@ def _watch(
     by_flush = capture.flushing and _COMPILED_CACHE in context.execution_options
     for write in writes(compiled):
         table = target(write)
-        versioning = versioning_of_table(table)
+        versioning = capture.versioning_of(table, connection)
         if versioning is None:
             continue
-        if table == versioning.history_table:
+        if _full_name(table) == _full_name(versioning.history_table):
             if not (write.is_delete and _suppressed.get() == "immutability"):
                 raise HistoryImmutableError(versioning.history_table.name)
         elif _suppressed.get() == "none":

@@ -5,9 +5,11 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any
+from weakref import ref
 
 import sqlalchemy as sa
 from flask import current_app, has_app_context, has_request_context, request
+from sqlalchemy.orm import SessionTransaction, object_session
 
 from chrononaut.exceptions import ChangeInfoError, ChangeInfoTypeError
 from chrononaut.types import JSONObject
@@ -46,14 +48,16 @@ def rationale(why: str) -> Iterator[None]:
 def append_change_info(obj: object, **values: str) -> None:
     """Add ``extra`` to the change info of one object's next version, and of no later one.
 
-    A rollback takes the mark away together with the change that it described.
+    A rollback takes the mark away together with the change that it described; that of a savepoint, a mark made in it.
 
     :param obj: an object of a mapped class
     :raises ChangeInfoTypeError: a value is no string
     :raises ChangeInfoError: a value holds what a database cannot store (NUL, a lone surrogate)
     """
-    marks = sa.inspect(obj, raiseerr=True).info
-    marks[_APPENDED] = {**marks.get(_APPENDED, {}), **_checked(values)}
+    session = object_session(obj)
+    transaction = None if session is None else session.get_nested_transaction() or session.get_transaction()
+    marks = sa.inspect(obj, raiseerr=True).info.setdefault(_APPENDED, [])
+    marks.append((_checked(values), None if transaction is None else ref(transaction)))
 
 
 def has_appended(info: Mapping[Any, Any]) -> bool:
@@ -63,8 +67,27 @@ def has_appended(info: Mapping[Any, Any]) -> bool:
 
 def take_appended(info: dict[Any, Any]) -> Mapping[str, str]:
     """Take away and return what `append_change_info` has put into the info of an instance state."""
-    appended: Mapping[str, str] = info.pop(_APPENDED, {})
+    appended: dict[str, str] = {}
+    for values, _ in info.pop(_APPENDED, ()):
+        appended |= values
     return appended
+
+
+def roll_appended_back(info: dict[Any, Any], ended: SessionTransaction) -> None:
+    """Take away what was put into the info of an instance state since a transaction or savepoint began."""
+    kept = [
+        (values, made_in)
+        for values, made_in in info.pop(_APPENDED, ())
+        if ended.nested and not _is_within(made_in and made_in(), ended)
+    ]
+    if kept:
+        info[_APPENDED] = kept
+
+
+def _is_within(transaction: SessionTransaction | None, outer: SessionTransaction) -> bool:
+    while transaction is not None and transaction is not outer:
+        transaction = transaction.parent
+    return transaction is outer
 
 
 def current_extra() -> Mapping[str, str]:
@@ -75,6 +98,11 @@ def current_extra() -> Mapping[str, str]:
 def extra_is_required() -> bool:
     """Does the application refuse updates and deletes without extra change info?"""
     return has_app_context() and bool(current_app.config.get("CHRONONAUT_REQUIRE_EXTRA_CHANGE_INFO"))
+
+
+def gives_reason(document: JSONObject) -> bool:
+    """Does a change info document have extra that says something?"""
+    return any(document.get("extra", {}).values())
 
 
 def _checked(values: Mapping[str, str]) -> Mapping[str, str]:

@@ -46,7 +46,7 @@ def dirty(versioning: Versioning, state: InstanceState[Any]) -> Dirty:
         if not added and not deleted:
             continue
         if name in versioning.untracked:
-            stamped = versioning.stamped
+            stamped = bool(versioning.stamped)
         elif deleted and not (added and _is_expression(added[0])):
             known.add(name)
         else:
@@ -55,11 +55,23 @@ def dirty(versioning: Versioning, state: InstanceState[Any]) -> Dirty:
 
 
 def dirty_hidden(versioning: Versioning, state: InstanceState[Any]) -> list[str]:
-    """The hidden attributes that a flush sets, in mapping order."""
+    """The hidden attributes that an UPDATE sets, in mapping order."""
     if not versioning.hidden:
         return []
     found = dirty(versioning, state)
-    return [name for name in versioning.hidden if name in found.known or name in found.unknown]
+    changed = {*found.known, *found.unknown, *versioning.stamped}
+    return [name for name in versioning.hidden if name in changed]
+
+
+def given_hidden(versioning: Versioning, state: InstanceState[Any]) -> list[str]:
+    """The hidden attributes that an INSERT gives a value, be it their default, in mapping order."""
+    given = state.dict
+    return [
+        name
+        for name, column in versioning.hidden.items()
+        if given.get(name) is not None
+        or (name not in given and (column.default is not None or column.server_default is not None))
+    ]
 
 
 def lost_hidden(versioning: Versioning, state: InstanceState[Any]) -> list[str]:

@@ -1,8 +1,10 @@
 """Flask-SQLAlchemy whose sessions capture."""
 
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
+import sqlalchemy as sa
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy.orm import sessionmaker
@@ -27,7 +29,10 @@ class VersionedSQLAlchemy(SQLAlchemy):
             )
         super().__init__(app, **options)
 
+    def _versioned_metadatas(self) -> Iterable[sa.MetaData]:
+        return self.metadatas.values()
+
     def _make_session_factory(self, options: dict[str, Any]) -> sessionmaker[Any]:
         factory = super()._make_session_factory(options)
-        capture_sessions(factory)
+        capture_sessions(factory, self._versioned_metadatas)
         return factory

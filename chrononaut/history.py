@@ -72,7 +72,7 @@ class Versioning:
     :ivar tracked: attribute name → column of the model's table, the key's included, `version` not
     :ivar hidden: attribute name → column
     :ivar untracked: attribute name → column
-    :ivar stamped: a tracked column has a value that every UPDATE sets anew (``onupdate``)
+    :ivar stamped: tracked and hidden attributes that every UPDATE sets anew: by ``onupdate``, or as ``version_id_col``
     """
 
     model: Any
@@ -84,7 +84,7 @@ class Versioning:
     hidden: Mapping[str, sa.Column[Any]]
     untracked: Mapping[str, sa.Column[Any]]
     version: sa.Column[int]
-    stamped: bool
+    stamped: frozenset[str]
     history: type[History]
     history_table: sa.Table
 
@@ -101,6 +101,11 @@ class Versioning:
     def key_columns(self) -> Sequence[sa.Column[Any]]:
         """The key columns of the model's table."""
         return [self.tracked[name] for name in self.key]
+
+    @property
+    def valid_from(self) -> Any:
+        """The attribute of the history class that says when a state began. It is loaded when it is asked for."""
+        return getattr(self.history, self.options.names.valid_from)
 
     def column(self, own: str) -> sa.Column[Any]:
         """One of our own columns of the history table, by its unrenamed name."""
@@ -191,7 +196,12 @@ def build_history(mapper: Mapper[Any]) -> Versioning:
         hidden={name: attributes[name] for name in options.hidden},
         untracked={name: attributes[name] for name in options.untracked},
         version=version,
-        stamped=any(column.onupdate is not None or column.server_onupdate is not None for column in tracked.values()),
+        stamped=frozenset(
+            name
+            for name, column in attributes.items()
+            if name not in options.untracked
+            and (column.onupdate is not None or column.server_onupdate is not None or column is mapper.version_id_col)
+        ),
         history=history,
         history_table=history_table,
     )
@@ -203,7 +213,7 @@ def build_history(mapper: Mapper[Any]) -> Versioning:
         history_table,
         properties={
             **{name: history_table.c[column.key] for name, column in tracked.items()},
-            "valid_from": column_property(_valid_from(versioning), deferred=True),
+            names.valid_from: column_property(_valid_from(versioning), deferred=True),
         },
     )
     return versioning

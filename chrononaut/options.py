@@ -11,15 +11,17 @@ from chrononaut.exceptions import OptionError
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What our own columns are called, on the model (``version``) and on its history (all)."""
+    """What our own attributes are called, on the model (``version``) and on its history (all)."""
 
     version: str = "version"
     operation: str = "operation"
     changed: str = "changed"
     change_info: str = "change_info"
     transaction_id: str = "transaction_id"
+    valid_from: str = "valid_from"
 
 
+_METHODS = ("versions", "version_at", "has_changed_since", "previous_version", "diff", "changes")
 OWN_NAMES = tuple(field.name for field in fields(Names))
 
 
@@ -102,12 +104,18 @@ def _names(mapper: Mapper[Any], column_names: set[str]) -> Names:
     unknown = [name for name in renamed if name not in OWN_NAMES]
     if unknown:
         raise OptionError(
-            model.__name__, option, f"no such columns of ours: {', '.join(unknown)}; there are {', '.join(OWN_NAMES)}"
+            model.__name__, option, f"no such names of ours: {', '.join(unknown)}; there are {', '.join(OWN_NAMES)}"
         )
     names = Names(**renamed)
     chosen = [getattr(names, own) for own in OWN_NAMES]
     if len(set(chosen)) < len(chosen):
-        raise OptionError(model.__name__, option, f"two of our columns would have one name: {', '.join(chosen)}")
+        raise OptionError(model.__name__, option, f"two of ours would have one name: {', '.join(chosen)}")
+    if hiding := [name for name in _METHODS if mapper.has_property(name)]:
+        raise OptionError(
+            model.__name__,
+            hiding[0],
+            "the attribute would hide a method of Versioned; give it another name than its column",
+        )
     for own, name in zip(OWN_NAMES, chosen, strict=True):
         if mapper.has_property(name) or name in column_names or hasattr(model, name):
             raise OptionError(

@@ -65,11 +65,7 @@ class Timeline:
     def versions(self, before: datetime | None = None, after: datetime | None = None) -> list[History]:
         """The prior versions, oldest first. See `queries.versions`."""
         select = queries.versions(self.model, self.key, before, after)
-        return list(
-            self.session.scalars(
-                select.options(undefer(sa.inspect(self._versioning.history).attrs.valid_from.class_attribute))
-            )
-        )
+        return list(self.session.scalars(select.options(undefer(self._versioning.valid_from))))
 
     def version(self, number: int) -> History | None:
         """One prior version."""
@@ -149,7 +145,7 @@ class Timeline:
         return number
 
     def own(self, row: History) -> dict[str, Any]:
-        """Our own columns of a history object, by their unrenamed names."""
+        """Our own attributes of a history object, by their unrenamed names."""
         return {name: self._own(row, name) for name in OWN_NAMES}
 
     def state(self, obj: Any) -> Mapping[str, Any]:

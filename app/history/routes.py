@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-import sqlalchemy as sa
 from flask import jsonify
 from sqlalchemy.orm import undefer
 from werkzeug import Response
@@ -73,7 +72,9 @@ def add_history(blueprint: Blueprint, resource: Resource) -> None:
         """The current state and the prior versions."""
         timeline = _timeline(resource, key)
         select = queries.versions(timeline.model, timeline.key, query.get("before"), query.get("after"))
-        rows, following = _page(resource, "versions", key, select.options(_with_valid_from(resource)), query)
+        rows, following = _page(
+            resource, "versions", key, select.options(undefer(resource.versioning.valid_from)), query
+        )
         live = timeline.live
         return _identified(resource, key) | {
             "current": None if live is None else _version(timeline, live),
@@ -195,8 +196,7 @@ def _identified(resource: Resource, key_text: str) -> Document:
 
 def _version(timeline: Timeline, obj: Any) -> Document:
     if isinstance(obj, History):
-        own: Mapping[str, Any] = timeline.own(obj)
-        return {**own, "valid_from": obj.valid_from, "state": timeline.state(obj)}
+        return timeline.own(obj) | {"state": timeline.state(obj)}
     return {
         "version": timeline.number(obj),
         "valid_from": timeline.valid_from(),
@@ -223,10 +223,6 @@ def _page(
         return rows, None
     rows.pop()
     return rows, make_cursor(what, [getattr(rows[-1], resource.versioning.options.names.version)])
-
-
-def _with_valid_from(resource: Resource) -> Any:
-    return undefer(sa.inspect(resource.versioning.history).attrs.valid_from.class_attribute)
 
 
 def _live(timeline: Timeline) -> Any:

@@ -159,3 +159,17 @@ def test_change_that_is_not_recorded_leaves_the_mark(session: Session, users: tu
     user.name = "y"
     session.commit()
     assert _extras(session, 1) == [None, {"why": "because"}]
+
+
+def test_rollback_of_a_savepoint_leaves_marks_that_were_made_before_it(session: Session) -> None:
+    first, second = User(email="a"), User(email="b")
+    session.add_all([first, second])
+    session.commit()
+    append_change_info(first, why="marked")
+    savepoint = session.begin_nested()
+    second.email = "bb"
+    session.flush()
+    savepoint.rollback()
+    first.email = "aa"
+    session.commit()
+    assert _extras(session, first.id)[-1] == {"why": "marked"}

@@ -44,9 +44,9 @@ def test_wrong_name_of_the_history_table_is_refused(value: object) -> None:
         (["version"], "must be a mapping of names"),
         ({"version": ""}, "must be a mapping of names"),
         ({"version": 3}, "must be a mapping of names"),
-        ({"versoin": "x"}, "no such columns of ours: versoin; there are version, operation, changed, change_info"),
-        ({"version": "changed"}, "two of our columns would have one name: changed"),
-        ({"version": "x", "operation": "x"}, "two of our columns would have one name: x"),
+        ({"versoin": "x"}, "no such names of ours: versoin; there are version, operation, changed, change_info"),
+        ({"version": "changed"}, "two of ours would have one name: changed"),
+        ({"version": "x", "operation": "x"}, "two of ours would have one name: x"),
     ],
 )
 def test_wrong_renaming_is_refused(value: object, message: str) -> None:
