@@ -3,10 +3,11 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import flask_smorest
 import marshmallow
-from flask import Flask, Request
+from flask import Flask, Request, request
 from flask_swagger_ui.flask_swagger_ui import get_swaggerui_blueprint
 from webargs.flaskparser import FlaskParser
 
@@ -74,6 +75,19 @@ def _body_of(req: Request) -> bytes:
     if req.content_length is None and len(body) >= (req.max_content_length or len(body) + 1):
         raise Problem("content-too-large", f"a body may have {req.max_content_length} bytes at the most")
     return body
+
+
+def refuse_undecodable() -> None:
+    """Refuse an address that is no UTF-8: read with replacement characters, it would be another one.
+
+    :raises Problem: 400
+    """
+    path = request.environ.get("PATH_INFO", "").encode("latin-1")
+    parameters = unquote_to_bytes(request.environ.get("QUERY_STRING", "").encode("latin-1"))
+    try:
+        (path + b" " + parameters).decode()
+    except UnicodeDecodeError as error:
+        raise Problem("malformed-request", "the address holds bytes that are no UTF-8; encode them anew") from error
 
 
 def _refuse_constant(name: str) -> None:
@@ -167,6 +181,7 @@ class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no type
             OPENAPI_URL_PREFIX="/",
             OPENAPI_JSON_PATH="openapi.json",
         )
+        app.before_request(refuse_undecodable)
         super().__init__(
             app,
             spec_kwargs={

@@ -6,6 +6,7 @@ from typing import Any
 
 import sqlalchemy.exc
 from flask import Flask, Response, current_app, request
+from gunicorn.http.errors import ParseException
 from marshmallow import Schema, fields
 from sqlalchemy.orm.exc import StaleDataError
 from werkzeug.exceptions import HTTPException
@@ -109,6 +110,7 @@ def register_problems(app: Flask) -> None:
     """Answer every error with a problem."""
     app.register_error_handler(Problem, _answer)
     app.register_error_handler(HTTPException, _answer_http)
+    app.register_error_handler(ParseException, _answer_unreadable)
     app.register_error_handler(ChangeHeaderError, lambda error: _respond("change-header-invalid", str(error)))
     app.register_error_handler(ChangeInfoError, lambda error: _respond("change-header-invalid", str(error)))
     app.register_error_handler(MissingChangeInfoError, _answer_missing_change_info)
@@ -165,6 +167,11 @@ def _not_found() -> tuple[str, str]:
         models = ", ".join(current_app.extensions["chrononaut"])
         return "unknown-model", f"there is no model {rest[0][:60]!r}; there are {models}"
     return "not-found", f"there is nothing at {request.path[:200]}; /docs tells what there is"
+
+
+def _answer_unreadable(error: ParseException) -> Response:
+    """What gunicorn says of a body that it cannot read, as its parts are malformed."""
+    return _respond("malformed-request", f"the body cannot be read: {error}")
 
 
 def _answer_missing_change_info(error: MissingChangeInfoError) -> Response:

@@ -1,10 +1,13 @@
 """Hidden columns: that they changed is noted, what they held is kept nowhere."""
 
+from collections.abc import Callable
+
 import pytest
+import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from chrononaut import HiddenAttributeError, UntrackedAttributeError, history_model
-from tests.library.models import User
+from chrononaut import HiddenAttributeError, UntrackedAttributeError, VersionedSQLAlchemy, history_model
+from tests.library.models import User, define
 from tests.library.rows import changes, history_rows
 
 
@@ -105,3 +108,50 @@ def test_history_class_maps_neither_hidden_nor_untracked_columns(session: Sessio
     mapped = {attribute for attribute in dir(history_model(User)) if not attribute.startswith("_")}
     assert mapped.isdisjoint({"password_hash", "token", "last_seen_at", "clicks"})
     assert mapped >= {"id", "email", "version", "operation", "changed", "valid_from", "change_info", "transaction_id"}
+
+
+def test_hidden_column_that_every_update_sets_is_noted(open_database: Callable[..., Session]) -> None:
+    database = VersionedSQLAlchemy()
+    model = define(
+        database,
+        "Stamped",
+        id=sa.Column(sa.Integer, primary_key=True),
+        name=sa.Column(sa.String),
+        seen=sa.Column(sa.String),
+        stamp=sa.Column(sa.Integer, default=1, onupdate=2),
+        __chrononaut_hidden__=["stamp"],
+        __chrononaut_untracked__=["seen"],
+    )
+    session = open_database(database)
+    record = model(id=1, name="a")
+    session.add(record)
+    session.commit()
+    record.name = "b"
+    session.commit()
+    record.seen = "now"  # the stamp is set all the same
+    session.commit()
+    rows = history_rows(session, "stamped_history")
+    assert changes(rows) == [(-1, "insert"), (0, "update"), (1, "update")]
+    assert [row["change_info"]["hidden_cols_changed"] for row in rows] == [["stamp"]] * 3
+
+
+def test_models_own_version_counter_is_a_column_that_every_update_sets(open_database: Callable[..., Session]) -> None:
+    database = VersionedSQLAlchemy()
+    counter = sa.Column(sa.Integer, nullable=False)
+    model = define(
+        database,
+        "Counted",
+        id=sa.Column(sa.Integer, primary_key=True),
+        seen=sa.Column(sa.String),
+        counter=counter,
+        __mapper_args__={"version_id_col": counter},
+        __chrononaut_untracked__=["seen"],
+    )
+    session = open_database(database)
+    record = model(id=1)
+    session.add(record)
+    session.commit()
+    record.seen = "now"
+    session.commit()
+    rows = history_rows(session, "counted_history")
+    assert [(row["version"], row["counter"]) for row in rows] == [(-1, None), (0, 1)]

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from chrononaut import ChrononautException, OptionError, UnsupportedMappingError, Versioned, VersionedSQLAlchemy
 from tests.library.models import define
 
-OWN = ["version", "operation", "changed", "change_info", "transaction_id"]
+OWN = ["version", "operation", "changed", "change_info", "transaction_id", "valid_from"]
 
 
 @pytest.mark.parametrize("option", ["__chrononaut_hidden__", "__chrononaut_untracked__"])
@@ -114,3 +114,11 @@ def _define(**attributes: Any) -> Any:
         password=sa.Column(sa.String),
         **attributes,
     )
+
+
+@pytest.mark.parametrize(
+    "method", ["versions", "version_at", "has_changed_since", "previous_version", "diff", "changes"]
+)
+def test_column_that_would_hide_a_method_is_refused(method: str) -> None:
+    with pytest.raises(OptionError, match=rf"^Person\.{method}: the attribute would hide a method"):
+        _define(**{method: sa.Column(sa.String)})

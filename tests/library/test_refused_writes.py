@@ -46,6 +46,12 @@ REFUSED: dict[str, Write] = {
     "bulk_update_mappings": lambda s: s.bulk_update_mappings(sa.inspect(User), [{"id": 1, "email": "x"}]),
     "orm_upsert": lambda s: _upsert(s, User),
     "core_upsert": lambda s: _upsert(s, TABLE),
+    "update_of_the_table_by_another_description": lambda s: s.execute(
+        sa.update(sa.table("appuser", sa.column("email"))).values(email="x")
+    ),
+    "update_of_a_reflected_table": lambda s: s.execute(
+        sa.Table("appuser", sa.MetaData(), autoload_with=s.connection()).update().values(email="x")
+    ),
     "update_through_the_connection": lambda s: s.connection().execute(TABLE.update().values(email="x")),
     "update_through_an_alias": lambda s: s.execute(sa.update(TABLE.alias()).values(email="x")),
     "executemany_through_the_connection": lambda s: s.connection().execute(

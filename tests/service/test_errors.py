@@ -35,6 +35,8 @@ _REQUESTS: dict[str, tuple[str, str, dict[str, Any], int, str]] = {
     "another text of the same key": ("GET", "/records/user/01", {}, 404, "unknown-record"),
     "too few parts of a key": ("GET", "/history/release/python", {}, 404, "unknown-record"),
     "an unknown escape in a key": ("GET", "/history/release/a~9,b", {}, 404, "unknown-record"),
+    "no UTF-8 in a key": ("GET", "/history/release/a%FF,b", {}, 400, "malformed-request"),
+    "no UTF-8 in a parameter": ("GET", "{history}?cursor=%FF", {}, 400, "malformed-request"),
     "NUL in a key": ("GET", "/history/release/a%00,b", {}, 404, "unknown-record"),
     "unknown version": ("GET", "{history}/versions/7", {}, 404, "unknown-version"),
     "a version beyond any": ("GET", "{history}/versions/99999999999999999999", {}, 404, "not-found"),
@@ -78,6 +80,23 @@ _REQUESTS: dict[str, tuple[str, str, dict[str, Any], int, str]] = {
     "limit too high": ("GET", "{history}?limit=501", {}, 422, "invalid"),
     "unknown order": ("GET", "{history}?order=random", {}, 422, "invalid"),
     "a forged cursor": ("GET", "{history}?cursor=WzBd.forged", {}, 422, "invalid"),
+    "a parameter given twice": ("GET", "{history}?limit=1&limit=2", {}, 422, "invalid"),
+    "a limit that is no plain number": ("GET", "{history}?limit=1_0", {}, 422, "invalid"),
+    "If-Match of a read": ("GET", "{record}", {"headers": {"If-Match": '"v0"'}}, 412, "precondition-failed"),
+    "If-None-Match of a write": (
+        "PUT",
+        "{record}",
+        {"json": {"email": "b@example.com"}, "headers": {"If-None-Match": "*"}},
+        412,
+        "precondition-failed",
+    ),
+    "a compressed body": (
+        "PATCH",
+        "{record}",
+        {"data": b"{}", "headers": _JSON | {"Content-Encoding": "gzip"}},
+        415,
+        "unsupported-media-type",
+    ),
     "method not allowed": ("DELETE", "{history}", {}, 405, "method-not-allowed"),
     "stale If-Match": (
         "PATCH",
@@ -179,6 +198,28 @@ def test_write_without_token_is_unauthenticated(method: str, app: Flask, api: Ap
         assert response.headers["WWW-Authenticate"].startswith("Bearer")
     with app.app_context():
         assert all_rows() == before
+
+
+def test_nothing_of_a_write_is_read_before_it_is_known_who_sends_it(api: Api, user: str) -> None:
+    for body in ({"nickname": "A"}, {"data": b"{"}):
+        sent = body if "data" in body else {"json": body}
+        assert_problem(api.client.patch(user, **sent), 401, "unauthenticated")
+
+
+def test_log_of_an_unexpected_database_error_holds_no_value(
+    app: Flask, api: Api, caplog: pytest.LogCaptureFixture
+) -> None:
+    with app.app_context(), db.engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE appuser RENAME COLUMN name TO former_name")
+    try:
+        body = {"email": "a@example.com", "password_hash": "c0ffee-secret"}
+        response = api.call("POST", "/records/user", body)
+        assert response.status_code in {500, 503}
+        assert "c0ffee" not in caplog.text + response.text
+        assert caplog.text
+    finally:
+        with app.app_context(), db.engine.begin() as connection:
+            connection.exec_driver_sql("ALTER TABLE appuser RENAME COLUMN former_name TO name")
 
 
 def test_reading_without_token_is_unauthenticated(api: Api, user: str) -> None:

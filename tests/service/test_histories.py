@@ -1,10 +1,13 @@
 """What the routes of ``/history`` answer."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 
 import pytest
+import sqlalchemy as sa
 from flask import Flask
 
+from app.db import db
 from app.instants import instant_text, parse_instant
 from tests.service.api import Api, all_rows, assert_problem
 
@@ -220,3 +223,28 @@ def test_list_of_models(api: Api) -> None:
 def test_instants_are_utc_with_microseconds(api: Api, history: str) -> None:
     text = api.get(history)["current"]["valid_from"]
     assert datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ")  # noqa: DTZ007  Z is UTC
+
+
+@pytest.mark.parametrize("what", ["", "/changes", "/diff?from=0", "/version_at?at=2101-01-01T00:00:00Z"])
+def test_answer_is_of_one_snapshot(app: Flask, api: Api, history: str, what: str, write_token: str) -> None:
+    """A write that is committed between two statements of a read is not seen by its later ones."""
+    before = api.get(f"{history}{what}")
+    writer = Api(app.test_client(), write_token)
+    statements = 0
+
+    def write_after_the_second(connection: object, cursor: object, statement: str, *_: object) -> None:
+        nonlocal statements
+        statements += statement.startswith("SELECT")
+        if statements == 2:  # the first asks for the token
+            with ThreadPoolExecutor(1) as thread:
+                thread.submit(writer.patch, history.replace("/history", "/records"), {"name": "meanwhile"}).result(60)
+
+    with app.app_context():
+        engine = db.engine
+    sa.event.listen(engine, "after_cursor_execute", write_after_the_second)
+    try:
+        assert api.get(f"{history}{what}") == before
+    finally:
+        sa.event.remove(engine, "after_cursor_execute", write_after_the_second)
+    assert statements > 2
+    assert api.get(f"{history}{what}") != before

@@ -32,10 +32,10 @@ class Server:
         answer = self.pool.request(method, path, body=json.dumps(body), headers=sent, retries=False)
         return answer.status, json.loads(answer.data) if answer.data else None
 
-    def raw(self, head: bytes) -> bytes:
-        """Send the head of a request as it is, and read until the service closes."""
+    def raw(self, head: bytes, body: bytes = b"") -> bytes:
+        """Send a request as it is, and read until the service closes."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=60) as connection:
-            connection.sendall(head + b"\r\nConnection: close\r\n\r\n")
+            connection.sendall(head + b"\r\nConnection: close\r\n\r\n" + body)
             return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
@@ -111,6 +111,7 @@ _NO_HTTP = [
     (_DELETE + b"X-Change-Rationale: a\x00b", 400, "change-header-invalid"),
     (_DELETE + b"X-Change-Rationale: " + b"a" * 9000, 400, "change-header-invalid"),
     (_DELETE + b"X-Change-Rationale: " + b"a" * 17000, 431, "headers-too-large"),
+    (_DELETE + b"X-Change-Ticket_Id: 7", 400, "change-header-invalid"),
     (_DELETE + b"Accept: \x01", 400, "malformed-request"),
     (b"GET /" + b"a" * 9000 + b" HTTP/1.1", 414, "uri-too-long"),
     (b"no HTTP at all", 400, "malformed-request"),
@@ -128,5 +129,9 @@ def test_what_is_no_http_is_a_problem_and_changes_nothing(app: Flask, server: Se
         assert b"Content-Type: application/problem+json" in answer
         problem = json.loads(body)
         assert (problem["type"], problem["status"]) == (f"/problems/{kind}", status)
+    patch = b"PATCH /records/user/1 HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Type: application/json"
+    too_long = b'{"name": "cut"}' + b" " * 1024 * 1024 + b"no JSON"
+    for chunks, status in ((b"zz\r\n", 400), (b"%x\r\n%s\r\n0\r\n\r\n" % (len(too_long), too_long), 413)):
+        assert server.raw(patch + authorization, chunks).startswith(f"HTTP/1.1 {status} ".encode()), chunks[:20]
     with app.app_context():
         assert all_rows() == before
