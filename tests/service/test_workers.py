@@ -114,6 +114,7 @@ _NO_HTTP = [
     (_DELETE + b"X-Change-Ticket_Id: 7", 400, "change-header-invalid"),
     (_DELETE + b"Accept: \x01", 400, "malformed-request"),
     (b"GET /" + b"a" * 9000 + b" HTTP/1.1", 414, "uri-too-long"),
+    (b"GET /history/release/a%FF,b HTTP/1.1", 400, "malformed-request"),
     (b"no HTTP at all", 400, "malformed-request"),
 ]
 
