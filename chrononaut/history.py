@@ -69,6 +69,7 @@ class Versioning:
     """All that is known of one versioned model.
 
     :ivar key: the attribute names of the primary key, in mapping order
+    :ivar columns: attribute name → column of the model's table, all but ``version``
     :ivar tracked: attribute name → column of the model's table, the key's included, `version` not
     :ivar hidden: attribute name → column
     :ivar untracked: attribute name → column
@@ -80,6 +81,7 @@ class Versioning:
     table: sa.Table
     options: Options
     key: tuple[str, ...]
+    columns: Mapping[str, sa.Column[Any]]
     tracked: Mapping[str, sa.Column[Any]]
     hidden: Mapping[str, sa.Column[Any]]
     untracked: Mapping[str, sa.Column[Any]]
@@ -87,11 +89,6 @@ class Versioning:
     stamped: frozenset[str]
     history: type[History]
     history_table: sa.Table
-
-    @property
-    def columns(self) -> Mapping[str, sa.Column[Any]]:
-        """Attribute name → column, of all columns of the model but ``version``."""
-        return {**self.tracked, **self.hidden, **self.untracked}
 
     @property
     def name(self) -> str:
@@ -192,6 +189,7 @@ def build_history(mapper: Mapper[Any]) -> Versioning:
         table=table,
         options=options,
         key=key,
+        columns=attributes,
         tracked=tracked,
         hidden={name: attributes[name] for name in options.hidden},
         untracked={name: attributes[name] for name in options.untracked},
