@@ -20,6 +20,7 @@ from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from chrononaut.exceptions import ConcurrentChangeError
 from chrononaut.history import NEVER, Key, Versioning
+from chrononaut.locking import locking
 from chrononaut.types import Instant, JSONDocument, JSONObject, now
 
 BATCH = 1000
@@ -74,7 +75,8 @@ def archive_states(
         if _is_postgresql(connection):
             parameters = _arrays(versioning, batch) | {"versions": [ending.version for ending in batch]}
             statement = _archive_by_set(versioning, operation)
-            row = _execute(connection, statement, parameters, transaction).one()
+            with locking(versioning, [ending.key for ending in batch]):
+                row = _execute(connection, statement, parameters, transaction).one()
             archived, transaction.instant = row.archived, row.instant
         else:
             rows = [

@@ -11,6 +11,7 @@ from sqlalchemy.orm.base import PASSIVE_NO_INITIALIZE
 
 from chrononaut.exceptions import ConcurrentChangeError
 from chrononaut.history import Versioning
+from chrononaut.locking import locking
 from chrononaut.types import is_distinct
 
 _UNKNOWN = object()
@@ -94,17 +95,19 @@ def compare(
 
     For objects whose row is not loaded, so that the old values need not be either.
 
-    :raises ConcurrentChangeError: the row is gone
+    :raises ConcurrentChangeError: the row is gone, or was changed where the transaction does not see it
     """
     columns = [
         is_distinct(versioning.columns[name], state.dict.get(name), connection.dialect).label(name) for name in names
     ]
     identity = tuple(state.identity or ())
-    row = connection.execute(
+    statement = (
         sa.select(versioning.version, *columns)
         .where(*(column == part for column, part in zip(versioning.key_columns, identity, strict=True)))
         .with_for_update(key_share=True)
-    ).one_or_none()
+    )
+    with locking(versioning, [identity]):
+        row = connection.execute(statement).one_or_none()
     if row is None:
         raise ConcurrentChangeError(versioning.name, [identity])
     version, *distinct = row

@@ -291,3 +291,26 @@ def test_instant_is_the_clock_at_the_first_capture_of_the_transaction(
     rows = [row for row in history_rows(session, "appuser_history") if row != created]
     assert sorted(changes(rows)) == [(-1, "insert"), (0, "update"), (1, "update")]
     assert {row["changed"] for row in rows} == {created["changed"] + timedelta(seconds=1)}
+
+
+# SQLite knows no lower isolation, and answers with its own lock error.
+@pytest.mark.parametrize("database_kind", ["postgresql"])
+@pytest.mark.parametrize("isolation", ["REPEATABLE READ", "SERIALIZABLE"])
+@pytest.mark.parametrize("expired", [False, True], ids=["loaded", "expired"])
+def test_change_that_the_transaction_does_not_see_is_refused_above_read_committed(
+    sessions: tuple[Session, Session], isolation: str, expired: bool
+) -> None:
+    first, second = sessions
+    second.connection(execution_options={"isolation_level": isolation})
+    yours = second.get_one(User, 1)
+    first.get_one(User, 1).name = "first"
+    first.commit()
+    if expired:
+        second.expire(yours)
+    yours.name = "second"
+    with pytest.raises(ConcurrentChangeError, match=r"^User 1: changed by another transaction"):
+        second.commit()
+    second.rollback()
+    rows = history_rows(second, "appuser_history", id=1)
+    assert changes(rows) == [(-1, "insert"), (0, "update")]
+    assert live_rows(second, "appuser", "id")[0]["name"] == "first"
