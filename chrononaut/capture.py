@@ -59,7 +59,7 @@ from chrononaut.exceptions import (
     UnsupportedMappingError,
 )
 from chrononaut.history import Key, Versioning, build_history, versioning_of, versioning_of_table
-from chrononaut.statements import leaves_version, target, writes
+from chrononaut.statements import target, writes, written_columns
 from chrononaut.types import JSONObject
 
 _Replacement = Literal["update", "delete"]
@@ -104,7 +104,7 @@ class _Capture:
     pending: list[_Pending] = field(default_factory=list)
     inserted: dict[Versioning, list[tuple[object, JSONObject]]] = field(default_factory=lambda: defaultdict(list))
     unrecorded: dict[Versioning, list[object]] = field(default_factory=lambda: defaultdict(list))
-    announced: Counter[Versioning] = field(default_factory=Counter)
+    announced: Counter[tuple[Versioning, str]] = field(default_factory=Counter)
     counted: Any = None
     change_infos: dict[type, JSONObject] = field(default_factory=dict)
     flushing: bool = False
@@ -157,14 +157,34 @@ class _Capture:
             _show_versions(versioning, objects, reused)
 
     def is_announced(self, versioning: Versioning, write: UpdateBase, context: Any) -> bool:
-        """Did mapper events announce what a statement of a flush writes?"""
-        if not isinstance(write, sa.Insert):
-            return not leaves_version(versioning, write, context.compiled_parameters)
+        """Did mapper events announce what a statement of a flush writes?
+
+        They did not where a listener writes by itself in the middle of the flush, or changes an object that ours had
+        seen unchanged before.
+        """
+        if isinstance(write, sa.Update):
+            written = written_columns(write, context.compiled_parameters)
+            if versioning.version.key not in written:
+                versioned = (*versioning.tracked.values(), *versioning.hidden.values())
+                return not any(column.key in written for column in versioned)
+        operation = write.__visit_name__
         if context is not self.counted:
             # One INSERT may be sent in several parts; it is counted with the first.
             self.counted = context
-            self.announced[versioning] -= len(context.compiled_parameters)
-        return self.announced[versioning] >= 0
+            self.announced[versioning, operation] -= len(context.compiled_parameters)
+        return self.announced[versioning, operation] >= 0
+
+    def announce(
+        self,
+        versioning: Versioning,
+        operation: _Replacement,
+        version: int | None,
+        replaced: InstanceState[Any],
+        by: InstanceState[Any],
+    ) -> None:
+        """Note that a row is about to be replaced."""
+        self.announced[versioning, operation] += 1
+        self.pending.append(_Pending(versioning, operation, tuple(replaced.identity or ()), version, by))
 
     def versioning_of(self, table: sa.FromClause, connection: Connection) -> Versioning | None:
         """The versioning that a written table belongs to, whichever object describes the table."""
@@ -331,12 +351,12 @@ def _before_insert(mapper: Mapper[Any], connection: Connection, obj: Any) -> Non
         if known is None:
             known = compare(connection, versioning, replaced).version
         if _suppressed.get() == "none":
-            capture.pending.append(_Pending(versioning, "update", tuple(replaced.identity or ()), known, state))
+            capture.announce(versioning, "update", known, replaced, by=state)
             known += 1
         setattr(obj, version, known)
         return
     setattr(obj, version, 0)
-    capture.announced[versioning] += 1
+    capture.announced[versioning, "insert"] += 1
     if _suppressed.get() != "none":
         capture.unrecorded[versioning].append(obj)
         return
@@ -378,7 +398,7 @@ def _before_update(mapper: Mapper[Any], connection: Connection, obj: Any) -> Non
         return
     assert known is not None
     setattr(obj, version, known + 1)
-    capture.pending.append(_Pending(versioning, "update", tuple(state.identity or ()), known, state))
+    capture.announce(versioning, "update", known, state, by=state)
 
 
 def _before_delete(mapper: Mapper[Any], connection: Connection, obj: Any) -> None:
@@ -389,8 +409,7 @@ def _before_delete(mapper: Mapper[Any], connection: Connection, obj: Any) -> Non
     if _suppressed.get() != "none":
         return
     state = sa.inspect(obj)
-    known = known_version(versioning, state)
-    capture.pending.append(_Pending(versioning, "delete", tuple(state.identity or ()), known, state))
+    capture.announce(versioning, "delete", known_version(versioning, state), state, by=state)
 
 
 def _after_flush(session: Session, context: UOWTransaction) -> None:

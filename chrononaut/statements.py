@@ -7,8 +7,6 @@ import sqlalchemy as sa
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import UpdateBase
 
-from chrononaut.history import Versioning
-
 
 def writes(compiled: SQLCompiler) -> Iterator[UpdateBase]:
     """The INSERT, UPDATE and DELETE of a statement: the statement itself, and those in its WITH clause."""
@@ -26,14 +24,7 @@ def target(write: UpdateBase) -> sa.FromClause:
     return table
 
 
-def leaves_version(versioning: Versioning, write: UpdateBase, parameters: Sequence[Mapping[str, Any]]) -> bool:
-    """Does an UPDATE of a flush set what is versioned, and not the version?
-
-    Such is the work of a listener that changed an object after ours had seen it, and of ``post_update``.
-    """
-    if not isinstance(write, sa.Update):
-        return False
+def written_columns(write: UpdateBase, parameters: Sequence[Mapping[str, Any]]) -> set[str]:
+    """The keys of the columns that an UPDATE of a flush sets, among the names of its other parameters."""
     expressions = getattr(write, "_values", None) or {}
-    written = {*(parameters[0] if parameters else ()), *(column.key for column in expressions)}
-    versioned = {column.key for column in (*versioning.tracked.values(), *versioning.hidden.values())}
-    return bool(written & versioned) and versioning.version.key not in written
+    return {*(parameters[0] if parameters else ()), *(column.key for column in expressions)}
