@@ -94,9 +94,11 @@ def _add_writes(blueprint: Blueprint, resource: Resource, schemas: RecordSchemas
             record = resource.model(**body)
             _refuse_existing(resource, record)
             session().add(record)
+            session().flush()
+            location = resource.links(_key_text(resource, record))["record"]
             response = _written(schemas, resource, record)
         response.status_code = 201
-        response.headers["Location"] = resource.links(_key_text(resource, record))["record"]
+        response.headers["Location"] = location
         return response
 
     @blueprint.operation("PUT", path, f"replace_{name}", body=schemas.replacement, **changing)

@@ -4,6 +4,8 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+import sqlalchemy as sa
+from flask import Flask
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -141,3 +143,29 @@ def test_text_or_flag_keeps_its_type(api: Api, value: Any) -> None:
     prior = api.get(created["links"]["history"])["versions"][0]
     assert prior["state"]["end_of_life"] == value
     assert type(prior["state"]["end_of_life"]) is type(value)
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH", "PUT", "DELETE"])
+def test_write_asks_the_database_nothing_after_its_commit(app: Flask, api: Api, method: str) -> None:
+    record = api.post("/records/user", {"email": "a@example.com"})["links"]["record"]
+    path = "/records/user" if method == "POST" else record
+    happened: list[str] = []
+    with app.app_context():
+        engine = db.engine
+
+    def execute(connection: object, cursor: object, statement: str, *_: object) -> None:
+        happened.append(statement)
+
+    def commit(connection: object) -> None:
+        happened.append("COMMIT")
+
+    sa.event.listen(engine, "before_cursor_execute", execute)
+    sa.event.listen(engine, "commit", commit)
+    try:
+        body = None if method == "DELETE" else {"email": "b@example.com"}
+        assert api.call(method, path, body).status_code < 300
+    finally:
+        sa.event.remove(engine, "before_cursor_execute", execute)
+        sa.event.remove(engine, "commit", commit)
+    assert happened[-1] == "COMMIT"
+    assert any(statement.startswith(("INSERT", "WITH")) for statement in happened)
