@@ -180,6 +180,8 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             "bind": f"{_HOST}:{self._port}",
             "workers": 2,
             "loglevel": "warning",
+            # A worker that is told to end while it starts does not hear it; nobody waits half a minute for a demo.
+            "graceful_timeout": 5,
             "when_ready": lambda _: sys.stdout.write(self._welcome) and sys.stdout.flush(),
         }
         for name, value in options.items():

@@ -39,7 +39,7 @@ def _demo(folder: Path, port: int) -> Iterator[str]:
         yield printed
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(60)
         process.stdout.close()
 
 

@@ -57,7 +57,7 @@ def server(app: Flask, write_token: str, database_url: str, tmp_path: Path) -> I
         finally:
             server.pool.close()
             process.terminate()
-            process.wait(30)
+            process.wait(60)  # longer than gunicorn waits for a worker that was told while it started
         log.seek(0)
         assert "Traceback" not in log.read()
 
