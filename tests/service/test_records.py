@@ -10,7 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.db import db
-from app.registry import Registry
+from app.models import Release
+from app.registry import Resource
+from chrononaut.history import versioning_of
 from tests.service.api import Api, assert_problem
 
 _RELEASE_DEFAULTS = dict.fromkeys(
@@ -130,7 +132,7 @@ def test_every_key_can_be_written_and_read_by_its_links(api: Api, product: str, 
 
 @given(parts=st.tuples(st.text(max_size=20), st.text(max_size=20)))
 def test_key_text_is_read_back_as_the_same_key(parts: tuple[str, str]) -> None:
-    release = Registry(db)["release"]
+    release = Resource("release", versioning_of(Release))
     if "\0" not in "".join(parts):
         assert release.parse_key(release.key_text(parts)) == parts
 
