@@ -45,7 +45,8 @@ def create_app(environment: Mapping[str, str] = os.environ) -> Flask:
     with app.app_context():
         for engine in db.engines.values():
             prepare_engine(engine)
-    registry = app.extensions["chrononaut"] = Registry(db)
+    registry: Registry = Registry(db)
+    app.extensions["chrononaut"] = registry
     register_problems(app)
     init_login(app, db)
     register_commands(app, db)

@@ -138,20 +138,6 @@ class DiffSchema(Schema):
     links = fields.Nested(LinksSchema, required=True)
 
 
-class ChangeInfoSchema(Schema):
-    """Who and why."""
-
-    class Meta:
-        """An application may add keys of its own."""
-
-        unknown = "include"
-
-    user_id = fields.String(allow_none=True)
-    remote_addr = fields.String(allow_none=True)
-    extra = fields.Dict(keys=fields.String(), values=fields.String())
-    hidden_cols_changed = fields.List(fields.String())
-
-
 def _change_info() -> fields.Field[Any]:
     return fields.Dict(
         required=True,
