@@ -7,13 +7,17 @@ COMPILE := $(BIN)/uv pip compile --quiet --upgrade --generate-hashes --universal
 # What the commands of the service need to start; they touch no database.
 NOWHERE := SECRET_KEY=no-secret-is-signed DATABASE_URL=sqlite://
 
-.PHONY: run test check lint openapi lock clean
+.PHONY: run test soak check lint openapi lock clean
 
 run: .venv/service
 	@$(BIN)/python -m app.demo --port $(PORT)
 
 test: .venv/dev
 	$(BIN)/python -m pytest
+
+# The long runs of the tests, which show their progress.
+soak: .venv/dev
+	$(BIN)/python -m pytest -m soak -v -s
 
 check: lint
 	@$(MAKE) --no-print-directory test
