@@ -81,6 +81,11 @@ def lost_hidden(versioning: Versioning, state: InstanceState[Any]) -> list[str]:
     return [name for name in versioning.hidden if row.get(name, _UNKNOWN) is not None]
 
 
+def kept_hidden(versioning: Versioning, state: InstanceState[Any]) -> list[str]:
+    """The hidden attributes that an object has a value of, in mapping order; also those that are not loaded."""
+    return [name for name in versioning.hidden if state.dict.get(name, _UNKNOWN) is not None]
+
+
 def known_version(versioning: Versioning, state: InstanceState[Any]) -> int | None:
     """The version of the row that the session has loaded; ``None`` where it is expired or deferred."""
     name = versioning.options.names.version
