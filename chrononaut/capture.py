@@ -44,6 +44,7 @@ from chrononaut.archive import (
     archive_inserts,
     archive_states,
     continue_numbering,
+    hidden_values,
 )
 from chrononaut.change_info import (
     CapturesChangeInfo,
@@ -60,10 +61,8 @@ from chrononaut.dirty import (
     dirty_hidden,
     forget,
     given_hidden,
-    kept_hidden,
     known_version,
     leave_alone,
-    lost_hidden,
 )
 from chrononaut.exceptions import (
     ConcurrentChangeError,
@@ -121,6 +120,7 @@ class _Capture:
     connections: WeakSet[Connection] = field(default_factory=WeakSet)
     pending: list[_Pending] = field(default_factory=list)
     inserted: dict[Versioning, list[tuple[object, JSONObject]]] = field(default_factory=lambda: defaultdict(list))
+    moved: dict[Versioning, list[tuple[object, JSONObject]]] = field(default_factory=lambda: defaultdict(list))
     unrecorded: dict[Versioning, list[object]] = field(default_factory=lambda: defaultdict(list))
     announced: Counter[tuple[Versioning, str]] = field(default_factory=Counter)
     counted: Any = None
@@ -153,7 +153,7 @@ class _Capture:
         for versioning, operation, key, version, state, known in pending:
             document = known
             if document is None:
-                hidden = lost_hidden(versioning, state) if operation == "delete" else dirty_hidden(versioning, state)
+                hidden = dirty_hidden(versioning, state) if operation == "update" else []
                 document = self.change_info(versioning, state, hidden)
             if required and not gives_reason(document):
                 raise MissingChangeInfoError(versioning.name, operation)
@@ -162,12 +162,17 @@ class _Capture:
             archive_states(connection, versioning, operation, of_model, self.current_transaction())
 
     def archive_inserted(self, session: Session) -> None:
-        """Write the ``insert`` rows of what was inserted."""
-        for versioning, inserted in self.inserted.items():
+        """Write the ``insert`` rows of what was inserted, or got another key."""
+        for versioning in {**self.inserted, **self.moved}:
             connection = session.connection(bind_arguments={"mapper": versioning.mapper})
+            inserted, moved = self.inserted[versioning], self.moved[versioning]
             beginnings = [Beginning(versioning.key_of(obj), document) for obj, document in inserted]
+            hidden = hidden_values(connection, versioning, [versioning.key_of(obj) for obj, _ in moved])
+            for obj, document in moved:
+                key = versioning.key_of(obj)
+                beginnings.append(Beginning(key, _naming(document, hidden.get(key, []))))
             reused = archive_inserts(connection, versioning, beginnings, self.current_transaction())
-            _show_versions(versioning, [obj for obj, _ in inserted], reused)
+            _show_versions(versioning, [obj for obj, _ in (*inserted, *moved)], reused)
         for versioning, objects in self.unrecorded.items():
             connection = session.connection(bind_arguments={"mapper": versioning.mapper})
             reused = continue_numbering(connection, versioning, [versioning.key_of(obj) for obj in objects])
@@ -204,7 +209,7 @@ class _Capture:
     ) -> None:
         """Write the ``insert`` rows of what a statement has inserted."""
         shared = versioning.model._capture_change_info()
-        hidden = bulk.given_hidden(connection, versioning, keys)
+        hidden = hidden_values(connection, versioning, keys)
         beginnings = [Beginning(key, _naming(shared, hidden.get(key, []))) for key in keys]
         reused = archive_inserts(connection, versioning, beginnings, self.current_transaction())
         session = self.session()
@@ -254,6 +259,7 @@ class _Capture:
     def end_flush(self) -> None:
         self.pending.clear()
         self.inserted.clear()
+        self.moved.clear()
         self.unrecorded.clear()
         self.announced.clear()
         self.counted = None
@@ -466,9 +472,8 @@ def _before_update(mapper: Mapper[Any], connection: Connection, obj: Any) -> Non
     setattr(obj, version, NEVER + 1)
     flag_modified(obj, version)
     capture.announced[versioning, "update"] += 1
-    ended = _naming(document, lost_hidden(versioning, state))
-    capture.pending.append(_Pending(versioning, "delete", tuple(state.identity or ()), known, state, ended))
-    capture.inserted[versioning].append((obj, _naming(document, kept_hidden(versioning, state))))
+    capture.pending.append(_Pending(versioning, "delete", tuple(state.identity or ()), known, state, document))
+    capture.moved[versioning].append((obj, document))
 
 
 def _before_delete(mapper: Mapper[Any], connection: Connection, obj: Any) -> None:
