@@ -66,6 +66,15 @@ def test_ordinary_lives_are_clean(lives: Session) -> None:
     assert found(Country) == []
 
 
+def test_versions_of_one_instant_are_clean(lives: Session) -> None:
+    country = lives.get_one(Country, "FR")
+    for name in ("fourth", "fifth"):
+        country.name = name
+        lives.flush()
+    lives.commit()
+    assert found(Country) == []
+
+
 def test_empty_tables_are_clean(app: Flask) -> None:
     assert found(User) == []
 
@@ -134,6 +143,11 @@ def test_parts_add_up_to_all_rows(lives: Session, monkeypatch: pytest.MonkeyPatc
             "UPDATE country_history SET operation = 'INSERT' WHERE code = 'FR' AND version = -1",
             "'FR' version -1: the operation 'INSERT' is none of insert, update, delete",
             id="unknown operation at the beginning",
+        ),
+        pytest.param(
+            "UPDATE country_history SET operation = 'x' WHERE code = 'IT' AND version = 1",
+            "'IT' version 1: the operation 'x' is none of insert, update, delete",
+            id="unknown operation after a delete",
         ),
         pytest.param(
             "UPDATE country_history SET changed = '2000-01-01 00:00:00.000000' WHERE code = 'IT' AND version = 2",
