@@ -4,6 +4,9 @@ Two statements check a model. One reads the history rows in order, each with wha
 version of the live row; the other reads the live rows that have no history. Each finding comes from one row of one
 statement, which sees one state of the database: what an application writes meanwhile gives no false alarm. The rows
 are streamed, so that the size of the tables does not matter.
+
+History that was purged, and records that were inserted or deleted past it (by other programs, or inside
+`suppress_versioning`), are differences like any other: nobody can tell them from a loss.
 """
 
 from collections.abc import Iterator

@@ -117,7 +117,7 @@ class Crew:
 
     def choose(self) -> Writer:
         """One that writes, at a random moment: any, or one of a commit, which is short and hardly met by chance."""
-        ready = self.wait(1)
+        ready = self.wait(1, commits=random.randint(1, 8))
         pause = random.uniform(0, 0.2)
         if random.random() < 0.5:
             time.sleep(pause)
@@ -129,18 +129,24 @@ class Crew:
                     return writer
         return ready[0]
 
-    def wait(self, number: int, more: int = 1) -> list[Writer]:
-        """Wait until some writers have committed some more transactions."""
-        before = {id(writer): writer.committed() if more > 1 else 0 for writer in self.at_work}
+    def wait(self, number: int, commits: int) -> list[Writer]:
+        """Wait until some writers have committed so many transactions."""
+        return self._wait(number, [(writer, commits) for writer in self.at_work])
+
+    def wait_for_more(self, commits: int) -> None:
+        """Wait until all writers have committed so many more transactions than now."""
+        self._wait(len(self.at_work), [(writer, writer.committed() + commits) for writer in self.at_work])
+
+    def _wait(self, number: int, goals: list[tuple[Writer, int]]) -> list[Writer]:
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
-            for writer in self.at_work:
+            for writer, _ in goals:
                 writer.assert_running()
-            ready = [writer for writer in self.at_work if writer.committed() >= before[id(writer)] + more]
-            if len(ready) >= number:
-                return random.sample(ready, len(ready))
+            there = [writer for writer, goal in goals if writer.committed() >= goal]
+            if len(there) >= number:
+                return random.sample(there, len(there))
             time.sleep(0.01)
-        raise AssertionError(f"{number} writers have not committed within {PATIENCE} s")
+        raise AssertionError(f"{number} writers have not committed what they should within {PATIENCE} s")
 
     def transactions(self) -> tuple[Transactions, Transactions]:
         """What is acknowledged, and what is in doubt: the writer does not know what became of its commit."""
@@ -256,7 +262,7 @@ def kill_writers(url: str, folder: Path, kills: int) -> None:
     """Kill writers at random moments, replace them, and check."""
     began = time.monotonic()
     with crew(url, folder) as at_work:
-        at_work.wait(WRITERS)
+        at_work.wait(WRITERS, commits=1)
         for number in range(1, kills + 1):
             at_work.kill(at_work.choose())
             at_work.hire()
@@ -264,7 +270,7 @@ def kill_writers(url: str, folder: Path, kills: int) -> None:
                 # While the others write.
                 assert differences(url) == []
                 show(f"{number} of {kills} killed, {time.monotonic() - began:.0f} s")
-        at_work.wait(WRITERS)
+        at_work.wait(WRITERS, commits=1)
         for writer in list(at_work.at_work):
             at_work.kill(writer)
         figures = assert_whole(at_work)
@@ -356,16 +362,16 @@ def server() -> Iterator[Server]:
 def test_server_that_is_killed_keeps_what_it_acknowledged(server: Server, tmp_path: Path, kills: int) -> None:
     began = time.monotonic()
     with crew(server.url, tmp_path) as at_work:
-        at_work.wait(WRITERS)
+        at_work.wait(WRITERS, commits=1)
         for number in range(1, kills + 1):
-            at_work.wait(WRITERS, more=random.randint(2, 20))
+            at_work.wait_for_more(random.randint(2, 20))
             at_work.choose()
             server.crash()
             # None of the writers ends with it: they ask again until the server is back.
             server.restart()
             figures = assert_whole(at_work, at_rest=False)
             show(f"{number} of {kills} crashes: {figures}, {time.monotonic() - began:.0f} s")
-        at_work.wait(WRITERS, more=5)
+        at_work.wait_for_more(5)
         for writer in list(at_work.at_work):
             at_work.kill(writer)
         figures = assert_whole(at_work)
