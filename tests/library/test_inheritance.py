@@ -15,6 +15,7 @@ from chrononaut import (
     Versioned,
     VersionedSQLAlchemy,
 )
+from chrononaut.verify import check, snapshot, total_rows, verify
 from tests.library.models import define
 from tests.library.rows import changes, history_rows, live_rows, state
 
@@ -313,3 +314,33 @@ def test_options_of_a_model_concern_its_own_columns(attributes: dict[str, Any], 
     vehicle, _ = _vehicles(db)
     with pytest.raises(OptionError, match=message):
         type("Clerk", (vehicle,), {"__mapper_args__": {"polymorphic_identity": "clerk"}, **attributes})
+
+
+@pytest.mark.parametrize(
+    ("damage", "found"),
+    [
+        ("DELETE FROM manager_history WHERE version = 0", "version 0: manager_history has no row of it"),
+        ("DELETE FROM manager_history WHERE version = 1", "version 1: manager_history has no row of it, unlike"),
+        ("UPDATE manager_history SET version = 9 WHERE version = 1", "version 9: manager_history has a row of it, and"),
+        ("UPDATE employee_history SET desk = 'x' WHERE version = -1", "version -1: the row of an insert holds a state"),
+    ],
+)
+def test_damage_to_one_of_the_histories_is_found(staff: Staff, session: Session, damage: str, found: str) -> None:
+    people = [staff.manager(id=1, budget=1), staff.director(id=2, car="x"), staff.clerk(id=3), staff.manager(id=4)]
+    session.add_all(people)
+    session.commit()
+    for name in ("a", "b"):
+        for person in people:
+            person.name = name
+        session.commit()
+    session.delete(people[3])
+    session.commit()
+    models = (staff.employee, staff.manager, staff.director)
+    with snapshot(staff.db.engine) as connection:
+        assert [finding for model in models for finding in verify(connection, model)] == []
+    session.execute(sa.text(damage))
+    session.commit()
+    with snapshot(staff.db.engine) as connection:
+        findings = [str(finding) for model in models for finding in verify(connection, model)]
+        assert total_rows(connection, staff.manager) == sum(part.rows for part in check(connection, staff.manager))
+    assert any(found in finding for finding in findings)
