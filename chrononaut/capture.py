@@ -11,8 +11,8 @@ to a versioned table that was not captured is refused there.
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Literal, NamedTuple
 from weakref import WeakKeyDictionary, WeakSet, ref
 
@@ -44,6 +44,7 @@ from chrononaut.archive import (
     archive_inserts,
     archive_states,
     continue_numbering,
+    fix_instant,
     hidden_values,
 )
 from chrononaut.change_info import (
@@ -75,25 +76,11 @@ from chrononaut.history import NEVER, Key, Versioning, full_name, versioning_of,
 from chrononaut.locking import is_conflict
 from chrononaut.mapping import build_history
 from chrononaut.statements import target, writes, written_columns
-from chrononaut.types import JSONObject
+from chrononaut.suppression import is_suppressed, may_delete_history
+from chrononaut.types import JSONObject, now
 
 _COMPILED_CACHE = "compiled_cache"  # the ORM executes the statements of a flush with it, and nobody else does
 _Replacement = Literal["update", "delete"]
-_Suppression = Literal["none", "versioning", "immutability"]
-_suppressed: ContextVar[_Suppression] = ContextVar("chrononaut_suppressed", default="none")
-
-
-@contextmanager
-def suppress_versioning(allow_deleting_history: bool = False) -> Iterator[None]:
-    """Write no history for what is flushed or executed inside the block.
-
-    :param allow_deleting_history: let the session delete history rows, which it refuses otherwise
-    """
-    token = _suppressed.set("immutability" if allow_deleting_history else "versioning")
-    try:
-        yield
-    finally:
-        _suppressed.reset(token)
 
 
 class _Pending(NamedTuple):
@@ -311,6 +298,12 @@ def capture_sessions(factory: sessionmaker[Any], metadatas: Callable[[], Iterabl
         event.listen(factory, rolled_back, _forget_appended)
 
 
+def instant_of(connection: Connection) -> datetime:
+    """The instant of the transaction that a session has on a connection; by this process's clock if there is none."""
+    capture = _capturing_session(connection)
+    return now() if capture is None else fix_instant(connection, capture.current_transaction())
+
+
 def capture_models(mixin: type) -> None:
     """Version each model that is defined with a mixin."""
     event.listen(mixin, "after_mapper_constructed", _version_model, propagate=True)
@@ -395,7 +388,7 @@ def _capture_of(obj: object) -> _Capture | None:
 
 def _require_change_info(session: Session, context: UOWTransaction, objects: object) -> None:
     """Refuse before the first statement of a flush what is certain to be refused in the middle of it."""
-    if not extra_is_required() or _suppressed.get() != "none":
+    if not extra_is_required() or is_suppressed():
         return
     for operation, changed in (("update", session.dirty), ("delete", session.deleted)):
         for obj in changed:
@@ -421,14 +414,14 @@ def _before_insert(mapper: Mapper[Any], connection: Connection, obj: Any) -> Non
         known = known_version(versioning, replaced)
         if known is None:
             known = compare(connection, versioning, replaced).version
-        if _suppressed.get() == "none":
+        if not is_suppressed():
             capture.announce(versioning, "update", known, replaced, by=state)
             known += 1
         setattr(obj, version, known)
         return
     setattr(obj, version, 0)
     capture.expect(versioning, "insert")
-    if _suppressed.get() != "none":
+    if is_suppressed():
         capture.unrecorded[versioning].append(obj)
         return
     document = capture.change_info(versioning, state, given_hidden(versioning, state))
@@ -458,7 +451,7 @@ def _before_update(mapper: Mapper[Any], connection: Connection, obj: Any) -> Non
         known = found.version if known is None else known
         changed = changed | found.changed
         leave_alone(obj, [name for name in unknown if name not in found.changed])
-    if not (changed or stamped) or _suppressed.get() != "none":
+    if not (changed or stamped) or is_suppressed():
         if version in state.committed_state:
             # The version is nobody's to set.
             forget(obj, version)
@@ -482,7 +475,7 @@ def _before_delete(mapper: Mapper[Any], connection: Connection, obj: Any) -> Non
     if capture is None:
         return
     capture.flushing = True
-    if _suppressed.get() != "none":
+    if is_suppressed():
         return
     state = sa.inspect(obj)
     capture.announce(versioning, "delete", known_version(versioning, state), state, by=state)
@@ -521,7 +514,7 @@ def _capture_statement(
         capture is None
         or not isinstance(element, UpdateBase)
         or ARCHIVING in execution_options
-        or _suppressed.get() != "none"
+        or is_suppressed()
         or capture.executed_by_flush(execution_options)
     ):
         return unchanged
@@ -577,7 +570,7 @@ def _follow_statement(
 
 def _return_keys(state: ORMExecuteState) -> Any:
     """Let an INSERT with a RETURNING of its own return the keys of what it inserts as well."""
-    if not state.is_insert or _suppressed.get() != "none" or _KEYS_RETURNED in state.execution_options:
+    if not state.is_insert or is_suppressed() or _KEYS_RETURNED in state.execution_options:
         return None
     statement: Any = state.statement
     table = target(statement)
@@ -648,9 +641,9 @@ def _watch(
         if versioning is None:
             continue
         if versioning.is_history(table):
-            if not (write.is_delete and _suppressed.get() == "immutability"):
+            if not (write.is_delete and may_delete_history()):
                 raise HistoryImmutableError(full_name(table))
-        elif _suppressed.get() == "none":
+        elif not is_suppressed():
             if not (by_flush and capture.is_announced(versioning, write, context)):
                 raise UncapturedWriteError(versioning.table.name, f"this {write.__visit_name__.upper()}")
             capture.archive_pending(connection)

@@ -13,7 +13,7 @@ from sqlalchemy.sql.base import SchemaEventTarget
 
 from chrononaut.exceptions import UnsupportedMappingError
 from chrononaut.history import History, RecordTable, Versioning, describe_tables
-from chrononaut.options import Options, inherit_options, read_options
+from chrononaut.options import Options, inherit_options, read_options, state_columns
 from chrononaut.types import Instant, JSONDocument
 
 _LONGEST_NAME = 63  # PostgreSQL's limit, in bytes
@@ -59,11 +59,7 @@ def build_history(mapper: Mapper[Any]) -> Versioning:
 
 def _of_root(mapper: Mapper[Any], table: sa.Table) -> Versioning:
     options = read_options(mapper)
-    columns = {
-        name: column
-        for name, column in mapper.columns.items()
-        if isinstance(column, sa.Column) and column.table is table
-    }
+    columns = state_columns(mapper)
     key = tuple(mapper.get_property_by_column(column).key for column in mapper.primary_key)
     version: sa.Column[int] = sa.Column(
         options.names.version, sa.Integer, nullable=False, default=0, server_default="0"
@@ -77,11 +73,7 @@ def _of_root(mapper: Mapper[Any], table: sa.Table) -> Versioning:
 
 def _of_child(mapper: Mapper[Any], table: sa.Table, parent: Versioning) -> Versioning:
     inherited = {*parent.columns, parent.options.names.version}
-    own = {
-        name: column
-        for name, column in mapper.columns.items()
-        if isinstance(column, sa.Column) and column.table is table and name not in inherited
-    }
+    own = {name: column for name, column in state_columns(mapper).items() if name not in inherited}
     options = inherit_options(mapper, parent.options, own)
     above = parent.tables[-1]
     if table is above.live:
