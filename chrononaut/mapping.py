@@ -7,12 +7,12 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.orm import Mapper, column_property
+from sqlalchemy.orm import Mapper, RelationshipDirection, column_property
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.base import SchemaEventTarget
 
 from chrononaut.exceptions import UnsupportedMappingError
-from chrononaut.history import History, RecordTable, Versioning, describe_tables
+from chrononaut.history import History, RecordTable, Versioning, describe_tables, versioning_of_table
 from chrononaut.options import Options, inherit_options, read_options, state_columns
 from chrononaut.types import Instant, JSONDocument
 
@@ -264,3 +264,26 @@ def _valid_from(versioning: Versioning) -> sa.ScalarSelect[datetime]:
         .correlate(table)
         .scalar_subquery()
     )
+
+
+_WRITTEN_SIDES = {RelationshipDirection.ONETOMANY: "mapper", RelationshipDirection.MANYTOONE: "parent"}
+
+
+@event.listens_for(Mapper, "mapper_configured")
+def _refuse_uncaptured_cascades(mapper: Mapper[Any], model: type) -> None:
+    for relationship in mapper.relationships:
+        side = _WRITTEN_SIDES.get(relationship.direction)
+        written = None if side is None else getattr(relationship, side).local_table
+        versioning = None if written is None else versioning_of_table(written)
+        if written is None or versioning is None or versioning.is_history(written):
+            continue
+        if relationship.post_update:
+            cascade = "post_update=True"
+        elif relationship.passive_deletes and side == "mapper":
+            cascade = f"passive_deletes={relationship.passive_deletes!r}"
+        else:
+            continue
+        raise UnsupportedMappingError(
+            versioning.name,
+            f"{model.__name__}.{relationship.key} has {cascade}, by which it would change without history; remove it",
+        )

@@ -8,12 +8,13 @@ from sqlalchemy import event
 from sqlalchemy.orm import Mapped, Mapper, Query, Session, declared_attr, mapped_column, object_session
 
 from chrononaut import queries
-from chrononaut.capture import capture_models, instant_of
+from chrononaut.capture import capture_models
 from chrononaut.change_info import CapturesChangeInfo, appended_to, has_appended, take_appended
 from chrononaut.diff import Differences
 from chrononaut.exceptions import DetachedError
 from chrononaut.history import History, Versioning, versioning_of
 from chrononaut.options import refuse_uncaptured
+from chrononaut.session import instant_of
 from chrononaut.timeline import Change, Timeline
 from chrononaut.types import Instant, JSONDocument, JSONObject, utc
 
