@@ -10,7 +10,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import UpdateBase
 
 from chrononaut import bulk
-from chrononaut.archive import ARCHIVING
+from chrononaut.archive import ARCHIVING, OWN
 from chrononaut.change_info import extra_is_required, gives_reason
 from chrononaut.exceptions import (
     ConcurrentChangeError,
@@ -105,7 +105,7 @@ def return_keys(state: ORMExecuteState) -> Any:
         return None
     given: Any = state.parameters or {}
     parameters = [given] if isinstance(given, Mapping) else given
-    keys = [column.label(f"{bulk.OWN}{column.key}") for column in versioning.key_columns]
+    keys = [column.label(f"{OWN}{column.key}") for column in versioning.key_columns]
     with capture.entire(versioning):
         result = state.invoke_statement(
             bulk.numbered(statement, parameters, versioning).returning(*keys), execution_options={_KEYS_RETURNED: True}
@@ -117,19 +117,20 @@ def return_keys(state: ORMExecuteState) -> Any:
 
 
 def fail_statement(context: ExceptionContext) -> None:
-    """Let nothing be committed of a statement that failed, and name the model where another transaction was in its way.
+    """Let nothing be committed of a statement that failed, and name the conflict where a transaction was in the way.
 
     :raises ConcurrentChangeError: instead of the database's error
     """
     execution: Any = context.execution_context
     capture = None if context.connection is None else capturing(context.connection)
-    statement = getattr(execution, "invoked_statement", None)
-    if capture is None or statement not in capture.captured:
+    if capture is None or (execution is not None and ARCHIVING in execution.execution_options):
         return
-    versioning = capture.captured.pop(statement)
-    capture.fail(versioning)
-    if is_conflict(context.original_exception):
-        raise ConcurrentChangeError(versioning.name, []) from context.original_exception
+    versioning = capture.captured.pop(getattr(execution, "invoked_statement", None), None)
+    if versioning is not None:
+        capture.fail(versioning)
+    if is_conflict(context.original_exception) and capture.transaction is not None:
+        name = "a record of this transaction" if versioning is None else versioning.name
+        raise ConcurrentChangeError(name, []) from context.original_exception
 
 
 def refuse_half_captured(session: Session) -> None:
@@ -150,7 +151,7 @@ def watch(
     by_flush = capture.executed_by_flush(context.execution_options)
     statement = context.invoked_statement
     for write, name in writes(compiled):
-        if statement in capture.captured and (name is None or name.startswith(bulk.OWN)):
+        if statement in capture.captured and (name is None or name.startswith(OWN)):
             continue
         table = target(write)
         versioning = capture.versioning_of(table, connection)

@@ -231,7 +231,14 @@ def _copy(column: sa.Column[Any], primary_key: bool = False) -> sa.Column[Any]:
         # An Enum or a Boolean with a constraint belongs to the one table that it was made for.
         type_ = type_.copy()
     copy: sa.Column[Any] = sa.Column(
-        column.name, type_, key=column.key, primary_key=primary_key, nullable=not primary_key, autoincrement=False
+        column.name,
+        type_,
+        key=column.key,
+        primary_key=primary_key,
+        nullable=not primary_key,
+        autoincrement=False,
+        # SQLAlchemy's `Mutable` finds the columns of its type by it.
+        info=dict(column.info),
     )
     if isinstance(type_, sa.types.NullType):
         _untyped.append((copy, column))
