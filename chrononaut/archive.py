@@ -30,9 +30,10 @@ ARCHIVING = "chrononaut_archiving"
 """The execution option that our own statements carry."""
 
 _T = TypeVar("_T")
-_OPTIONS = {ARCHIVING: True}
+OPTIONS = {ARCHIVING: True}
 _INSTANT = bindparam("instant", type_=Instant)
 _TRANSACTION = bindparam("transaction_id", type_=sa.Uuid())
+CLOCK = sa.func.clock_timestamp(type_=Instant)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ def archive_states(
     :raises ConcurrentChangeError: a record is not at the version given; nothing may be written then
     """
     for batch in _batches(endings):
-        if _is_postgresql(connection):
+        if is_postgresql(connection):
             parameters = _arrays(versioning, batch) | {"versions": [ending.version for ending in batch]}
             statement = _archive_by_set(versioning, operation)
             with locking(versioning, [ending.key for ending in batch]):
@@ -98,7 +99,7 @@ def archive_inserts(
     """
     reused: dict[Key, int] = {}
     for batch in _batches(beginnings):
-        if _is_postgresql(connection):
+        if is_postgresql(connection):
             statement = _insert_by_set(versioning)
             for row in _execute(connection, statement, _arrays(versioning, batch), transaction):
                 transaction.instant, version, *key = tuple(row)
@@ -128,12 +129,22 @@ def continue_numbering(connection: Connection, versioning: Versioning, keys: Seq
     return reused
 
 
+def fix_instant(connection: Connection, transaction: Transaction) -> datetime:
+    """The instant of a transaction: now, if it had none before, by the clock of the database where it has one."""
+    if transaction.instant is None:
+        clock = sa.select(CLOCK)
+        transaction.instant = (
+            connection.execute(clock, execution_options=OPTIONS).scalar_one() if is_postgresql(connection) else now()
+        )
+    return transaction.instant
+
+
 def _batches(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
     for start in range(0, len(items), BATCH):
         yield items[start : start + BATCH]
 
 
-def _is_postgresql(connection: Connection) -> bool:
+def is_postgresql(connection: Connection) -> bool:
     return connection.dialect.name == "postgresql"
 
 
@@ -141,16 +152,14 @@ def _execute(
     connection: Connection, statement: sa.Executable, parameters: dict[str, Any], transaction: Transaction
 ) -> sa.CursorResult[Any]:
     parameters |= {"transaction_id": transaction.id, "instant": transaction.instant}
-    return connection.execute(statement, parameters, execution_options=_OPTIONS)
+    return connection.execute(statement, parameters, execution_options=OPTIONS)
 
 
 def _execute_many(
     connection: Connection, statement: sa.Executable, rows: list[dict[str, Any]], transaction: Transaction
 ) -> int:
-    if transaction.instant is None:
-        transaction.instant = now()
-    shared = {"transaction_id": transaction.id, "instant": transaction.instant, "now": now()}
-    return connection.execute(statement, [row | shared for row in rows], execution_options=_OPTIONS).rowcount
+    shared = {"transaction_id": transaction.id, "instant": fix_instant(connection, transaction), "now": now()}
+    return connection.execute(statement, [row | shared for row in rows], execution_options=OPTIONS).rowcount
 
 
 def _key_parameters(versioning: Versioning, key: Key) -> dict[str, Any]:
@@ -170,15 +179,22 @@ def _key_binds(versioning: Versioning) -> Iterator[tuple[sa.Column[Any], sa.Bind
         yield column, bindparam(f"key_{name}", type_=column.type)
 
 
-def _never_backwards(
-    before: sa.ColumnElement[datetime], instant: sa.ColumnElement[datetime], clock: sa.ColumnElement[datetime]
+def never_backwards(
+    before: sa.ColumnElement[datetime],
+    instant: sa.ColumnElement[datetime],
+    clock: sa.ColumnElement[datetime],
+    first: sa.ColumnElement[bool] | None = None,
 ) -> sa.ColumnElement[datetime]:
-    """The transaction's instant, but where the version before was replaced later than that: the clock read anew."""
+    """The transaction's instant, but where the version before was replaced later than that: the clock read anew.
+
+    :param before: when the version before was replaced; NULL if there is none
+    :param first: is there none? By default where ``before`` is NULL.
+    """
     later = sa.case((before > clock, before), else_=clock)
-    return sa.case((before > instant, later), else_=instant)
+    return sa.case((before <= instant, instant), (before.is_(None) if first is None else first, instant), else_=later)
 
 
-def _insert(versioning: Versioning, values: dict[sa.Column[Any], Any], source: sa.Select[Any]) -> sa.Insert:
+def insert_into(versioning: Versioning, values: dict[sa.Column[Any], Any], source: sa.Select[Any]) -> sa.Insert:
     return sa.insert(versioning.history_table).from_select(
         list(values), source.with_only_columns(*values.values(), maintain_column_froms=True), include_defaults=False
     )
@@ -230,10 +246,9 @@ def _archive_by_set(versioning: Versioning, operation: Literal["update", "delete
         .cte("locked")
         .prefix_with("MATERIALIZED")
     )
-    clock = sa.func.clock_timestamp(type_=Instant)
     # An aggregate over the locked rows: the clock is read when the last lock is held.
     moment = (
-        sa.select(sa.func.count().label("archived"), sa.func.coalesce(_INSTANT, clock).label("instant"))
+        sa.select(sa.func.count().label("archived"), sa.func.coalesce(_INSTANT, CLOCK).label("instant"))
         .select_from(locked)
         .cte("moment")
         .prefix_with("MATERIALIZED")
@@ -247,12 +262,12 @@ def _archive_by_set(versioning: Versioning, operation: Literal["update", "delete
         )
         .scalar_subquery()
     )
-    archived = _insert(
+    archived = insert_into(
         versioning,
         _state(versioning, locked.c)
         | {
             versioning.column("operation"): sa.literal(operation),
-            versioning.column("changed"): _never_backwards(before, moment.c.instant, clock),
+            versioning.column("changed"): never_backwards(before, moment.c.instant, CLOCK),
             versioning.column("change_info"): locked.c.new_info,
             versioning.column("transaction_id"): _TRANSACTION,
         },
@@ -266,8 +281,7 @@ def _insert_by_set(versioning: Versioning) -> sa.Select[Any]:
     given = _unnested(versioning)
     history = versioning.history_table
     names = versioning.options.names
-    clock = sa.func.clock_timestamp(type_=Instant)
-    moment = sa.select(sa.func.coalesce(_INSTANT, clock).label("instant")).cte("moment").prefix_with("MATERIALIZED")
+    moment = sa.select(sa.func.coalesce(_INSTANT, CLOCK).label("instant")).cte("moment").prefix_with("MATERIALIZED")
     before = history.alias("before")
     last = (
         sa.select(before.c[names.version].label("version"), before.c[names.changed].label("changed"))
@@ -283,13 +297,13 @@ def _insert_by_set(versioning: Versioning) -> sa.Select[Any]:
     )
     key_columns = [history.c[column.key] for column in versioning.key_columns]
     archived = (
-        _insert(
+        insert_into(
             versioning,
             {
                 **{column: given.c[f"key_{name}"] for name, column in zip(versioning.key, key_columns, strict=True)},
                 versioning.column("version"): sa.func.coalesce(last.c.version, NEVER - 1) + 1,
                 versioning.column("operation"): sa.literal("insert"),
-                versioning.column("changed"): _never_backwards(last.c.changed, moment.c.instant, clock),
+                versioning.column("changed"): never_backwards(last.c.changed, moment.c.instant, CLOCK),
                 versioning.column("change_info"): given.c.new_info,
                 versioning.column("transaction_id"): _TRANSACTION,
             },
@@ -320,12 +334,12 @@ def _archive_by_row(versioning: Versioning, operation: Literal["update", "delete
         .scalar_subquery()
     )
     known = bindparam("known_version", type_=sa.Integer)
-    return _insert(
+    return insert_into(
         versioning,
         _state(versioning, table.c)
         | {
             versioning.column("operation"): sa.literal(operation),
-            versioning.column("changed"): _never_backwards(before, _INSTANT, bindparam("now", type_=Instant)),
+            versioning.column("changed"): never_backwards(before, _INSTANT, bindparam("now", type_=Instant)),
             versioning.column("change_info"): bindparam("change_info", type_=JSONDocument),
             versioning.column("transaction_id"): _TRANSACTION,
         },
@@ -344,13 +358,13 @@ def _insert_by_row(versioning: Versioning) -> sa.Insert:
     names = versioning.options.names
     before = history.alias("before")
     last_changed: sa.ColumnElement[datetime] = sa.func.max(before.c[names.changed], type_=Instant)
-    return _insert(
+    return insert_into(
         versioning,
         {
             **{history.c[column.key]: bind for column, bind in _key_binds(versioning)},
             versioning.column("version"): sa.func.coalesce(sa.func.max(before.c[names.version]), NEVER - 1) + 1,
             versioning.column("operation"): sa.literal("insert"),
-            versioning.column("changed"): _never_backwards(last_changed, _INSTANT, bindparam("now", type_=Instant)),
+            versioning.column("changed"): never_backwards(last_changed, _INSTANT, bindparam("now", type_=Instant)),
             versioning.column("change_info"): bindparam("change_info", type_=JSONDocument),
             versioning.column("transaction_id"): _TRANSACTION,
         },
@@ -368,14 +382,14 @@ def _next_versions(connection: Connection, versioning: Versioning, keys: Sequenc
         .where(sa.tuple_(*columns).in_(keys))
         .group_by(*columns)
     )
-    rows = connection.execute(statement, execution_options=_OPTIONS)
+    rows = connection.execute(statement, execution_options=OPTIONS)
     return {tuple(key): version + 1 for version, *key in rows}
 
 
 def _renumber(connection: Connection, versioning: Versioning, versions: Mapping[Key, int]) -> None:
     if versions:
         rows = [_key_parameters(versioning, key) | {"live_version": version} for key, version in versions.items()]
-        connection.execute(_renumbering(versioning), rows, execution_options=_OPTIONS)
+        connection.execute(_renumbering(versioning), rows, execution_options=OPTIONS)
 
 
 @cache
@@ -392,7 +406,7 @@ def _changed_meanwhile(connection: Connection, versioning: Versioning, endings: 
     statement = sa.select(*versioning.key_columns, versioning.version).where(
         sa.tuple_(*versioning.key_columns).in_([ending.key for ending in endings])
     )
-    found = {tuple(key): version for *key, version in connection.execute(statement, execution_options=_OPTIONS)}
+    found = {tuple(key): version for *key, version in connection.execute(statement, execution_options=OPTIONS)}
     return [
         ending.key for ending in endings if ending.key not in found or ending.version not in (None, found[ending.key])
     ]

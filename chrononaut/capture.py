@@ -19,10 +19,11 @@ from weakref import WeakKeyDictionary, WeakSet, ref
 import sqlalchemy as sa
 import uuid_utils.compat
 from sqlalchemy import event
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, ExceptionContext
 from sqlalchemy.orm import (
     InstanceState,
     Mapper,
+    ORMExecuteState,
     RelationshipDirection,
     Session,
     SessionTransaction,
@@ -34,6 +35,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import UpdateBase
 
+from chrononaut import bulk
 from chrononaut.archive import (
     ARCHIVING,
     Beginning,
@@ -48,20 +50,24 @@ from chrononaut.change_info import (
     extra_is_required,
     gives_reason,
     has_appended,
+    is_within,
     roll_appended_back,
     take_appended,
 )
 from chrononaut.dirty import compare, dirty, dirty_hidden, forget, given_hidden, known_version, leave_alone, lost_hidden
 from chrononaut.exceptions import (
+    ConcurrentChangeError,
     HistoryImmutableError,
     MissingChangeInfoError,
     UncapturedWriteError,
     UnsupportedMappingError,
 )
 from chrononaut.history import Key, Versioning, build_history, versioning_of, versioning_of_table
+from chrononaut.locking import is_conflict
 from chrononaut.statements import target, writes, written_columns
 from chrononaut.types import JSONObject
 
+_COMPILED_CACHE = "compiled_cache"  # the ORM executes the statements of a flush with it, and nobody else does
 _Replacement = Literal["update", "delete"]
 _Suppression = Literal["none", "versioning", "immutability"]
 _suppressed: ContextVar[_Suppression] = ContextVar("chrononaut_suppressed", default="none")
@@ -108,6 +114,8 @@ class _Capture:
     counted: Any = None
     change_infos: dict[type, JSONObject] = field(default_factory=dict)
     flushing: bool = False
+    captured: dict[Any, Versioning] = field(default_factory=dict)
+    failed: tuple[Versioning, SessionTransaction | None] | None = None
 
     def current_transaction(self) -> Transaction:
         if self.transaction is None:
@@ -156,6 +164,14 @@ class _Capture:
             reused = continue_numbering(connection, versioning, [versioning.key_of(obj) for obj in objects])
             _show_versions(versioning, objects, reused)
 
+    def executed_by_flush(self, execution_options: Mapping[str, Any]) -> bool:
+        """Is a statement with these options one by which a flush writes objects?"""
+        return self.flushing and _COMPILED_CACHE in execution_options
+
+    def is_flushed(self, versioning: Versioning) -> bool:
+        """Does the current flush write objects of a model?"""
+        return any(written is versioning for written, _ in self.announced)
+
     def is_announced(self, versioning: Versioning, write: UpdateBase, context: Any) -> bool:
         """Did mapper events announce what a statement of a flush writes?
 
@@ -173,6 +189,35 @@ class _Capture:
             self.counted = context
             self.announced[versioning, operation] -= len(context.compiled_parameters)
         return self.announced[versioning, operation] >= 0
+
+    def archive_inserted_by_statement(
+        self, connection: Connection, versioning: Versioning, keys: Sequence[Key]
+    ) -> None:
+        """Write the ``insert`` rows of what a statement has inserted."""
+        shared = versioning.model._capture_change_info()
+        hidden = bulk.given_hidden(connection, versioning, keys)
+        beginnings = [
+            Beginning(key, shared | {"hidden_cols_changed": hidden[key]} if hidden.get(key) else shared) for key in keys
+        ]
+        reused = archive_inserts(connection, versioning, beginnings, self.current_transaction())
+        session = self.session()
+        if reused and session is not None:
+            _forget_versions(session, versioning)
+
+    def fail(self, versioning: Versioning) -> None:
+        """Let nothing be committed until the session is rolled back to before a statement that failed halfway."""
+        session = self.session()
+        if self.failed is None and session is not None:
+            self.failed = versioning, session.get_nested_transaction() or session.get_transaction()
+
+    @contextmanager
+    def entire(self, versioning: Versioning) -> Iterator[None]:
+        """A block that changes rows as well as history: nothing is committed where it fails."""
+        try:
+            yield
+        except BaseException:
+            self.fail(versioning)
+            raise
 
     def announce(
         self,
@@ -237,6 +282,8 @@ def capture_sessions(factory: sessionmaker[Any], metadatas: Callable[[], Iterabl
     def begin(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
         _begin(session, connection, metadatas)
 
+    event.listen(factory, "do_orm_execute", _return_keys)
+    event.listen(factory, "before_commit", _refuse_half_captured)
     event.listen(factory, "before_flush", _require_change_info)
     event.listen(factory, "after_flush", _after_flush)
     event.listen(factory, "after_soft_rollback", _forget_flush)
@@ -289,7 +336,10 @@ def _begin(session: Session, connection: Connection, metadatas: Callable[[], Ite
         capture.connections.add(connection)
         _capturing.setdefault(connection, []).append(capture)
     if not event.contains(connection.engine, "before_cursor_execute", _watch):
+        event.listen(connection.engine, "before_execute", _capture_statement, retval=True)
         event.listen(connection.engine, "before_cursor_execute", _watch)
+        event.listen(connection.engine, "after_execute", _follow_statement)
+        event.listen(connection.engine, "handle_error", _fail_statement)
 
 
 def _end_transaction(session: Session, transaction: SessionTransaction) -> None:
@@ -305,6 +355,8 @@ def _forget_flush(session: Session, previous: SessionTransaction) -> None:
     capture: _Capture | None = session.info.get(_CAPTURE)
     if capture is not None:
         capture.end_flush()
+        if capture.failed is not None and is_within(capture.failed[1], previous):
+            capture.failed = None
     for obj in session.identity_map.values():
         roll_appended_back(sa.inspect(obj).info, previous)
 
@@ -426,19 +478,147 @@ def _after_flush(session: Session, context: UOWTransaction) -> None:
 
 # Statements
 
-_COMPILED_CACHE = "compiled_cache"  # the ORM executes the statements of a flush with it, and nobody else does
+_KEYS_RETURNED = "chrononaut_keys_returned"
+_Statement = tuple[Any, Any, Any]
+
+
+def _capturing_session(connection: Connection) -> _Capture | None:
+    captures = _capturing.get(connection)
+    return next((capture for capture in captures if capture.flushing), captures[0]) if captures else None
+
+
+def _capture_statement(
+    connection: Connection, element: Any, multiparams: Any, params: Any, execution_options: Mapping[str, Any]
+) -> _Statement:
+    """Let a statement that writes a versioned table leave history."""
+    unchanged = element, multiparams, params
+    capture = _capturing_session(connection)
+    if (
+        capture is None
+        or not isinstance(element, UpdateBase)
+        or ARCHIVING in execution_options
+        or _suppressed.get() != "none"
+        or capture.executed_by_flush(execution_options)
+    ):
+        return unchanged
+    table = target(element)
+    versioning = capture.versioning_of(table, connection)
+    if versioning is None or _full_name(table) == _full_name(versioning.history_table):
+        return unchanged
+    if capture.is_flushed(versioning):
+        # Its rows are being archived by the versions that the flush knows.
+        return unchanged
+    parameters = multiparams or ([params] if params else [])
+    statement: UpdateBase
+    if isinstance(element, (sa.Update, sa.Delete)):
+        document = versioning.model._capture_change_info()
+        if extra_is_required() and not gives_reason(document):
+            raise MissingChangeInfoError(versioning.name, element.__visit_name__)
+        statement, parameters = bulk.captured(
+            element, parameters, versioning, connection, capture.current_transaction(), document
+        )
+        capture.captured[statement] = versioning
+    elif _KEYS_RETURNED in execution_options:
+        statement = element
+        capture.captured[statement] = versioning
+    else:
+        assert isinstance(element, sa.Insert)
+        if element._returning:
+            raise UncapturedWriteError(versioning.table.name, "this INSERT", "execute it by the session")
+        numbered = bulk.numbered(element, parameters, versioning)
+        statement = bulk.returning_keys(numbered, parameters, versioning)
+        capture.captured[statement] = versioning
+    return statement, list(parameters), {}
+
+
+def _follow_statement(
+    connection: Connection,
+    element: Any,
+    multiparams: Any,
+    params: Any,
+    execution_options: Mapping[str, Any],
+    result: sa.CursorResult[Any],
+) -> None:
+    """Write the history of what a statement has inserted, and let the session read the versions that it has counted."""
+    capture = _capturing_session(connection)
+    versioning = None if capture is None else capture.captured.pop(element, None)
+    if capture is None or versioning is None:
+        return
+    if not isinstance(element, sa.Insert):
+        _forget_versions(capture.session(), versioning)
+    elif _KEYS_RETURNED not in execution_options:
+        with capture.entire(versioning):
+            capture.archive_inserted_by_statement(connection, versioning, bulk.inserted_keys(result, versioning))
+
+
+def _return_keys(state: ORMExecuteState) -> Any:
+    """Let an INSERT with a RETURNING of its own return the keys of what it inserts as well."""
+    if not state.is_insert or _suppressed.get() != "none" or _KEYS_RETURNED in state.execution_options:
+        return None
+    statement: Any = state.statement
+    table = target(statement)
+    connection = state.session.connection(bind_arguments=dict(state.bind_arguments))
+    capture: _Capture | None = state.session.info.get(_CAPTURE)
+    versioning = None if capture is None else capture.versioning_of(table, connection)
+    if capture is None or versioning is None or not statement._returning:
+        return None
+    given: Any = state.parameters or {}
+    parameters = [given] if isinstance(given, Mapping) else given
+    keys = [column.label(f"{bulk.OWN}{column.key}") for column in versioning.key_columns]
+    with capture.entire(versioning):
+        result = state.invoke_statement(
+            bulk.numbered(statement, parameters, versioning).returning(*keys), execution_options={_KEYS_RETURNED: True}
+        ).freeze()
+        rows: Any = result()
+        columns = len(rows.keys()) - len(keys)
+        capture.archive_inserted_by_statement(connection, versioning, [tuple(row[columns:]) for row in rows])
+    return result().columns(*range(columns))
+
+
+def _fail_statement(context: ExceptionContext) -> None:
+    """Let nothing be committed of a statement that failed, and name the model where another transaction was in its way.
+
+    :raises ConcurrentChangeError: instead of the database's error
+    """
+    execution: Any = context.execution_context
+    capture = None if context.connection is None else _capturing_session(context.connection)
+    statement = getattr(execution, "invoked_statement", None)
+    if capture is None or statement not in capture.captured:
+        return
+    versioning = capture.captured.pop(statement)
+    capture.fail(versioning)
+    if is_conflict(context.original_exception):
+        raise ConcurrentChangeError(versioning.name, []) from context.original_exception
+
+
+def _refuse_half_captured(session: Session) -> None:
+    capture: _Capture | None = session.info.get(_CAPTURE)
+    if capture is not None and capture.failed is not None:
+        raise UncapturedWriteError(
+            capture.failed[0].table.name, "a statement that failed halfway", "roll the session back"
+        )
+
+
+def _forget_versions(session: Session | None, versioning: Versioning) -> None:
+    """Let a session load the versions of a model's objects anew."""
+    name = versioning.options.names.version
+    for obj in session.identity_map.values() if session is not None else ():
+        if isinstance(obj, versioning.model) and name in sa.inspect(obj).dict:
+            forget(obj, name)
 
 
 def _watch(
     connection: Connection, cursor: object, statement: str, parameters: object, context: Any, executemany: bool
 ) -> None:
-    captures = _capturing.get(connection)
+    capture = _capturing_session(connection)
     compiled = getattr(context, "compiled", None)
-    if not captures or not isinstance(compiled, SQLCompiler) or ARCHIVING in context.execution_options:
+    if capture is None or not isinstance(compiled, SQLCompiler) or ARCHIVING in context.execution_options:
         return
-    capture = next((capture for capture in captures if capture.flushing), captures[0])
-    by_flush = capture.flushing and _COMPILED_CACHE in context.execution_options
-    for write in writes(compiled):
+    by_flush = capture.executed_by_flush(context.execution_options)
+    statement = context.invoked_statement
+    for write, name in writes(compiled):
+        if statement in capture.captured and (name is None or name.startswith(bulk.OWN)):
+            continue
         table = target(write)
         versioning = capture.versioning_of(table, connection)
         if versioning is None:

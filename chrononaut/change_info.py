@@ -78,13 +78,14 @@ def roll_appended_back(info: dict[Any, Any], ended: SessionTransaction) -> None:
     kept = [
         (values, made_in)
         for values, made_in in info.pop(_APPENDED, ())
-        if ended.nested and not _is_within(made_in and made_in(), ended)
+        if ended.nested and not is_within(made_in and made_in(), ended)
     ]
     if kept:
         info[_APPENDED] = kept
 
 
-def _is_within(transaction: SessionTransaction | None, outer: SessionTransaction) -> bool:
+def is_within(transaction: SessionTransaction | None, outer: SessionTransaction) -> bool:
+    """Is a transaction or savepoint another one, or inside it?"""
     while transaction is not None and transaction is not outer:
         transaction = transaction.parent
     return transaction is outer

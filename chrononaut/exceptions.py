@@ -99,7 +99,8 @@ class ConcurrentChangeError(ChrononautException, StaleDataError):
         named = ", ".join(repr(key[0] if len(key) == 1 else key) for key in self.keys[:_KEYS_NAMED])
         unnamed = len(self.keys) - _KEYS_NAMED
         more = f" and {unnamed} more" if unnamed > 0 else ""
-        super().__init__(f"{model} {named}{more}: changed by another transaction since it was loaded")
+        records = f"{model} {named}{more}" if named else model
+        super().__init__(f"{records}: changed by another transaction meanwhile")
 
 
 class HistoryImmutableError(ChrononautException):

@@ -8,7 +8,13 @@ import sqlalchemy as sa
 from chrononaut.exceptions import ConcurrentChangeError
 from chrononaut.history import Key, Versioning
 
-_SERIALIZATION_FAILURE = "40001"  # SQLSTATE, in the SQL standard and in PostgreSQL's appendix A
+# SQLSTATE, in the SQL standard and in PostgreSQL's appendix A: serialization_failure and deadlock_detected
+_CONFLICTS = ("40001", "40P01")
+
+
+def is_conflict(error: BaseException | None) -> bool:
+    """Does a driver's error say that another transaction was in the way, so that this one may be tried again?"""
+    return getattr(error, "sqlstate", None) in _CONFLICTS
 
 
 @contextmanager
@@ -17,11 +23,11 @@ def locking(versioning: Versioning, keys: Sequence[Key]) -> Iterator[None]:
 
     Above READ COMMITTED the database itself refuses to lock a row that was changed since the transaction began.
 
-    :raises ConcurrentChangeError: it did so; which of the rows it was, it does not say
+    :raises ConcurrentChangeError: it did so, or found a deadlock; which of the rows it was, it does not say
     """
     try:
         yield
     except sa.exc.DBAPIError as error:
-        if getattr(error.orig, "sqlstate", None) == _SERIALIZATION_FAILURE:
+        if is_conflict(error.orig):
             raise ConcurrentChangeError(versioning.name, keys) from error
         raise

@@ -8,12 +8,19 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import UpdateBase
 
 
-def writes(compiled: SQLCompiler) -> Iterator[UpdateBase]:
-    """The INSERT, UPDATE and DELETE of a statement: the statement itself, and those in its WITH clause."""
-    for statement in (compiled.statement, *(cte.element for cte in compiled.ctes or ())):
+def writes(compiled: SQLCompiler) -> Iterator[tuple[UpdateBase, str | None]]:
+    """The INSERT, UPDATE and DELETE of a statement: the statement itself, and those in its WITH clause.
+
+    :return: each of them, and its name in the WITH clause
+    """
+    # Of a lambda_stmt(), the compiled statement is the lambda, and that of its compilation what it returned.
+    own: Any = compiled.statement
+    if not isinstance(getattr(own, "element", own), UpdateBase):
+        own = getattr(compiled.compile_state, "statement", own)
+    for statement, name in ((own, None), *((cte.element, cte.name) for cte in compiled.ctes or ())):
         written = getattr(statement, "element", statement)
         if isinstance(written, UpdateBase):
-            yield written
+            yield written, name
 
 
 def target(write: UpdateBase) -> sa.FromClause:

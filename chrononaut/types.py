@@ -1,5 +1,6 @@
 """UTC instants and JSON documents: the only place where databases differ in types."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -60,3 +61,25 @@ def is_distinct(column: sa.ColumnElement[Any], value: object, dialect: Dialect) 
         # PostgreSQL has no equality for the type json.
         return sa.cast(column, postgresql.JSONB).is_distinct_from(sa.cast(value, postgresql.JSONB))
     return column.is_distinct_from(value)
+
+
+def with_names(
+    document: sa.ColumnElement[Any], key: str, names: Mapping[str, sa.ColumnElement[bool]], dialect: Dialect
+) -> sa.ColumnElement[Any]:
+    """A JSON object that has, under a key, a list of the names whose condition is true; as it is where none is.
+
+    :param document: a JSON object without that key
+    """
+    if not names:
+        return document
+    added: sa.ColumnElement[Any]
+    if dialect.name == "postgresql":
+        listed: Any = [sa.case((condition, name)) for name, condition in names.items()]
+        chosen: sa.ColumnElement[Any] = sa.func.array_remove(postgresql.array(listed, type_=sa.Text), None)
+        added = document.op("||")(sa.func.jsonb_build_object(sa.cast(key, sa.Text), sa.func.to_jsonb(chosen)))
+    else:
+        chosen = sa.func.json_array()
+        for name, condition in names.items():
+            chosen = sa.case((condition, sa.func.json_insert(chosen, "$[#]", name)), else_=chosen)
+        added = sa.func.json_set(document, f"$.{key}", sa.func.json(chosen))
+    return sa.case((sa.or_(*names.values()), sa.type_coerce(added, document.type)), else_=document)
