@@ -65,7 +65,8 @@ class Task:
     """What one process does.
 
     :ivar by: change loaded objects, or execute an UPDATE
-    :ivar at_once: how many records one transaction counts up, each in a flush of its own
+    :ivar at_once: how many records one transaction counts up: each object in a flush and with a reason of its own, or
+        all by one statement and with the reason of the first
     """
 
     url: str
@@ -74,6 +75,18 @@ class Task:
     steps: int
     by: By = "object"
     at_once: int = 1
+
+    def transactions(self) -> list[range]:
+        """The steps of each transaction."""
+        return [range(first, min(first + self.at_once, self.steps)) for first in range(0, self.steps, self.at_once)]
+
+    def reasons(self) -> Tally[str]:
+        """The rationale of each change, and how many changes have it."""
+        return Tally(
+            text(self.process, step if self.by == "object" else steps[0])
+            for steps in self.transactions()
+            for step in steps
+        )
 
 
 @contextmanager
@@ -116,18 +129,23 @@ def _count(session: Session, task: Task, steps: Sequence[int]) -> None:
     """One transaction."""
     # Of each two processes that take several at once, one takes them the other way round.
     keys = [1 + (step * (1 + task.process // 2 % 2) + task.process) % RECORDS for step in steps]
-    for key, step in zip(keys, steps, strict=True):
-        why = text(task.process, step)
+    if task.by == "object":
+        for key, step in zip(keys, steps, strict=True):
+            _count_object(session, key, text(task.process, step))
+    else:
+        why = text(task.process, steps[0])
+        counted = sa.update(Counter).where(Counter.id.in_(keys)).values({"count": Counter.count + 1, "last": why})
         with rationale(why):
-            if task.by == "object":
-                counter = session.get_one(Counter, key)
-                counter.count += 1
-                counter.last = why
-                session.flush()
-            else:
-                values = {Counter.count: Counter.count + 1, Counter.last: why}
-                session.execute(sa.update(Counter).where(Counter.id == key).values(values))
+            session.execute(counted)
     session.commit()
+
+
+def _count_object(session: Session, key: int, why: str) -> None:
+    with rationale(why):
+        counter = session.get_one(Counter, key)
+        counter.count += 1
+        counter.last = why
+        session.flush()
 
 
 def _reason_to_repeat(error: Exception) -> str:
@@ -157,8 +175,7 @@ def run(task: Task) -> Tally[str]:
         session.rollback()
         _say("ready")
         sys.stdin.readline()
-        for first in range(0, task.steps, task.at_once):
-            steps = range(first, min(first + task.at_once, task.steps))
+        for steps in task.transactions():
             while True:
                 try:
                     _count(session, task, steps)
