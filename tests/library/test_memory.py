@@ -14,6 +14,7 @@ from weakref import ref
 import pytest
 import sqlalchemy as sa
 from flask import Flask
+from flask_sqlalchemy.session import Session as FlaskSession
 from sqlalchemy.orm import Session
 
 from chrononaut import VersionedSQLAlchemy, append_change_info, history_model, rationale, suppress_versioning
@@ -23,6 +24,13 @@ from tests.library.models import Author, Book, Country, User, db, define
 
 FLUSHES_OF_A_REQUEST = 9
 PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class BoundSession(FlaskSession):
+    """A session on a connection of the caller's own."""
+
+    def get_bind(self, *args: Any, **options: Any) -> Any:
+        return self.bind
 
 
 def request(app: Flask, number: int) -> None:
@@ -180,7 +188,7 @@ def test_connection_knows_no_session_that_has_ended(app: Flask) -> None:
 
 def test_session_on_a_connection_of_the_callers_leaves_nothing_on_it(app: Flask) -> None:
     with app.app_context(), db.engine.connect() as connection:
-        sessions = db._make_scoped_session({"class_": Session, "bind": connection}).session_factory
+        sessions = db._make_scoped_session({"class_": BoundSession, "bind": connection}).session_factory
         for number in range(1, 20):
             with sessions() as session:
                 session.add(User(id=number, email=f"{number}"))
