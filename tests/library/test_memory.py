@@ -102,9 +102,12 @@ class Measured:
         self.resident.append(int(Path("/proc/self/statm").read_text().split()[1]) * PAGE)
         self.blocks.append(sys.getallocatedblocks())
 
-    def growth(self, of: list[int]) -> float:
-        """How much one flush adds."""
-        return linear_regression(self.flushes, of).slope
+    def growth(self, of: list[int], since: int = 0) -> float:
+        """How much one flush adds.
+
+        :param since: how many measurements to leave out, while pools and caches still fill
+        """
+        return linear_regression(self.flushes[since:], of[since:]).slope
 
 
 def measured(app: Flask, warm_up: int, checkpoints: int, requests: int) -> Measured:
@@ -160,7 +163,7 @@ def test_hundred_thousand_flushes_leave_memory_flat(app: Flask) -> None:
     assert found.growth(found.objects) < 0.002, found
     assert found.growth(found.blocks) < 0.02, found
     # One pointer for each flush would be more.
-    assert found.growth(found.resident) < 8, found
+    assert found.growth(found.resident, since=3) < 8, found
 
 
 def test_request_leaves_no_object(app: Flask) -> None:
@@ -245,8 +248,8 @@ def test_engines_that_are_disposed_of_go_and_what_listens_on_them_with_them() ->
     # SQLAlchemy keeps the dialects of its last hundred statements of a mapper, and what listens to them for errors.
     listening = []
     for _ in range(3):
-        for _ in range(120):
+        for _ in range(80):
             write_and_dispose()
         gc.collect()
         listening.append(len(sa.event.registry._key_to_collection))
-    assert listening[-1] - listening[0] < 60, listening
+    assert listening[-1] - listening[0] < 40, listening

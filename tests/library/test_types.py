@@ -757,7 +757,8 @@ ODD_NAMES = [
 ]
 
 
-# Fails on PostgreSQL for new_info, which archive._archive_by_set takes for its own: of JSONB, it becomes change_info.
+# Fails on PostgreSQL for new_info, which archive._archive_by_set takes for its own; for key_key, a key used again,
+# for archive._renumbering has a parameter of that name: a column key_id beside a key id is enough.
 @pytest.mark.parametrize("as_key", [False, True], ids=["value", "key"])
 @pytest.mark.parametrize("odd", ODD_NAMES)
 @loaded_or_expired
@@ -790,6 +791,26 @@ def test_column_of_an_odd_name_is_kept(open_database: Open, odd: str, as_key: bo
     assert changes(rows) == [*LIFE, (3, "insert")]
     assert [row[value_name] for row in rows] == [None, "a", "b", None, None]
     assert {row[key_name] for row in rows} == {"k"}
+
+
+# Fails: the change info is the value of the column.
+@on_postgresql
+def test_change_info_is_ours_whatever_the_columns_are_called(open_database: Open) -> None:
+    db = VersionedSQLAlchemy()
+    model = define(
+        db,
+        "Page",
+        __tablename__="page",
+        id=sa.Column(sa.Integer, primary_key=True),
+        new_info=sa.Column(postgresql.JSONB),
+    )
+    session = open_database(db)
+    page = model(id=1, new_info={"mine": 1})
+    session.add(page)
+    session.commit()
+    page.new_info = {"mine": 2}
+    session.commit()
+    assert history_rows(session, "page_history")[-1]["change_info"] == {"user_id": None, "remote_addr": None}
 
 
 @pytest.mark.parametrize("odd", ['a "b" %(c)s: d', "given", "locked", "moment", "before", "last", "archived", "order"])
@@ -949,7 +970,7 @@ _any_values = {
 
 @pytest.mark.parametrize("database_kind", ["sqlite", "postgresql"], indirect=True)
 @pytest.mark.parametrize("name", _any_values)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_value_after_any_other_is_kept_and_an_equal_one_is_not(
     thing: Thing, name: str, data: st.DataObject
