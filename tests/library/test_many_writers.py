@@ -13,20 +13,20 @@ from pathlib import Path
 import pytest
 from sqlalchemy.orm import Session
 
-from tests.library import writer
+from tests.library import counting
 from tests.library.rows import Row, changes, history_rows, live_rows
 
 ROOT = Path(__file__).parents[2]
 
 
 ON_SQLITE = {
-    "sqlite": writer.Database(),
-    "sqlite-begins": writer.Database(begins=True),
-    "sqlite-wal": writer.Database(journal="WAL"),
-    "sqlite-wal-begins": writer.Database(journal="WAL", begins=True),
+    "sqlite": counting.Database(),
+    "sqlite-begins": counting.Database(begins=True),
+    "sqlite-wal": counting.Database(journal="WAL"),
+    "sqlite-wal-begins": counting.Database(journal="WAL", begins=True),
 }
 ON_POSTGRESQL = {
-    level.lower().replace(" ", "-"): writer.Database(isolation=level)
+    level.lower().replace(" ", "-"): counting.Database(isolation=level)
     for level in ("READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE")
 }
 on_each_database = pytest.mark.parametrize(
@@ -49,27 +49,27 @@ class Crowd:
     processes: int
     steps: int
     at_once: tuple[int, ...] = (1,)
-    by: tuple[writer.By, ...] = ("object",)
+    by: tuple[counting.By, ...] = ("object",)
 
-    def tasks(self, url: str, database: writer.Database) -> list[writer.Task]:
+    def tasks(self, url: str, database: counting.Database) -> list[counting.Task]:
         ways = islice(cycle(product(self.by, self.at_once)), self.processes)
         return [
-            writer.Task(url, database, process, self.steps, by, at_once) for process, (by, at_once) in enumerate(ways)
+            counting.Task(url, database, process, self.steps, by, at_once) for process, (by, at_once) in enumerate(ways)
         ]
 
 
 @pytest.fixture
-def session(database_url: str, database: writer.Database) -> Iterator[Session]:
+def session(database_url: str, database: counting.Database) -> Iterator[Session]:
     """A session that sees the counters, which stand at zero."""
-    with writer.connected(database_url, database):
-        writer.db.create_all()
-        session: Session = writer.db.session()
-        session.add_all(writer.Counter(id=key) for key in range(1, writer.RECORDS + 1))
+    with counting.connected(database_url, database):
+        counting.db.create_all()
+        session: Session = counting.db.session()
+        session.add_all(counting.Counter(id=key) for key in range(1, counting.RECORDS + 1))
         session.commit()
         yield session
 
 
-def run_at_once(tasks: list[writer.Task]) -> Tally[str]:
+def run_at_once(tasks: list[counting.Task]) -> Tally[str]:
     """Run each task in a process of its own, all at the same time.
 
     :return: why transactions had to be repeated → how often
@@ -79,7 +79,7 @@ def run_at_once(tasks: list[writer.Task]) -> Tally[str]:
         running = [
             stack.enter_context(
                 subprocess.Popen(
-                    writer.command(task), cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                    counting.command(task), cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
                 )
             )
             for task in tasks
@@ -98,7 +98,7 @@ def run_at_once(tasks: list[writer.Task]) -> Tally[str]:
     return repeated
 
 
-def assert_exact(session: Session, tasks: list[writer.Task]) -> None:
+def assert_exact(session: Session, tasks: list[counting.Task]) -> None:
     """Each step of each process was counted once, and history has it at its place."""
     live = live_rows(session, "counter", "id")
     assert sum(row["count"] for row in live) == sum(task.steps for task in tasks)
@@ -145,7 +145,7 @@ def _rationale(row: Row) -> str:
 )
 @on_each_database
 def test_every_count_of_every_process_is_kept_and_told_once(
-    session: Session, database_url: str, database: writer.Database, crowd: Crowd
+    session: Session, database_url: str, database: counting.Database, crowd: Crowd
 ) -> None:
     tasks = crowd.tasks(database_url, database)
     report(run_at_once(tasks))

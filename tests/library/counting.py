@@ -92,7 +92,7 @@ class Task:
 @contextmanager
 def connected(url: str, database: Database) -> Iterator[Flask]:
     """An application with the counters, inside its context."""
-    app = Flask("writer")
+    app = Flask("counting")
     options: dict[str, Any] = {} if database.isolation is None else {"isolation_level": database.isolation}
     if url.startswith("sqlite"):
         options["connect_args"] = {"timeout": 60}
