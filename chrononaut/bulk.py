@@ -20,9 +20,9 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam
 from sqlalchemy.engine import Connection, CursorResult
 from sqlalchemy.sql import visitors
+from sqlalchemy.sql.dml import UpdateBase
 
 from chrononaut.archive import (
-    BATCH,
     CLOCK,
     OPTIONS,
     Transaction,
@@ -80,7 +80,9 @@ class _Write:
     @property
     def archived(self) -> list[str]:
         """The keys of the columns that history keeps."""
-        return [column.key for column in (*self.versioning.tracked.values(), self.versioning.version)]
+        (table,) = self.versioning.tables
+        columns = [*table.key, *self.versioning.tracked.values(), self.versioning.version]
+        return list(dict.fromkeys(column.key for column in columns))
 
     @property
     def replaced(self) -> dict[str, sa.Column[Any]]:
@@ -113,7 +115,8 @@ def captured(
     :param document: the change info
     :raises UncapturedWriteError: the statement cannot be captured exactly
     """
-    write = _resolved(statement, parameters, versioning, connection)
+    refuse_joined(versioning, statement)
+    write = _resolved(statement, parameters, versioning.whole(), connection)
     if write.operation == "update" and not (write.replaced or write.stamps):
         return statement, parameters
     fix_instant(connection, transaction)
@@ -130,6 +133,14 @@ def captured(
     archiving = _archiving(write, connection, transaction, document, once=len(parameters) > 1)
     connection.execute(archiving, list(parameters) or None, execution_options=OPTIONS)
     return _after_archiving(write), parameters
+
+
+def refuse_joined(versioning: Versioning, statement: UpdateBase) -> None:
+    """:raises UncapturedWriteError: the records of the model have rows in several tables, or may have"""
+    if any(len(one.tables) > 1 for one in versioning.hierarchy):
+        raise UncapturedWriteError(
+            versioning.table.name, f"this {statement.__visit_name__.upper()} of a model with joined inheritance"
+        )
 
 
 def _resolved(
@@ -208,7 +219,7 @@ def _document(
     write: _Write, document: JSONObject, hidden: Mapping[str, sa.ColumnElement[bool]], connection: Connection
 ) -> sa.ColumnElement[Any]:
     stored = bindparam(None, document, type_=JSONDocument)
-    return with_names(stored, "hidden_cols_changed", hidden, connection.dialect)
+    return with_names(stored, "hidden_cols_changed", hidden, connection.dialect.name)
 
 
 def _hidden(write: _Write, conditions: Mapping[str, sa.ColumnElement[bool]]) -> dict[str, sa.ColumnElement[bool]]:
@@ -271,7 +282,6 @@ def _in_one_statement(
         changes = sa.true()
     hidden_named = _document(write, document, _hidden(write, conditions), connection)
     archived = insert_into(
-        versioning,
         _history_values(write, locked.c, transaction, hidden_named, connection),
         # A row whose key another transaction has just changed was locked, and the statement does not find it.
         sa.select()
@@ -321,7 +331,7 @@ def _archiving(
     if once:
         select = select.where(~_is_archived(write))
     hidden = _document(write, document, _hidden(write, conditions), connection)
-    return insert_into(versioning, _history_values(write, target.c, transaction, hidden, connection), select)
+    return insert_into(_history_values(write, target.c, transaction, hidden, connection), select)
 
 
 def _after_archiving(write: _Write) -> Any:
@@ -404,6 +414,7 @@ def numbered(statement: sa.Insert, parameters: Parameters, versioning: Versionin
 
     :raises UncapturedWriteError: what it inserts or replaces cannot be known
     """
+    refuse_joined(versioning, statement)
     table, version = versioning.table, versioning.version.key
     upsert = statement._post_values_clause
     if upsert is not None and upsert.__visit_name__ != "on_conflict_do_nothing":
@@ -454,18 +465,3 @@ def inserted_keys(result: CursorResult[Any], versioning: Versioning) -> list[Key
     rows: list[Any] = result.inserted_primary_key_rows
     order = [list(versioning.table.primary_key).index(column) for column in versioning.key_columns]
     return [tuple(row[index] for index in order) for row in rows]
-
-
-def given_hidden(connection: Connection, versioning: Versioning, keys: Sequence[Key]) -> dict[Key, list[str]]:
-    """The hidden attributes that inserted rows have a value of, in mapping order."""
-    if not versioning.hidden:
-        return {}
-    found = {}
-    for start in range(0, len(keys), BATCH):
-        statement = sa.select(
-            *versioning.key_columns, *(column.is_not(None) for column in versioning.hidden.values())
-        ).where(sa.tuple_(*versioning.key_columns).in_(keys[start : start + BATCH]))
-        for row in connection.execute(statement, execution_options=OPTIONS):
-            key, given = row[: len(versioning.key)], row[len(versioning.key) :]
-            found[tuple(key)] = [name for name, has in zip(versioning.hidden, given, strict=True) if has]
-    return found

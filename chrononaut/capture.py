@@ -31,7 +31,7 @@ from sqlalchemy.orm import (
     object_session,
     sessionmaker,
 )
-from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy.orm.attributes import flag_modified, set_committed_value
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import UpdateBase
 
@@ -44,6 +44,7 @@ from chrononaut.archive import (
     archive_inserts,
     archive_states,
     continue_numbering,
+    hidden_values,
 )
 from chrononaut.change_info import (
     CapturesChangeInfo,
@@ -54,7 +55,15 @@ from chrononaut.change_info import (
     roll_appended_back,
     take_appended,
 )
-from chrononaut.dirty import compare, dirty, dirty_hidden, forget, given_hidden, known_version, leave_alone, lost_hidden
+from chrononaut.dirty import (
+    compare,
+    dirty,
+    dirty_hidden,
+    forget,
+    given_hidden,
+    known_version,
+    leave_alone,
+)
 from chrononaut.exceptions import (
     ConcurrentChangeError,
     HistoryImmutableError,
@@ -62,8 +71,9 @@ from chrononaut.exceptions import (
     UncapturedWriteError,
     UnsupportedMappingError,
 )
-from chrononaut.history import Key, Versioning, build_history, versioning_of, versioning_of_table
+from chrononaut.history import NEVER, Key, Versioning, full_name, versioning_of, versioning_of_table
 from chrononaut.locking import is_conflict
+from chrononaut.mapping import build_history
 from chrononaut.statements import target, writes, written_columns
 from chrononaut.types import JSONObject
 
@@ -90,6 +100,7 @@ class _Pending(NamedTuple):
     """A row that a flush is about to replace.
 
     :ivar state: of the object that replaces it, or is deleted
+    :ivar document: the change info, where it is known already
     """
 
     versioning: Versioning
@@ -97,6 +108,7 @@ class _Pending(NamedTuple):
     key: Key
     version: int | None
     state: InstanceState[Any]
+    document: JSONObject | None = None
 
 
 @dataclass(slots=True)
@@ -109,8 +121,9 @@ class _Capture:
     connections: WeakSet[Connection] = field(default_factory=WeakSet)
     pending: list[_Pending] = field(default_factory=list)
     inserted: dict[Versioning, list[tuple[object, JSONObject]]] = field(default_factory=lambda: defaultdict(list))
+    moved: dict[Versioning, list[tuple[object, JSONObject]]] = field(default_factory=lambda: defaultdict(list))
     unrecorded: dict[Versioning, list[object]] = field(default_factory=lambda: defaultdict(list))
-    announced: Counter[tuple[Versioning, str]] = field(default_factory=Counter)
+    announced: Counter[tuple[sa.Table, str]] = field(default_factory=Counter)
     counted: Any = None
     change_infos: dict[type, JSONObject] = field(default_factory=dict)
     flushing: bool = False
@@ -129,23 +142,20 @@ class _Capture:
         if shared is None:
             shared = self.change_infos[model] = model._capture_change_info()
         appended = take_appended(state.info)
-        if not (appended or hidden):
-            return shared
-        document = dict(shared)
         if appended:
-            document["extra"] = {**shared.get("extra", {}), **appended}
-        if hidden:
-            document["hidden_cols_changed"] = hidden
-        return document
+            shared = shared | {"extra": {**shared.get("extra", {}), **appended}}
+        return _naming(shared, hidden)
 
     def archive_pending(self, connection: Connection) -> None:
         """Write the rows that are about to be replaced into history."""
         pending, self.pending = self.pending, []
         required = bool(pending) and extra_is_required()
         endings: dict[tuple[Versioning, _Replacement], list[Ending]] = defaultdict(list)
-        for versioning, operation, key, version, state in pending:
-            hidden = lost_hidden(versioning, state) if operation == "delete" else dirty_hidden(versioning, state)
-            document = self.change_info(versioning, state, hidden)
+        for versioning, operation, key, version, state, known in pending:
+            document = known
+            if document is None:
+                hidden = dirty_hidden(versioning, state) if operation == "update" else []
+                document = self.change_info(versioning, state, hidden)
             if required and not gives_reason(document):
                 raise MissingChangeInfoError(versioning.name, operation)
             endings[versioning, operation].append(Ending(key, version, document))
@@ -153,12 +163,17 @@ class _Capture:
             archive_states(connection, versioning, operation, of_model, self.current_transaction())
 
     def archive_inserted(self, session: Session) -> None:
-        """Write the ``insert`` rows of what was inserted."""
-        for versioning, inserted in self.inserted.items():
+        """Write the ``insert`` rows of what was inserted, or got another key."""
+        for versioning in {**self.inserted, **self.moved}:
             connection = session.connection(bind_arguments={"mapper": versioning.mapper})
+            inserted, moved = self.inserted[versioning], self.moved[versioning]
             beginnings = [Beginning(versioning.key_of(obj), document) for obj, document in inserted]
+            hidden = hidden_values(connection, versioning, [versioning.key_of(obj) for obj, _ in moved])
+            for obj, document in moved:
+                key = versioning.key_of(obj)
+                beginnings.append(Beginning(key, _naming(document, hidden.get(key, []))))
             reused = archive_inserts(connection, versioning, beginnings, self.current_transaction())
-            _show_versions(versioning, [obj for obj, _ in inserted], reused)
+            _show_versions(versioning, [obj for obj, _ in (*inserted, *moved)], reused)
         for versioning, objects in self.unrecorded.items():
             connection = session.connection(bind_arguments={"mapper": versioning.mapper})
             reused = continue_numbering(connection, versioning, [versioning.key_of(obj) for obj in objects])
@@ -170,7 +185,7 @@ class _Capture:
 
     def is_flushed(self, versioning: Versioning) -> bool:
         """Does the current flush write objects of a model?"""
-        return any(written is versioning for written, _ in self.announced)
+        return any(written is one.live for written, _ in self.announced for one in versioning.tables)
 
     def is_announced(self, versioning: Versioning, write: UpdateBase, context: Any) -> bool:
         """Did mapper events announce what a statement of a flush writes?
@@ -178,27 +193,26 @@ class _Capture:
         They did not where a listener writes by itself in the middle of the flush, or changes an object that ours had
         seen unchanged before.
         """
-        if isinstance(write, sa.Update):
+        if isinstance(write, sa.Update) and len(versioning.tables) == 1:
             written = written_columns(write, context.compiled_parameters)
             if versioning.version.key not in written:
-                versioned = (*versioning.tracked.values(), *versioning.hidden.values())
+                whole = versioning.whole()
+                versioned = (*whole.tracked.values(), *whole.hidden.values())
                 return not any(column.key in written for column in versioned)
-        operation = write.__visit_name__
+        announced = versioning.tables[-1].live, write.__visit_name__
         if context is not self.counted:
             # One INSERT may be sent in several parts; it is counted with the first.
             self.counted = context
-            self.announced[versioning, operation] -= len(context.compiled_parameters)
-        return self.announced[versioning, operation] >= 0
+            self.announced[announced] -= len(context.compiled_parameters)
+        return self.announced[announced] >= 0
 
     def archive_inserted_by_statement(
         self, connection: Connection, versioning: Versioning, keys: Sequence[Key]
     ) -> None:
         """Write the ``insert`` rows of what a statement has inserted."""
         shared = versioning.model._capture_change_info()
-        hidden = bulk.given_hidden(connection, versioning, keys)
-        beginnings = [
-            Beginning(key, shared | {"hidden_cols_changed": hidden[key]} if hidden.get(key) else shared) for key in keys
-        ]
+        hidden = hidden_values(connection, versioning.whole(), keys)
+        beginnings = [Beginning(key, _naming(shared, hidden.get(key, []))) for key in keys]
         reused = archive_inserts(connection, versioning, beginnings, self.current_transaction())
         session = self.session()
         if reused and session is not None:
@@ -219,6 +233,11 @@ class _Capture:
             self.fail(versioning)
             raise
 
+    def expect(self, versioning: Versioning, operation: str) -> None:
+        """Note that the flush is about to write the rows of a record."""
+        for one in versioning.tables:
+            self.announced[one.live, operation] += 1
+
     def announce(
         self,
         versioning: Versioning,
@@ -228,7 +247,7 @@ class _Capture:
         by: InstanceState[Any],
     ) -> None:
         """Note that a row is about to be replaced."""
-        self.announced[versioning, operation] += 1
+        self.expect(versioning, operation)
         self.pending.append(_Pending(versioning, operation, tuple(replaced.identity or ()), version, by))
 
     def versioning_of(self, table: sa.FromClause, connection: Connection) -> Versioning | None:
@@ -238,7 +257,7 @@ class _Capture:
         if versioning is not None or session is None:
             return versioning
         for metadata in self.metadatas():
-            known = metadata.tables.get(_full_name(table))
+            known = metadata.tables.get(full_name(table))
             versioning = None if known is None else versioning_of_table(known)
             if versioning is not None and session.get_bind(versioning.mapper).engine is connection.engine:
                 return versioning
@@ -247,6 +266,7 @@ class _Capture:
     def end_flush(self) -> None:
         self.pending.clear()
         self.inserted.clear()
+        self.moved.clear()
         self.unrecorded.clear()
         self.announced.clear()
         self.counted = None
@@ -254,10 +274,9 @@ class _Capture:
         self.flushing = False
 
 
-def _full_name(table: sa.FromClause) -> str:
-    """The name of a table with its schema's, as metadata keep it."""
-    schema, name = getattr(table, "schema", None), getattr(table, "name", None)
-    return f"{schema}.{name}" if schema else str(name)
+def _naming(document: JSONObject, hidden: list[str]) -> JSONObject:
+    """A change info document that names the hidden attributes which the change concerns."""
+    return document | {"hidden_cols_changed": hidden} if hidden else document
 
 
 def _show_versions(versioning: Versioning, objects: Sequence[object], versions: Mapping[Key, int]) -> None:
@@ -313,7 +332,7 @@ def _refuse_uncaptured_cascades(mapper: Mapper[Any], model: type) -> None:
         side = _WRITTEN_SIDES.get(relationship.direction)
         written = None if side is None else getattr(relationship, side).local_table
         versioning = None if written is None else versioning_of_table(written)
-        if versioning is None or versioning.table is not written:
+        if written is None or versioning is None or versioning.is_history(written):
             continue
         if relationship.post_update:
             cascade = "post_update=True"
@@ -408,7 +427,7 @@ def _before_insert(mapper: Mapper[Any], connection: Connection, obj: Any) -> Non
         setattr(obj, version, known)
         return
     setattr(obj, version, 0)
-    capture.announced[versioning, "insert"] += 1
+    capture.expect(versioning, "insert")
     if _suppressed.get() != "none":
         capture.unrecorded[versioning].append(obj)
         return
@@ -439,18 +458,23 @@ def _before_update(mapper: Mapper[Any], connection: Connection, obj: Any) -> Non
         known = found.version if known is None else known
         changed = changed | found.changed
         leave_alone(obj, [name for name in unknown if name not in found.changed])
-    if moved := [name for name in versioning.key if name in changed]:
-        raise UncapturedWriteError(
-            versioning.table.name, f"changing the primary key ({', '.join(moved)})", "delete the record and add it anew"
-        )
     if not (changed or stamped) or _suppressed.get() != "none":
         if version in state.committed_state:
             # The version is nobody's to set.
             forget(obj, version)
         return
     assert known is not None
-    setattr(obj, version, known + 1)
-    capture.announce(versioning, "update", known, state, by=state)
+    if changed.isdisjoint(versioning.key):
+        setattr(obj, version, known + 1)
+        capture.announce(versioning, "update", known, state, by=state)
+        return
+    # A record is its key: the one of the old key ends, and one of the new key begins.
+    document = capture.change_info(versioning, state, [])
+    setattr(obj, version, NEVER + 1)
+    flag_modified(obj, version)
+    capture.expect(versioning, "update")
+    capture.pending.append(_Pending(versioning, "delete", tuple(state.identity or ()), known, state, document))
+    capture.moved[versioning].append((obj, document))
 
 
 def _before_delete(mapper: Mapper[Any], connection: Connection, obj: Any) -> None:
@@ -503,7 +527,7 @@ def _capture_statement(
         return unchanged
     table = target(element)
     versioning = capture.versioning_of(table, connection)
-    if versioning is None or _full_name(table) == _full_name(versioning.history_table):
+    if versioning is None or versioning.is_history(table):
         return unchanged
     if capture.is_flushed(versioning):
         # Its rows are being archived by the versions that the flush knows.
@@ -623,9 +647,9 @@ def _watch(
         versioning = capture.versioning_of(table, connection)
         if versioning is None:
             continue
-        if _full_name(table) == _full_name(versioning.history_table):
+        if versioning.is_history(table):
             if not (write.is_delete and _suppressed.get() == "immutability"):
-                raise HistoryImmutableError(versioning.history_table.name)
+                raise HistoryImmutableError(full_name(table))
         elif _suppressed.get() == "none":
             if not (by_flush and capture.is_announced(versioning, write, context)):
                 raise UncapturedWriteError(versioning.table.name, f"this {write.__visit_name__.upper()}")

@@ -14,8 +14,6 @@ from chrononaut.history import Versioning
 from chrononaut.locking import locking
 from chrononaut.types import is_distinct
 
-_UNKNOWN = object()
-
 
 class Dirty(NamedTuple):
     """The attributes that a flush sets.
@@ -75,12 +73,6 @@ def given_hidden(versioning: Versioning, state: InstanceState[Any]) -> list[str]
     ]
 
 
-def lost_hidden(versioning: Versioning, state: InstanceState[Any]) -> list[str]:
-    """The hidden attributes whose value a delete takes away, in mapping order; also those that are not loaded."""
-    row = {**state.dict, **state.committed_state}
-    return [name for name in versioning.hidden if row.get(name, _UNKNOWN) is not None]
-
-
 def known_version(versioning: Versioning, state: InstanceState[Any]) -> int | None:
     """The version of the row that the session has loaded; ``None`` where it is expired or deferred."""
     name = versioning.options.names.version
@@ -103,6 +95,7 @@ def compare(
     identity = tuple(state.identity or ())
     statement = (
         sa.select(versioning.version, *columns)
+        .select_from(versioning.rows)
         .where(*(column == part for column, part in zip(versioning.key_columns, identity, strict=True)))
         .with_for_update(key_share=True)
     )
