@@ -55,10 +55,14 @@ class Pending:
 
 @dataclass
 class Known:
-    """What a session has loaded of a record."""
+    """What a session has loaded of a record.
+
+    :ivar stale: has it changed since?
+    """
 
     version: int
     values: Values
+    stale: bool = False
 
 
 def lock(ident: Ident) -> Any:

@@ -14,7 +14,7 @@ from chrononaut import ConcurrentChangeError, append_change_info
 from tests.library.comparing import check_tables
 from tests.library.oracle import Ident, Record, Shape, Values, View
 from tests.library.pending import UNKNOWN, Known, Pending, Plus, Set, Target, fresh, lock
-from tests.library.shapes import FAMILY, KEYS, MODELS, SHAPES, kind
+from tests.library.shapes import FAMILY, FOREIGN, KEYS, MODELS, SHAPES, kind
 
 
 class Player:
@@ -24,6 +24,8 @@ class Player:
     :ivar known: the records whose version the session has loaded; they may have changed since
     :ivar marks: what `append_change_info` has put on objects, and how many savepoints were open then
     :ivar locked: what the transaction has locked
+    :ivar vague: of which memory may hold other values than the row, and no version, since a bulk statement
+    :ivar bulk_written: was there a bulk statement in this transaction?
     """
 
     def __init__(self, session: Session, view: View, extra: Callable[[], dict[str, str]]) -> None:
@@ -35,6 +37,8 @@ class Player:
         self.known: dict[Ident, Known] = {}
         self.marks: dict[Ident, list[tuple[dict[str, str], int]]] = {}
         self.locked: set[Any] = set()
+        self.vague: set[Ident] = set()
+        self.bulk_written = False
         self.savepoints: list[tuple[SessionTransaction, set[Any]]] = []
 
     # What there is
@@ -79,6 +83,9 @@ class Player:
     def sync(self) -> None:
         """Note what was loaded, and what has expired."""
         persistent = self.persistent()
+        self.vague = {ident for ident in self.vague if ident in persistent and len(persistent[ident].__dict__) > 1}
+        for ident, known in self.known.items():
+            known.stale = known.version != self.view.record(ident).version
         for ident in [*self.known]:
             if ident not in persistent or "version" not in persistent[ident].__dict__:
                 del self.known[ident]
@@ -92,10 +99,7 @@ class Player:
     def add(self, target: Target, choice: str, hidden: str) -> None:
         ident = self.resolve(target) if target.shape in KEYS else self.resolve(target, dead=True)
         shape = SHAPES[target.shape]
-        values: Values = {
-            name: None if name in ("owner_id", "keeper_id") else self.value(target.shape, name, choice, None)
-            for name in shape.attributes
-        } | {name: self.value(target.shape, name, hidden, None) for name in shape.hidden}
+        values = self.values(target.shape, choice, hidden)
         if ident is None:
             obj = MODELS[target.shape](**values)
             self.session.add(obj)
@@ -123,6 +127,12 @@ class Player:
         self.marks.pop(ident, None)
         self.session.add(self.pending[ident].obj)
 
+    def values(self, shape: str, choice: str, hidden: str) -> Values:
+        """What all attributes of a new record are set to."""
+        names = SHAPES[shape]
+        chosen = {name: hidden if name in names.hidden else choice for name in names.attributes if name not in FOREIGN}
+        return dict.fromkeys(names.attributes) | {name: self.value(shape, name, chosen[name], None) for name in chosen}
+
     def value(self, shape: str, name: str, choice: str, current: Any) -> Any:
         """What an attribute is set to.
 
@@ -130,7 +140,8 @@ class Player:
         """
         python_type = kind(shape, name)
         if choice == "fresh" or name in SHAPES[shape].untracked:
-            return f"{next(fresh)}" if python_type is str else next(fresh)
+            number = next(fresh)
+            return {"n": number} if python_type is dict else python_type(number)
         if choice == "same":
             return deepcopy(current)
         if choice == "plus" and python_type in (int, float):
@@ -152,6 +163,8 @@ class Player:
             return
         pending = self.pending.setdefault(ident, Pending("change", obj))
         if pending.kind == "replace" and name in SHAPES[ident.shape].hidden:
+            choice = "fresh"
+        if ident in self.vague and choice != "plus":
             choice = "fresh"
         if choice == "grow" and kind(ident.shape, name) is dict:
             self._grow(ident, pending, name)
@@ -194,7 +207,7 @@ class Player:
     def merge(self, target: Target, choices: dict[str, str]) -> None:
         """Merge an object that was made outside the session, with some attributes."""
         ident = self.resolve(target)
-        if ident is None or ident in self.pending:
+        if ident is None or ident in self.pending or ident in self.vague:
             return
         key = dict(zip(SHAPES[ident.shape].key, ident.key, strict=True))
         live = self.view.record(ident).values
@@ -234,7 +247,7 @@ class Player:
         """Take an object out of the session, change it, and merge it into the session again."""
         ident = self.resolve(target)
         known = None if ident is None else self.known.get(ident)
-        if ident is None or known is None or ident.shape in FAMILY or ident in self.pending:
+        if ident is None or known is None or ident.shape in FAMILY or {ident} & (self.pending.keys() | self.vague):
             return
         detached = self.persistent()[ident]
         names = [name for name in SHAPES[ident.shape].attributes if name in detached.__dict__]
@@ -341,7 +354,7 @@ class Player:
         unknown = [name for name in versioned if pending.is_unknown(name)]
         if unknown and gone:
             return ConcurrentChangeError
-        after = {name: self._evaluated(pending.values[name], record.values, name) for name in unknown}
+        after = {name: self.evaluated(pending.values[name], record.values, name) for name in unknown}
         if any(pending.values[name] != pending.before[name] for name in versioned if name not in unknown):
             return ConcurrentChangeError
         if any(value != record.current[name] for name, value in after.items()):
@@ -360,7 +373,7 @@ class Player:
             extra |= values
         current = self.view.record(ident).values
         written = {
-            name: self._evaluated(value, current, name)
+            name: self.evaluated(value, current, name)
             for name, value in pending.values.items()
             if self._sets(pending, name)
         }
@@ -381,7 +394,7 @@ class Player:
         return tell
 
     @staticmethod
-    def _evaluated(value: Any, current: Values | None, name: str) -> Any:
+    def evaluated(value: Any, current: Values | None, name: str) -> Any:
         if not isinstance(value, Plus):
             return value
         before = None if current is None else current[name]
@@ -437,6 +450,7 @@ class Player:
         self._end()
 
     def _end(self) -> None:
+        self.bulk_written = False
         self.pending.clear()
         self.savepoints.clear()
         self.locked.clear()
@@ -462,6 +476,9 @@ class Player:
         savepoint, self.locked = self.savepoints.pop()
         savepoint.rollback()
         self.view.roll_savepoint_back()
+        if self.bulk_written:
+            # The session does not know what a statement in the savepoint has written.
+            self.session.expire_all()
         self.pending.clear()
         depth = len(self.savepoints)
         for ident, marks in self.marks.items():

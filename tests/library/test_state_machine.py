@@ -15,6 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from sqlalchemy.orm import Session
 
 from chrononaut import extra_change_info, rationale
+from tests.library import bulk_writing
+from tests.library.bulk_writing import Where
 from tests.library.comparing import check_answers, check_tables, check_transactions
 from tests.library.conftest import opened
 from tests.library.oracle import World
@@ -47,6 +49,7 @@ relates = st.builds(
     st.integers(0, 2),
     st.integers(0, 2),
 )
+wheres = st.builds(Where, st.sampled_from(["all", "none", "one", "two", "key"]), st.integers(0, 3))
 extras = st.dictionaries(st.sampled_from(["who", "why"]), st.sampled_from(["a", "b"]), min_size=1)
 
 
@@ -147,6 +150,55 @@ class Sessions(RuleBasedStateMachine):
         player = self.player(session)
         relate(player, what, sets)
         player.check()
+
+    @rule(
+        session=sessions,
+        sets=st.lists(sets, min_size=1, max_size=3),
+        where=wheres,
+        form=st.sampled_from(bulk_writing.UPDATES),
+        expire=st.booleans(),
+    )
+    def bulk_update(self, session: int, sets: list[Set], where: Where, form: str, expire: bool) -> None:
+        player = self.player(session)
+        bulk_writing.update(player, sets, where, form)
+        self.after_bulk(player, expire)
+
+    @rule(
+        session=sessions,
+        sets=st.lists(sets, min_size=1, max_size=4),
+        form=st.sampled_from(bulk_writing.KEYED),
+        expire=st.booleans(),
+    )
+    def bulk_update_by_key(self, session: int, sets: list[Set], form: str, expire: bool) -> None:
+        player = self.player(session)
+        bulk_writing.update_by_key(player, sets, form)
+        self.after_bulk(player, expire)
+
+    @rule(
+        session=sessions, place=places, where=wheres, form=st.sampled_from(bulk_writing.DELETES), expire=st.booleans()
+    )
+    def bulk_delete(self, session: int, place: Target, where: Where, form: str, expire: bool) -> None:
+        player = self.player(session)
+        bulk_writing.delete(player, place.shape, where, form)
+        self.after_bulk(player, expire)
+
+    @rule(
+        session=sessions,
+        places=st.lists(places, min_size=1, max_size=4),
+        choice=st.sampled_from(CHOICES[:3]),
+        hidden=st.sampled_from(CHOICES[:3]),
+        form=st.sampled_from(bulk_writing.INSERTS),
+    )
+    def bulk_insert(self, session: int, places: list[Target], choice: str, hidden: str, form: str) -> None:
+        player = self.player(session)
+        bulk_writing.insert(player, places, choice, hidden, form)
+        self.after_bulk(player, expire=False)
+
+    def after_bulk(self, player: Player, expire: bool) -> None:
+        """Go on with the objects that are in the session, or load them anew."""
+        player.check()
+        if expire:
+            player.expire(None)
 
     @rule(session=sessions, place=places, values=extras)
     def mark(self, session: int, place: Target, values: dict[str, str]) -> None:
