@@ -21,7 +21,7 @@ from sqlalchemy.sql.base import ReadOnlyColumnCollection
 from chrononaut.exceptions import ConcurrentChangeError
 from chrononaut.history import NEVER, Key, Versioning
 from chrononaut.locking import locking
-from chrononaut.types import Instant, JSONDocument, JSONObject, now
+from chrononaut.types import Instant, JSONDocument, JSONObject, now, with_names
 
 BATCH = 1000
 """History rows that one statement writes at the most."""
@@ -69,6 +69,8 @@ def archive_states(
     transaction: Transaction,
 ) -> None:
     """Write the current states of records into history, before something replaces them.
+
+    A ``delete`` row names the hidden attributes that had a value.
 
     :raises ConcurrentChangeError: a record is not at the version given; nothing may be written then
     """
@@ -127,6 +129,19 @@ def continue_numbering(connection: Connection, versioning: Versioning, keys: Seq
         reused |= _next_versions(connection, versioning, batch)
     _renumber(connection, versioning, reused)
     return reused
+
+
+def hidden_values(connection: Connection, versioning: Versioning, keys: Sequence[Key]) -> dict[Key, list[str]]:
+    """The hidden attributes that live records have a value of, in mapping order."""
+    found: dict[Key, list[str]] = {}
+    for batch in _batches(keys) if versioning.hidden else ():
+        statement = sa.select(
+            *versioning.key_columns, *(column.is_not(None) for column in versioning.hidden.values())
+        ).where(sa.tuple_(*versioning.key_columns).in_(batch))
+        for row in connection.execute(statement, execution_options=OPTIONS):
+            key, given = row[: len(versioning.key)], row[len(versioning.key) :]
+            found[tuple(key)] = [name for name, has in zip(versioning.hidden, given, strict=True) if has]
+    return found
 
 
 def fix_instant(connection: Connection, transaction: Transaction) -> datetime:
@@ -200,6 +215,17 @@ def insert_into(versioning: Versioning, values: dict[sa.Column[Any], Any], sourc
     )
 
 
+def _naming_hidden(
+    document: sa.ColumnElement[Any],
+    hidden: Mapping[str, sa.Column[Any]],
+    row: ReadOnlyColumnCollection[str, Any],
+    dialect: str,
+) -> sa.ColumnElement[Any]:
+    """A change info document that names the hidden attributes which a row has a value of."""
+    given = {name: row[column.key].is_not(None) for name, column in hidden.items()}
+    return with_names(document, "hidden_cols_changed", given, dialect)
+
+
 def _state(versioning: Versioning, columns: ReadOnlyColumnCollection[str, Any]) -> dict[sa.Column[Any], Any]:
     """History column → the column of ``columns`` that is archived in it."""
     kept = [*versioning.tracked.values()]
@@ -226,7 +252,8 @@ def _unnested(versioning: Versioning, *further: tuple[str, str, Any]) -> sa.Tabl
 def _archive_by_set(versioning: Versioning, operation: Literal["update", "delete"]) -> sa.Select[Any]:
     table, version = versioning.table, versioning.version
     given = _unnested(versioning, ("versions", "known_version", sa.Integer()))
-    columns = [*versioning.tracked.values(), version]
+    lost = versioning.hidden if operation == "delete" else {}
+    columns = [*versioning.tracked.values(), *lost.values(), version]
     locked = (
         sa.select(*columns, given.c.new_info)
         .join_from(
@@ -268,7 +295,7 @@ def _archive_by_set(versioning: Versioning, operation: Literal["update", "delete
         | {
             versioning.column("operation"): sa.literal(operation),
             versioning.column("changed"): never_backwards(before, moment.c.instant, CLOCK),
-            versioning.column("change_info"): locked.c.new_info,
+            versioning.column("change_info"): _naming_hidden(locked.c.new_info, lost, locked.c, "postgresql"),
             versioning.column("transaction_id"): _TRANSACTION,
         },
         sa.select().select_from(locked.join(moment, sa.true())),
@@ -340,7 +367,12 @@ def _archive_by_row(versioning: Versioning, operation: Literal["update", "delete
         | {
             versioning.column("operation"): sa.literal(operation),
             versioning.column("changed"): never_backwards(before, _INSTANT, bindparam("now", type_=Instant)),
-            versioning.column("change_info"): bindparam("change_info", type_=JSONDocument),
+            versioning.column("change_info"): _naming_hidden(
+                bindparam("change_info", type_=JSONDocument),
+                versioning.hidden if operation == "delete" else {},
+                table.c,
+                "sqlite",
+            ),
             versioning.column("transaction_id"): _TRANSACTION,
         },
         sa.select()

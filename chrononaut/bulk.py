@@ -22,7 +22,6 @@ from sqlalchemy.engine import Connection, CursorResult
 from sqlalchemy.sql import visitors
 
 from chrononaut.archive import (
-    BATCH,
     CLOCK,
     OPTIONS,
     Transaction,
@@ -208,7 +207,7 @@ def _document(
     write: _Write, document: JSONObject, hidden: Mapping[str, sa.ColumnElement[bool]], connection: Connection
 ) -> sa.ColumnElement[Any]:
     stored = bindparam(None, document, type_=JSONDocument)
-    return with_names(stored, "hidden_cols_changed", hidden, connection.dialect)
+    return with_names(stored, "hidden_cols_changed", hidden, connection.dialect.name)
 
 
 def _hidden(write: _Write, conditions: Mapping[str, sa.ColumnElement[bool]]) -> dict[str, sa.ColumnElement[bool]]:
@@ -454,18 +453,3 @@ def inserted_keys(result: CursorResult[Any], versioning: Versioning) -> list[Key
     rows: list[Any] = result.inserted_primary_key_rows
     order = [list(versioning.table.primary_key).index(column) for column in versioning.key_columns]
     return [tuple(row[index] for index in order) for row in rows]
-
-
-def given_hidden(connection: Connection, versioning: Versioning, keys: Sequence[Key]) -> dict[Key, list[str]]:
-    """The hidden attributes that inserted rows have a value of, in mapping order."""
-    if not versioning.hidden:
-        return {}
-    found = {}
-    for start in range(0, len(keys), BATCH):
-        statement = sa.select(
-            *versioning.key_columns, *(column.is_not(None) for column in versioning.hidden.values())
-        ).where(sa.tuple_(*versioning.key_columns).in_(keys[start : start + BATCH]))
-        for row in connection.execute(statement, execution_options=OPTIONS):
-            key, given = row[: len(versioning.key)], row[len(versioning.key) :]
-            found[tuple(key)] = [name for name, has in zip(versioning.hidden, given, strict=True) if has]
-    return found

@@ -31,7 +31,7 @@ from sqlalchemy.orm import (
     object_session,
     sessionmaker,
 )
-from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy.orm.attributes import flag_modified, set_committed_value
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import UpdateBase
 
@@ -44,6 +44,7 @@ from chrononaut.archive import (
     archive_inserts,
     archive_states,
     continue_numbering,
+    hidden_values,
 )
 from chrononaut.change_info import (
     CapturesChangeInfo,
@@ -54,7 +55,15 @@ from chrononaut.change_info import (
     roll_appended_back,
     take_appended,
 )
-from chrononaut.dirty import compare, dirty, dirty_hidden, forget, given_hidden, known_version, leave_alone, lost_hidden
+from chrononaut.dirty import (
+    compare,
+    dirty,
+    dirty_hidden,
+    forget,
+    given_hidden,
+    known_version,
+    leave_alone,
+)
 from chrononaut.exceptions import (
     ConcurrentChangeError,
     HistoryImmutableError,
@@ -62,7 +71,7 @@ from chrononaut.exceptions import (
     UncapturedWriteError,
     UnsupportedMappingError,
 )
-from chrononaut.history import Key, Versioning, build_history, versioning_of, versioning_of_table
+from chrononaut.history import NEVER, Key, Versioning, build_history, versioning_of, versioning_of_table
 from chrononaut.locking import is_conflict
 from chrononaut.statements import target, writes, written_columns
 from chrononaut.types import JSONObject
@@ -90,6 +99,7 @@ class _Pending(NamedTuple):
     """A row that a flush is about to replace.
 
     :ivar state: of the object that replaces it, or is deleted
+    :ivar document: the change info, where it is known already
     """
 
     versioning: Versioning
@@ -97,6 +107,7 @@ class _Pending(NamedTuple):
     key: Key
     version: int | None
     state: InstanceState[Any]
+    document: JSONObject | None = None
 
 
 @dataclass(slots=True)
@@ -109,6 +120,7 @@ class _Capture:
     connections: WeakSet[Connection] = field(default_factory=WeakSet)
     pending: list[_Pending] = field(default_factory=list)
     inserted: dict[Versioning, list[tuple[object, JSONObject]]] = field(default_factory=lambda: defaultdict(list))
+    moved: dict[Versioning, list[tuple[object, JSONObject]]] = field(default_factory=lambda: defaultdict(list))
     unrecorded: dict[Versioning, list[object]] = field(default_factory=lambda: defaultdict(list))
     announced: Counter[tuple[Versioning, str]] = field(default_factory=Counter)
     counted: Any = None
@@ -129,23 +141,20 @@ class _Capture:
         if shared is None:
             shared = self.change_infos[model] = model._capture_change_info()
         appended = take_appended(state.info)
-        if not (appended or hidden):
-            return shared
-        document = dict(shared)
         if appended:
-            document["extra"] = {**shared.get("extra", {}), **appended}
-        if hidden:
-            document["hidden_cols_changed"] = hidden
-        return document
+            shared = shared | {"extra": {**shared.get("extra", {}), **appended}}
+        return _naming(shared, hidden)
 
     def archive_pending(self, connection: Connection) -> None:
         """Write the rows that are about to be replaced into history."""
         pending, self.pending = self.pending, []
         required = bool(pending) and extra_is_required()
         endings: dict[tuple[Versioning, _Replacement], list[Ending]] = defaultdict(list)
-        for versioning, operation, key, version, state in pending:
-            hidden = lost_hidden(versioning, state) if operation == "delete" else dirty_hidden(versioning, state)
-            document = self.change_info(versioning, state, hidden)
+        for versioning, operation, key, version, state, known in pending:
+            document = known
+            if document is None:
+                hidden = dirty_hidden(versioning, state) if operation == "update" else []
+                document = self.change_info(versioning, state, hidden)
             if required and not gives_reason(document):
                 raise MissingChangeInfoError(versioning.name, operation)
             endings[versioning, operation].append(Ending(key, version, document))
@@ -153,12 +162,17 @@ class _Capture:
             archive_states(connection, versioning, operation, of_model, self.current_transaction())
 
     def archive_inserted(self, session: Session) -> None:
-        """Write the ``insert`` rows of what was inserted."""
-        for versioning, inserted in self.inserted.items():
+        """Write the ``insert`` rows of what was inserted, or got another key."""
+        for versioning in {**self.inserted, **self.moved}:
             connection = session.connection(bind_arguments={"mapper": versioning.mapper})
+            inserted, moved = self.inserted[versioning], self.moved[versioning]
             beginnings = [Beginning(versioning.key_of(obj), document) for obj, document in inserted]
+            hidden = hidden_values(connection, versioning, [versioning.key_of(obj) for obj, _ in moved])
+            for obj, document in moved:
+                key = versioning.key_of(obj)
+                beginnings.append(Beginning(key, _naming(document, hidden.get(key, []))))
             reused = archive_inserts(connection, versioning, beginnings, self.current_transaction())
-            _show_versions(versioning, [obj for obj, _ in inserted], reused)
+            _show_versions(versioning, [obj for obj, _ in (*inserted, *moved)], reused)
         for versioning, objects in self.unrecorded.items():
             connection = session.connection(bind_arguments={"mapper": versioning.mapper})
             reused = continue_numbering(connection, versioning, [versioning.key_of(obj) for obj in objects])
@@ -195,10 +209,8 @@ class _Capture:
     ) -> None:
         """Write the ``insert`` rows of what a statement has inserted."""
         shared = versioning.model._capture_change_info()
-        hidden = bulk.given_hidden(connection, versioning, keys)
-        beginnings = [
-            Beginning(key, shared | {"hidden_cols_changed": hidden[key]} if hidden.get(key) else shared) for key in keys
-        ]
+        hidden = hidden_values(connection, versioning, keys)
+        beginnings = [Beginning(key, _naming(shared, hidden.get(key, []))) for key in keys]
         reused = archive_inserts(connection, versioning, beginnings, self.current_transaction())
         session = self.session()
         if reused and session is not None:
@@ -247,11 +259,17 @@ class _Capture:
     def end_flush(self) -> None:
         self.pending.clear()
         self.inserted.clear()
+        self.moved.clear()
         self.unrecorded.clear()
         self.announced.clear()
         self.counted = None
         self.change_infos.clear()
         self.flushing = False
+
+
+def _naming(document: JSONObject, hidden: list[str]) -> JSONObject:
+    """A change info document that names the hidden attributes which the change concerns."""
+    return document | {"hidden_cols_changed": hidden} if hidden else document
 
 
 def _full_name(table: sa.FromClause) -> str:
@@ -439,18 +457,23 @@ def _before_update(mapper: Mapper[Any], connection: Connection, obj: Any) -> Non
         known = found.version if known is None else known
         changed = changed | found.changed
         leave_alone(obj, [name for name in unknown if name not in found.changed])
-    if moved := [name for name in versioning.key if name in changed]:
-        raise UncapturedWriteError(
-            versioning.table.name, f"changing the primary key ({', '.join(moved)})", "delete the record and add it anew"
-        )
     if not (changed or stamped) or _suppressed.get() != "none":
         if version in state.committed_state:
             # The version is nobody's to set.
             forget(obj, version)
         return
     assert known is not None
-    setattr(obj, version, known + 1)
-    capture.announce(versioning, "update", known, state, by=state)
+    if changed.isdisjoint(versioning.key):
+        setattr(obj, version, known + 1)
+        capture.announce(versioning, "update", known, state, by=state)
+        return
+    # A record is its key: the one of the old key ends, and one of the new key begins.
+    document = capture.change_info(versioning, state, [])
+    setattr(obj, version, NEVER + 1)
+    flag_modified(obj, version)
+    capture.announced[versioning, "update"] += 1
+    capture.pending.append(_Pending(versioning, "delete", tuple(state.identity or ()), known, state, document))
+    capture.moved[versioning].append((obj, document))
 
 
 def _before_delete(mapper: Mapper[Any], connection: Connection, obj: Any) -> None:

@@ -14,8 +14,6 @@ from chrononaut.history import Versioning
 from chrononaut.locking import locking
 from chrononaut.types import is_distinct
 
-_UNKNOWN = object()
-
 
 class Dirty(NamedTuple):
     """The attributes that a flush sets.
@@ -73,12 +71,6 @@ def given_hidden(versioning: Versioning, state: InstanceState[Any]) -> list[str]
         if given.get(name) is not None
         or (name not in given and (column.default is not None or column.server_default is not None))
     ]
-
-
-def lost_hidden(versioning: Versioning, state: InstanceState[Any]) -> list[str]:
-    """The hidden attributes whose value a delete takes away, in mapping order; also those that are not loaded."""
-    row = {**state.dict, **state.committed_state}
-    return [name for name in versioning.hidden if row.get(name, _UNKNOWN) is not None]
 
 
 def known_version(versioning: Versioning, state: InstanceState[Any]) -> int | None:

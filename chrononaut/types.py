@@ -64,16 +64,17 @@ def is_distinct(column: sa.ColumnElement[Any], value: object, dialect: Dialect) 
 
 
 def with_names(
-    document: sa.ColumnElement[Any], key: str, names: Mapping[str, sa.ColumnElement[bool]], dialect: Dialect
+    document: sa.ColumnElement[Any], key: str, names: Mapping[str, sa.ColumnElement[bool]], dialect: str
 ) -> sa.ColumnElement[Any]:
     """A JSON object that has, under a key, a list of the names whose condition is true; as it is where none is.
 
     :param document: a JSON object without that key
+    :param dialect: the name of the dialect
     """
     if not names:
         return document
     added: sa.ColumnElement[Any]
-    if dialect.name == "postgresql":
+    if dialect == "postgresql":
         listed: Any = [sa.case((condition, name)) for name, condition in names.items()]
         chosen: sa.ColumnElement[Any] = sa.func.array_remove(postgresql.array(listed, type_=sa.Text), None)
         added = document.op("||")(sa.func.jsonb_build_object(sa.cast(key, sa.Text), sa.func.to_jsonb(chosen)))

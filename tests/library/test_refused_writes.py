@@ -173,35 +173,6 @@ def test_rows_between_two_others_that_their_collection_writes_are_captured(
     assert changes(history_rows(session, "link_history")) == [(-1, "insert"), (0, "delete")]
 
 
-@pytest.mark.parametrize("expired", [True, False])
-def test_change_of_the_primary_key_is_refused(session: Session, user: User, expired: bool) -> None:
-    if not expired:
-        session.refresh(user)
-    user.id = 2
-    with pytest.raises(UncapturedWriteError, match=r"changing the primary key \(id\).*delete the record and add it"):
-        session.commit()
-    _check_unchanged(session)
-
-
-def test_change_of_a_part_of_a_composite_key_is_refused(session: Session) -> None:
-    release = Release(product="p", cycle="1", label="x")
-    session.add(release)
-    session.commit()
-    release.cycle, release.label = "2", "y"
-    with pytest.raises(UncapturedWriteError, match=r"changing the primary key \(cycle\)"):
-        session.commit()
-    session.rollback()
-    assert live_rows(session, "release") == [{"product": "p", "cycle": "1", "codename": "x", "version": 0}]
-    assert changes(history_rows(session, "release_history")) == [(-1, "insert")]
-
-
-def test_primary_key_set_to_the_value_it_had_is_no_change(session: Session, user: User) -> None:
-    user.id = 1
-    user.email = "b"
-    session.commit()
-    assert changes(history_rows(session, "appuser_history")) == [(-1, "insert"), (0, "update")]
-
-
 def test_bulk_writes_to_tables_without_versioning_go_through(session: Session) -> None:
     session.execute(sa.insert(Note), [{"id": 1, "text": "a"}, {"id": 2, "text": "b"}])
     session.execute(sa.update(Note).values(text="c"))
