@@ -98,6 +98,7 @@ def update(player: Player, sets: Sequence[Set], where: Where, form: str) -> None
             count = len(player.session.execute(statement.returning(what)).all())
         else:
             count = _rows(player.session.execute(statement, execution_options=_synchronization(form)))
+    player.view.begin(surely=not values.keys() <= {*SHAPES[shape].untracked})
     assert count == len(matching), "an UPDATE reaches the rows that match"
     for ident, record in matching:
         before = record.current
@@ -123,6 +124,7 @@ def delete(player: Player, shape: str, where: Where, form: str) -> None:
     else:
         statement = sa.delete(entity).where(*clauses)
         count = _rows(player.session.execute(statement, execution_options=_synchronization(form)))
+    player.view.begin()
     assert count == len(matching), "a DELETE reaches the rows that match"
     for ident in matching:
         player.view.delete(ident, player.extra())
@@ -206,6 +208,7 @@ def update_by_key(player: Player, sets: Sequence[Set], form: str) -> None:
         player.session.execute(sa.update(model), rows)
     else:
         _update_one_by_one(player, shape, changes)
+    player.view.begin(surely=False)
     for ident, values in changes.items():
         player.view.update(ident, values, player.extra())
     _end(player, shape, [*changes], synchronized=False)

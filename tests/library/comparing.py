@@ -65,11 +65,12 @@ def check_transactions(
         for expected, row in zip(record.rows, found, strict=True):
             ids.setdefault(expected.transaction, set()).add(row["transaction_id"])
             instants.setdefault(expected.transaction, set()).add(row["changed"])
-    in_order = [ids[number] for number in sorted(ids)]
-    assert all(len(shared) == 1 for shared in in_order), "a transaction has one id"
-    assert all(min(one) < min(other) for one, other in pairwise(in_order)), "ids are in the order of the transactions"
+    assert all(len(shared) == 1 for shared in ids.values()), "a transaction has one id"
+    assert len(set[Any]().union(*ids.values())) == len(ids), "no two transactions have one id"
     # One that was overtaken by another reads the clock anew for the records that the other one has changed.
-    alone = [instants[number] for number in sorted(instants) if transactions[number].alone]
+    numbers = [number for number in sorted(instants) if transactions[number].alone]
+    assert all(min(ids[one]) < min(ids[other]) for one, other in pairwise(numbers)), "ids are in order"
+    alone = [instants[number] for number in numbers]
     assert all(len(shared) == 1 for shared in alone), "a transaction has one instant"
     assert all(min(one) < min(other) for one, other in pairwise(alone)), "instants are in the order of the transactions"
 

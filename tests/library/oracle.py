@@ -43,8 +43,8 @@ class Ident(NamedTuple):
 class Transaction:
     """A database transaction that has written history.
 
-    :ivar number: they are counted in the order of their first change
-    :ivar alone: was nothing committed meanwhile by another one?
+    :ivar number: they are counted in the order of their beginnings
+    :ivar alone: is it certain when it began, and was nothing committed meanwhile by another one?
     """
 
     number: int
@@ -132,7 +132,7 @@ class View:
         assert record.values is None
         number = record.rows[-1].version + 1 if record.rows else -1
         given = tuple(name for name in shape.hidden if values.get(name) is not None)
-        self._add(record, Row(number, "insert", dict.fromkeys(shape.tracked), given, extra, self._number()))
+        self._add(record, Row(number, "insert", dict.fromkeys(shape.tracked), given, extra, self.begin()))
         record.values = dict.fromkeys(shape.attributes) | deepcopy(values)
         record.version = number + 1
 
@@ -147,30 +147,38 @@ class View:
         hidden = tuple(name for name in shape.hidden if before[name] != after[name])
         changed = always or bool(hidden) or any(before[name] != after[name] for name in shape.tracked)
         if changed:
-            self._add(record, Row(record.version, "update", _state(shape, before), hidden, extra, self._number()))
+            self._add(record, Row(record.version, "update", _state(shape, before), hidden, extra, self.begin()))
             record.version += 1
         record.values = after
         return changed
 
-    def delete(self, ident: Ident, extra: dict[str, str], unloaded: Sequence[str] = ()) -> None:
-        """Delete a record.
-
-        :param unloaded: hidden attributes whose value is not at hand: they are named even if it is ``None``
-        """
+    def delete(self, ident: Ident, extra: dict[str, str]) -> None:
         record, shape = self._written(ident), self.world.shapes[ident.shape]
         before = record.current
-        hidden = tuple(name for name in shape.hidden if before[name] is not None or name in unloaded)
-        self._add(record, Row(record.version, "delete", _state(shape, before), hidden, extra, self._number()))
+        hidden = tuple(name for name in shape.hidden if before[name] is not None)
+        self._add(record, Row(record.version, "delete", _state(shape, before), hidden, extra, self.begin()))
         record.values = None
+
+    def move(self, ident: Ident, to: Ident, values: Values, extra: dict[str, str]) -> None:
+        """Change a record's key, and attributes with it: the one of the old key ends, and one of the new key begins."""
+        after = self.record(ident).current | values
+        self.delete(ident, extra)
+        self.insert(to, after, extra)
 
     def _written(self, ident: Ident) -> Record:
         if ident not in self.own:
             self.own[ident] = deepcopy(self.record(ident))
         return self.own[ident]
 
-    def _number(self) -> int:
+    def begin(self, surely: bool = True) -> int:
+        """Take a transaction to begin now: by its first row, or by a statement that might have written one.
+
+        :param surely: does the statement begin it for certain?
+        :return: its number
+        """
         if self.transaction is None:
             self.transaction = self.world.begin()
+            self.transaction.alone = surely
         return self.transaction.number
 
     @staticmethod

@@ -377,11 +377,10 @@ class Player:
             for name, value in pending.values.items()
             if self._sets(pending, name)
         }
-        unloaded = self._unloaded(pending.obj) if pending.kind == "delete" else []
 
         def tell() -> None:
             if pending.kind == "delete":
-                self.view.delete(ident, extra, unloaded)
+                self.view.delete(ident, extra)
             elif pending.kind == "add":
                 self.view.insert(ident, pending.values, extra)
                 self.held[ident] = pending.obj
@@ -399,18 +398,6 @@ class Player:
             return value
         before = None if current is None else current[name]
         return None if before is None else before + value.number
-
-    @staticmethod
-    def _unloaded(obj: Any) -> list[str]:
-        """The hidden attributes whose value in the row is not in memory when the object is deleted."""
-        state = sa.inspect(obj)
-        if SHAPES[obj.__tablename__].key[0] not in state.dict:
-            # The ORM loads the key for its DELETE, and with it all that has expired.
-            return []
-        row = {**state.dict, **state.committed_state}
-        return [
-            name for name in SHAPES[obj.__tablename__].hidden if name not in row or row[name] is sa.orm.base.NO_VALUE
-        ]
 
     def make_way(self, locks: Iterable[Any]) -> None:
         """Let the other session end its transaction if it has locked what is needed here."""
@@ -444,9 +431,10 @@ class Player:
         return True
 
     def rollback(self) -> None:
+        if self.session.in_transaction():
+            self.marks.clear()
         self.session.rollback()
         self.view.rollback()
-        self.marks.clear()
         self._end()
 
     def _end(self) -> None:

@@ -22,6 +22,7 @@ from tests.library.conftest import opened
 from tests.library.oracle import World
 from tests.library.pending import Set, Target
 from tests.library.player import Player
+from tests.library.rekeying import rekey
 from tests.library.relating import Relate, Relating, relate
 from tests.library.shapes import FAMILY, FOREIGN, KEYS, SHAPES, db
 
@@ -149,6 +150,12 @@ class Sessions(RuleBasedStateMachine):
     def relate(self, session: int, what: list[Relate], sets: list[Set]) -> None:
         player = self.player(session)
         relate(player, what, sets)
+        player.check()
+
+    @rule(session=sessions, place=places, slot=st.integers(0, 2), set_=sets)
+    def rekey(self, session: int, place: Target, slot: int, set_: Set) -> None:
+        player = self.player(session)
+        rekey(player, place, slot, set_.attribute)
         player.check()
 
     @rule(
