@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import sqlalchemy as sa
 
 from tests.library.oracle import Ident, Values
-from tests.library.pending import Plus, Set, Target, lock
+from tests.library.pending import Plus, Set, Target, evaluated, lock
 from tests.library.player import Player
 from tests.library.shapes import FAMILY, FOREIGN, MODELS, SHAPES, column, kind
 
@@ -103,7 +103,7 @@ def update(player: Player, sets: Sequence[Set], where: Where, form: str) -> None
     for ident, record in matching:
         before = record.current
         player.view.update(
-            ident, {name: player.evaluated(value, before, name) for name, value in values.items()}, player.extra()
+            ident, {name: evaluated(value, before, name) for name, value in values.items()}, player.extra()
         )
     _end(player, shape, [ident for ident, _ in matching], form not in ("unsynchronized", "core", "by_alias"))
 

@@ -4,7 +4,11 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Literal, NamedTuple
 
-from tests.library.oracle import Ident, Values
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm.exc import ObjectDeletedError, StaleDataError
+
+from chrononaut import ConcurrentChangeError
+from tests.library.oracle import Ident, Record, Shape, Values
 from tests.library.shapes import FAMILY
 
 UNKNOWN = object()
@@ -37,6 +41,18 @@ class Plus:
 
 
 @dataclass
+class Known:
+    """What a session has loaded of a record.
+
+    :ivar stale: has it changed since?
+    """
+
+    version: int
+    values: Values
+    stale: bool = False
+
+
+@dataclass
 class Pending:
     """What the next flush is to write of one object.
 
@@ -52,17 +68,49 @@ class Pending:
     def is_unknown(self, name: str) -> bool:
         return self.before.get(name, UNKNOWN) is UNKNOWN or isinstance(self.values[name], Plus)
 
+    def sets(self, name: str) -> bool:
+        """Is an attribute set to another value than it had, as far as memory tells?"""
+        return self.is_unknown(name) or bool(self.values[name] != self.before[name])
 
-@dataclass
-class Known:
-    """What a session has loaded of a record.
+    def refusal(self, record: Record, known: Known | None, shape: Shape) -> type[Exception] | None:
+        """What a flush of the object raises because another session was there first.
 
-    :ivar stale: has it changed since?
-    """
+        :param record: the record as it is now
+        :param known: as the session has loaded it
+        """
+        gone = record.values is None
+        if self.kind == "add":
+            return None if gone else IntegrityError
+        stale = gone or (known is not None and known.version != record.version)
+        if not stale:
+            return None
+        if self.kind == "delete" and gone and shape.key[0] not in self.obj.__dict__:
+            return ObjectDeletedError
+        if self.kind in ("delete", "replace"):
+            return ConcurrentChangeError
+        return self._refusal_of_stale(record, shape)
 
-    version: int
-    values: Values
-    stale: bool = False
+    def _refusal_of_stale(self, record: Record, shape: Shape) -> type[Exception] | None:
+        gone = record.values is None
+        versioned = [name for name in self.values if name not in shape.untracked]
+        unknown = [name for name in versioned if self.is_unknown(name)]
+        if unknown and gone:
+            return ConcurrentChangeError
+        after = {name: evaluated(self.values[name], record.values, name) for name in unknown}
+        if any(self.values[name] != self.before[name] for name in versioned if name not in unknown):
+            return ConcurrentChangeError
+        if any(value != record.current[name] for name, value in after.items()):
+            return ConcurrentChangeError
+        untracked = [name for name in self.values if name in shape.untracked]
+        return StaleDataError if gone and any(self.sets(name) for name in untracked) else None
+
+
+def evaluated(value: Any, current: Values | None, name: str) -> Any:
+    """The value that an attribute is set to, an SQL expression worked out."""
+    if not isinstance(value, Plus):
+        return value
+    before = None if current is None else current[name]
+    return None if before is None else before + value.number
 
 
 def lock(ident: Ident) -> Any:

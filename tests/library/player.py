@@ -6,14 +6,12 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, SessionTransaction
-from sqlalchemy.orm.exc import ObjectDeletedError, StaleDataError
 
-from chrononaut import ConcurrentChangeError, append_change_info
+from chrononaut import append_change_info
 from tests.library.comparing import check_tables
-from tests.library.oracle import Ident, Record, Shape, Values, View
-from tests.library.pending import UNKNOWN, Known, Pending, Plus, Set, Target, fresh, lock
+from tests.library.oracle import Ident, Values, View
+from tests.library.pending import UNKNOWN, Known, Pending, Plus, Set, Target, evaluated, fresh, lock
 from tests.library.shapes import FAMILY, FOREIGN, KEYS, MODELS, SHAPES, kind
 
 
@@ -312,7 +310,7 @@ class Player:
         self.make_way(map(lock, self.pending))
         refusals, effects = set[type[Exception]](), list[Callable[[], None]]()
         for ident, pending in self.pending.items():
-            refusal = self._refusal(ident, pending)
+            refusal = pending.refusal(self.view.record(ident), self.known.get(ident), SHAPES[ident.shape])
             if refusal is not None:
                 refusals.add(refusal)
             else:
@@ -333,39 +331,6 @@ class Player:
         self.sync()
         return True
 
-    def _refusal(self, ident: Ident, pending: Pending) -> type[Exception] | None:
-        """What a flush of an object raises because another session was there first."""
-        record, known, shape = self.view.record(ident), self.known.get(ident), SHAPES[ident.shape]
-        gone = record.values is None
-        if pending.kind == "add":
-            return None if gone else IntegrityError
-        stale = gone or (known is not None and known.version != record.version)
-        if not stale:
-            return None
-        if pending.kind == "delete" and gone and shape.key[0] not in pending.obj.__dict__:
-            return ObjectDeletedError
-        if pending.kind in ("delete", "replace"):
-            return ConcurrentChangeError
-        return self._refusal_of_stale(pending, record, shape)
-
-    def _refusal_of_stale(self, pending: Pending, record: Record, shape: Shape) -> type[Exception] | None:
-        gone = record.values is None
-        versioned = [name for name in pending.values if name not in shape.untracked]
-        unknown = [name for name in versioned if pending.is_unknown(name)]
-        if unknown and gone:
-            return ConcurrentChangeError
-        after = {name: self.evaluated(pending.values[name], record.values, name) for name in unknown}
-        if any(pending.values[name] != pending.before[name] for name in versioned if name not in unknown):
-            return ConcurrentChangeError
-        if any(value != record.current[name] for name, value in after.items()):
-            return ConcurrentChangeError
-        untracked = [name for name in pending.values if name in shape.untracked]
-        return StaleDataError if gone and any(self._sets(pending, name) for name in untracked) else None
-
-    @staticmethod
-    def _sets(pending: Pending, name: str) -> bool:
-        return pending.is_unknown(name) or bool(pending.values[name] != pending.before[name])
-
     def _effect(self, ident: Ident, pending: Pending) -> Callable[[], None]:
         """What the oracle is to be told when an object was flushed."""
         extra = self.extra()
@@ -373,9 +338,7 @@ class Player:
             extra |= values
         current = self.view.record(ident).values
         written = {
-            name: self.evaluated(value, current, name)
-            for name, value in pending.values.items()
-            if self._sets(pending, name)
+            name: evaluated(value, current, name) for name, value in pending.values.items() if pending.sets(name)
         }
 
         def tell() -> None:
@@ -391,13 +354,6 @@ class Player:
                 self.held[ident] = pending.obj
 
         return tell
-
-    @staticmethod
-    def evaluated(value: Any, current: Values | None, name: str) -> Any:
-        if not isinstance(value, Plus):
-            return value
-        before = None if current is None else current[name]
-        return None if before is None else before + value.number
 
     def make_way(self, locks: Iterable[Any]) -> None:
         """Let the other session end its transaction if it has locked what is needed here."""
