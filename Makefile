@@ -2,28 +2,35 @@
 
 PYTHON ?= python3
 PORT ?= 8000
-BIN := .venv/bin
+# Another Python's goes beside it: make test PYTHON=python3.13 VENV=.venv-3.13
+VENV ?= .venv
+BIN := $(VENV)/bin
+OLDER := $(VENV)-sqlalchemy-2.0
 COMPILE := $(BIN)/uv pip compile --quiet --upgrade --generate-hashes --universal --no-header --python-version 3.11
 # What the commands of the service need to start; they touch no database.
 NOWHERE := SECRET_KEY=no-secret-is-signed DATABASE_URL=sqlite://
 
-.PHONY: run test soak check lint openapi lock clean
+.PHONY: run test test-sqlalchemy-2.0 soak check lint openapi lock clean
 
-run: .venv/service
+run: $(VENV)/service
 	@$(BIN)/python -m app.demo --port $(PORT)
 
-test: .venv/dev
+test: $(VENV)/dev
 	$(BIN)/python -m pytest
 
+# The same on the older SQLAlchemy that is supported as well, in an environment of its own.
+test-sqlalchemy-2.0: $(OLDER)/test
+	$(OLDER)/bin/python -m pytest
+
 # The long runs of the tests, which show their progress.
-soak: .venv/dev
+soak: $(VENV)/dev
 	$(BIN)/python -m pytest -m soak -v -s
 
 check: lint
 	@$(MAKE) --no-print-directory test
 
 # In CI the formatter only compares.
-lint: .venv/dev
+lint: $(VENV)/dev
 	$(BIN)/ruff format $(if $(CI),--check)
 	$(BIN)/ruff check
 	$(BIN)/mypy
@@ -31,30 +38,34 @@ lint: .venv/dev
 	@$(NOWHERE) $(BIN)/flask --app app openapi print | cmp - openapi/openapi.json \
 		|| { echo "openapi/openapi.json is not current: run make openapi"; exit 1; }
 
-openapi: .venv/dev
+openapi: $(VENV)/dev
 	$(NOWHERE) $(BIN)/flask --app app openapi print > openapi/openapi.json
 
 # Renews the lock files from pyproject.toml: every package pinned with its hashes.
-lock: .venv/dev
+lock: $(VENV)/dev
 	$(COMPILE) pyproject.toml --extra service -o requirements.txt
 	$(COMPILE) pyproject.toml --extra service --group dev -c requirements.txt -o requirements-dev.txt
+	$(COMPILE) pyproject.toml --extra service --group sqlalchemy-2-0 -o requirements-sqlalchemy-2.0.txt
 
 clean:
-	rm -rf .venv instance .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-* instance .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # The stamp is written last: a virtual environment whose making was interrupted, or whose lock changed, is completed.
-.venv/service: requirements.txt
-	@$(call install,requirements.txt)
+$(VENV)/service: requirements.txt
+	@$(call install,$(VENV),requirements.txt)
 
-.venv/dev: requirements.txt requirements-dev.txt
-	@$(call install,requirements-dev.txt)
+$(VENV)/dev: requirements.txt requirements-dev.txt
+	@$(call install,$(VENV),requirements-dev.txt)
+
+$(OLDER)/test: requirements-sqlalchemy-2.0.txt
+	@$(call install,$(OLDER),requirements-sqlalchemy-2.0.txt)
 
 define install
 command -v $(PYTHON) >/dev/null || { echo "make: there is no $(PYTHON); install Python 3.11 or newer, or say make PYTHON=…"; exit 1; }; \
 $(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "make: Python 3.11 or newer is needed, and $(PYTHON) is %d.%d; say make PYTHON=..." % sys.version_info[:2])' || exit 1; \
-mkdir -p .venv 2>/dev/null && touch .venv/writable 2>/dev/null && rm .venv/writable || { echo "make: cannot write into this folder; copy it to where you may write"; exit 1; }; \
-echo "Installing $(1) into .venv …"; \
-$(PYTHON) -m venv .venv || { echo "make: $(PYTHON) has no venv; install its package (on Debian: python3-venv)"; exit 1; }; \
-$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(1) || exit 1; \
+mkdir -p $(1) 2>/dev/null && touch $(1)/writable 2>/dev/null && rm $(1)/writable || { echo "make: cannot write into this folder; copy it to where you may write"; exit 1; }; \
+echo "Installing $(2) into $(1) …"; \
+$(PYTHON) -m venv $(1) || { echo "make: $(PYTHON) has no venv; install its package (on Debian: python3-venv)"; exit 1; }; \
+$(1)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(2) || exit 1; \
 touch $@
 endef

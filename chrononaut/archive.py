@@ -16,10 +16,9 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Connection
-from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from chrononaut.exceptions import ConcurrentChangeError
-from chrononaut.history import NEVER, Key, Versioning
+from chrononaut.history import NEVER, Key, RecordTable, Versioning
 from chrononaut.locking import locking
 from chrononaut.types import Instant, JSONDocument, JSONObject, now, with_names
 
@@ -87,7 +86,8 @@ def archive_states(
                 | {"known_version": ending.version, "change_info": ending.change_info}
                 for ending in batch
             ]
-            archived = _execute_many(connection, _archive_by_row(versioning, operation), rows, transaction)
+            for archiving in _archive_by_row(versioning, operation):
+                archived = _execute_many(connection, archiving, rows, transaction)
         if archived != len(batch):
             raise ConcurrentChangeError(versioning.name, _changed_meanwhile(connection, versioning, batch))
 
@@ -112,7 +112,8 @@ def archive_inserts(
                 _key_parameters(versioning, beginning.key) | {"change_info": beginning.change_info}
                 for beginning in batch
             ]
-            _execute_many(connection, _insert_by_row(versioning), rows, transaction)
+            for insert in _insert_by_row(versioning):
+                _execute_many(connection, insert, rows, transaction)
             following = _next_versions(connection, versioning, [beginning.key for beginning in batch])
             reused |= {key: version for key, version in following.items() if version > NEVER + 1}
     _renumber(connection, versioning, reused)
@@ -135,9 +136,11 @@ def hidden_values(connection: Connection, versioning: Versioning, keys: Sequence
     """The hidden attributes that live records have a value of, in mapping order."""
     found: dict[Key, list[str]] = {}
     for batch in _batches(keys) if versioning.hidden else ():
-        statement = sa.select(
-            *versioning.key_columns, *(column.is_not(None) for column in versioning.hidden.values())
-        ).where(sa.tuple_(*versioning.key_columns).in_(batch))
+        statement = (
+            sa.select(*versioning.key_columns, *(column.is_not(None) for column in versioning.hidden.values()))
+            .select_from(versioning.rows)
+            .where(sa.tuple_(*versioning.key_columns).in_(batch))
+        )
         for row in connection.execute(statement, execution_options=OPTIONS):
             key, given = row[: len(versioning.key)], row[len(versioning.key) :]
             found[tuple(key)] = [name for name, has in zip(versioning.hidden, given, strict=True) if has]
@@ -209,28 +212,37 @@ def never_backwards(
     return sa.case((before <= instant, instant), (before.is_(None) if first is None else first, instant), else_=later)
 
 
-def insert_into(versioning: Versioning, values: dict[sa.Column[Any], Any], source: sa.Select[Any]) -> sa.Insert:
-    return sa.insert(versioning.history_table).from_select(
-        list(values), source.with_only_columns(*values.values(), maintain_column_froms=True), include_defaults=False
-    )
+def insert_into(values: Mapping[sa.Column[Any], Any], source: sa.Select[Any]) -> sa.Insert:
+    """An INSERT … SELECT: column → what is inserted.
+
+    :param source: what it is selected from
+    """
+    (table,) = {column.table for column in values}
+    select = source.with_only_columns(*values.values(), maintain_column_froms=True)
+    return sa.insert(table).from_select(list(values), select, include_defaults=False)
 
 
 def _naming_hidden(
     document: sa.ColumnElement[Any],
     hidden: Mapping[str, sa.Column[Any]],
-    row: ReadOnlyColumnCollection[str, Any],
+    row: Mapping[sa.Column[Any], sa.ColumnElement[Any]],
     dialect: str,
 ) -> sa.ColumnElement[Any]:
     """A change info document that names the hidden attributes which a row has a value of."""
-    given = {name: row[column.key].is_not(None) for name, column in hidden.items()}
+    given = {name: row[column].is_not(None) for name, column in hidden.items()}
     return with_names(document, "hidden_cols_changed", given, dialect)
 
 
-def _state(versioning: Versioning, columns: ReadOnlyColumnCollection[str, Any]) -> dict[sa.Column[Any], Any]:
-    """History column → the column of ``columns`` that is archived in it."""
-    kept = [*versioning.tracked.values()]
-    state = {versioning.history_table.c[column.key]: columns[column.key] for column in kept}
-    return state | {versioning.column("version"): columns[versioning.version.key]}
+def _state(one: RecordTable, row: Mapping[sa.Column[Any], Any]) -> dict[sa.Column[Any], Any]:
+    """History column → what is archived in it: the key and the state.
+
+    :param row: column of the live table → the same in the row that is archived
+    """
+    return {one.history.c[column.key]: row[column] for column in (*one.key, *one.state)}
+
+
+def _archived_columns(versioning: Versioning) -> list[sa.Column[Any]]:
+    return [column for one in versioning.tables for column in (*one.key, *one.state)]
 
 
 # On PostgreSQL: the records as arrays, unnested.
@@ -250,14 +262,16 @@ def _unnested(versioning: Versioning, *further: tuple[str, str, Any]) -> sa.Tabl
 
 @cache
 def _archive_by_set(versioning: Versioning, operation: Literal["update", "delete"]) -> sa.Select[Any]:
-    table, version = versioning.table, versioning.version
+    version = versioning.version
     given = _unnested(versioning, ("versions", "known_version", sa.Integer()))
     lost = versioning.hidden if operation == "delete" else {}
-    columns = [*versioning.tracked.values(), *lost.values(), version]
+    columns = [*_archived_columns(versioning), *lost.values(), version]
+    # Two tables may have columns of one name.
+    labels = {column: f"column_{number}" for number, column in enumerate(columns)}
     locked = (
-        sa.select(*columns, given.c.new_info)
+        sa.select(*(column.label(label) for column, label in labels.items()), given.c.new_info)
         .join_from(
-            table,
+            versioning.rows,
             given,
             sa.and_(
                 *(
@@ -269,10 +283,11 @@ def _archive_by_set(versioning: Versioning, operation: Literal["update", "delete
         )
         .order_by(*versioning.key_columns)
         # An update leaves the key alone, so that rows which refer to it need not wait.
-        .with_for_update(of=table, key_share=operation == "update")
+        .with_for_update(of=[one.live for one in versioning.tables], key_share=operation == "update")
         .cte("locked")
         .prefix_with("MATERIALIZED")
     )
+    row = {column: locked.c[label] for column, label in labels.items()}
     # An aggregate over the locked rows: the clock is read when the last lock is held.
     moment = (
         sa.select(sa.func.count().label("archived"), sa.func.coalesce(_INSTANT, CLOCK).label("instant"))
@@ -284,23 +299,31 @@ def _archive_by_set(versioning: Versioning, operation: Literal["update", "delete
     before = (
         sa.select(history.c[versioning.options.names.changed])
         .where(
-            *(history.c[column.key] == locked.c[column.key] for column in versioning.key_columns),
-            history.c[versioning.options.names.version] == locked.c[version.key] - 1,
+            *(history.c[column.key] == row[column] for column in versioning.key_columns),
+            history.c[versioning.options.names.version] == row[version] - 1,
         )
         .scalar_subquery()
     )
+    first, *others = versioning.tables
     archived = insert_into(
-        versioning,
-        _state(versioning, locked.c)
+        _state(first, row)
         | {
+            versioning.column("version"): row[version],
             versioning.column("operation"): sa.literal(operation),
             versioning.column("changed"): never_backwards(before, moment.c.instant, CLOCK),
-            versioning.column("change_info"): _naming_hidden(locked.c.new_info, lost, locked.c, "postgresql"),
+            versioning.column("change_info"): _naming_hidden(locked.c.new_info, lost, row, "postgresql"),
             versioning.column("transaction_id"): _TRANSACTION,
         },
         sa.select().select_from(locked.join(moment, sa.true())),
     ).cte("archived")
-    return sa.select(moment.c.archived, moment.c.instant).add_cte(archived)
+    further = [
+        insert_into(
+            _state(one, row) | {one.history.c[versioning.options.names.version]: row[version]},
+            sa.select().select_from(locked),
+        ).cte(f"archived_{number}")
+        for number, one in enumerate(others)
+    ]
+    return sa.select(moment.c.archived, moment.c.instant).add_cte(archived, *further)
 
 
 @cache
@@ -325,7 +348,6 @@ def _insert_by_set(versioning: Versioning) -> sa.Select[Any]:
     key_columns = [history.c[column.key] for column in versioning.key_columns]
     archived = (
         insert_into(
-            versioning,
             {
                 **{column: given.c[f"key_{name}"] for name, column in zip(versioning.key, key_columns, strict=True)},
                 versioning.column("version"): sa.func.coalesce(last.c.version, NEVER - 1) + 1,
@@ -339,16 +361,32 @@ def _insert_by_set(versioning: Versioning) -> sa.Select[Any]:
         .returning(versioning.column("version"), *key_columns)
         .cte("archived")
     )
-    return sa.select(
-        moment.c.instant, archived.c[names.version], *(archived.c[column.key] for column in key_columns)
-    ).select_from(moment.outerjoin(archived, archived.c[names.version] > NEVER))
+    further = [
+        insert_into(
+            {
+                one.history.c[names.version]: archived.c[names.version],
+                **{
+                    one.history.c[own.key]: archived.c[column.key]
+                    for own, column in zip(one.key, key_columns, strict=True)
+                },
+            },
+            sa.select().select_from(archived),
+        ).cte(f"archived_{number}")
+        for number, one in enumerate(versioning.tables[1:])
+    ]
+    return (
+        sa.select(moment.c.instant, archived.c[names.version], *(archived.c[column.key] for column in key_columns))
+        .select_from(moment.outerjoin(archived, archived.c[names.version] > NEVER))
+        .add_cte(*further)
+    )
 
 
 # Elsewhere: one record per execution.
 
 
 @cache
-def _archive_by_row(versioning: Versioning, operation: Literal["update", "delete"]) -> sa.Insert:
+def _archive_by_row(versioning: Versioning, operation: Literal["update", "delete"]) -> Sequence[sa.Insert]:
+    """One INSERT … SELECT for each of the tables that records are in, the one with our own columns last."""
     table, version = versioning.table, versioning.version
     history = versioning.history_table.alias("before")
     before = (
@@ -361,49 +399,67 @@ def _archive_by_row(versioning: Versioning, operation: Literal["update", "delete
         .scalar_subquery()
     )
     known = bindparam("known_version", type_=sa.Integer)
-    return insert_into(
-        versioning,
-        _state(versioning, table.c)
-        | {
-            versioning.column("operation"): sa.literal(operation),
-            versioning.column("changed"): never_backwards(before, _INSTANT, bindparam("now", type_=Instant)),
-            versioning.column("change_info"): _naming_hidden(
-                bindparam("change_info", type_=JSONDocument),
-                versioning.hidden if operation == "delete" else {},
-                table.c,
-                "sqlite",
-            ),
-            versioning.column("transaction_id"): _TRANSACTION,
-        },
+    source = (
         sa.select()
-        .select_from(table)
+        .select_from(versioning.rows)
         .where(
             *(column == bind for column, bind in _key_binds(versioning)),
             version == sa.func.coalesce(known, version),
-        ),
+        )
     )
+    lost = versioning.hidden if operation == "delete" else {}
+    row = {column: column for column in (*_archived_columns(versioning), *lost.values())}
+    first, *others = versioning.tables
+    own = {
+        versioning.column("operation"): sa.literal(operation),
+        versioning.column("changed"): never_backwards(before, _INSTANT, bindparam("now", type_=Instant)),
+        versioning.column("change_info"): _naming_hidden(
+            bindparam("change_info", type_=JSONDocument), lost, row, "sqlite"
+        ),
+        versioning.column("transaction_id"): _TRANSACTION,
+    }
+    return [
+        insert_into(
+            _state(one, row)
+            | {one.history.c[versioning.options.names.version]: version}
+            | (own if one is first else {}),
+            source,
+        )
+        for one in (*others, first)
+    ]
 
 
 @cache
-def _insert_by_row(versioning: Versioning) -> sa.Insert:
+def _insert_by_row(versioning: Versioning) -> Sequence[sa.Insert]:
+    """One INSERT for each of the tables that records are in, the one with our own columns first."""
     history = versioning.history_table
     names = versioning.options.names
     before = history.alias("before")
     last_changed: sa.ColumnElement[datetime] = sa.func.max(before.c[names.changed], type_=Instant)
-    return insert_into(
-        versioning,
-        {
-            **{history.c[column.key]: bind for column, bind in _key_binds(versioning)},
-            versioning.column("version"): sa.func.coalesce(sa.func.max(before.c[names.version]), NEVER - 1) + 1,
-            versioning.column("operation"): sa.literal("insert"),
-            versioning.column("changed"): never_backwards(last_changed, _INSTANT, bindparam("now", type_=Instant)),
-            versioning.column("change_info"): bindparam("change_info", type_=JSONDocument),
-            versioning.column("transaction_id"): _TRANSACTION,
-        },
+    own = {
+        **{history.c[column.key]: bind for column, bind in _key_binds(versioning)},
+        versioning.column("version"): sa.func.coalesce(sa.func.max(before.c[names.version]), NEVER - 1) + 1,
+        versioning.column("operation"): sa.literal("insert"),
+        versioning.column("changed"): never_backwards(last_changed, _INSTANT, bindparam("now", type_=Instant)),
+        versioning.column("change_info"): bindparam("change_info", type_=JSONDocument),
+        versioning.column("transaction_id"): _TRANSACTION,
+    }
+    source = (
         sa.select()
         .select_from(before)
-        .where(*(before.c[column.key] == bind for column, bind in _key_binds(versioning))),
+        .where(*(before.c[column.key] == bind for column, bind in _key_binds(versioning)))
     )
+    further = [
+        {
+            one.history.c[names.version]: sa.func.max(before.c[names.version]),
+            **{
+                one.history.c[column.key]: bind
+                for column, (_, bind) in zip(one.key, _key_binds(versioning), strict=True)
+            },
+        }
+        for one in versioning.tables[1:]
+    ]
+    return [insert_into(values, source) for values in (own, *further)]
 
 
 def _next_versions(connection: Connection, versioning: Versioning, keys: Sequence[Key]) -> dict[Key, int]:

@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam
 from sqlalchemy.engine import Connection, CursorResult
 from sqlalchemy.sql import visitors
+from sqlalchemy.sql.dml import UpdateBase
 
 from chrononaut.archive import (
     CLOCK,
@@ -79,7 +80,9 @@ class _Write:
     @property
     def archived(self) -> list[str]:
         """The keys of the columns that history keeps."""
-        return [column.key for column in (*self.versioning.tracked.values(), self.versioning.version)]
+        (table,) = self.versioning.tables
+        columns = [*table.key, *self.versioning.tracked.values(), self.versioning.version]
+        return list(dict.fromkeys(column.key for column in columns))
 
     @property
     def replaced(self) -> dict[str, sa.Column[Any]]:
@@ -112,7 +115,8 @@ def captured(
     :param document: the change info
     :raises UncapturedWriteError: the statement cannot be captured exactly
     """
-    write = _resolved(statement, parameters, versioning, connection)
+    refuse_joined(versioning, statement)
+    write = _resolved(statement, parameters, versioning.whole(), connection)
     if write.operation == "update" and not (write.replaced or write.stamps):
         return statement, parameters
     fix_instant(connection, transaction)
@@ -129,6 +133,14 @@ def captured(
     archiving = _archiving(write, connection, transaction, document, once=len(parameters) > 1)
     connection.execute(archiving, list(parameters) or None, execution_options=OPTIONS)
     return _after_archiving(write), parameters
+
+
+def refuse_joined(versioning: Versioning, statement: UpdateBase) -> None:
+    """:raises UncapturedWriteError: the records of the model have rows in several tables, or may have"""
+    if any(len(one.tables) > 1 for one in versioning.hierarchy):
+        raise UncapturedWriteError(
+            versioning.table.name, f"this {statement.__visit_name__.upper()} of a model with joined inheritance"
+        )
 
 
 def _resolved(
@@ -270,7 +282,6 @@ def _in_one_statement(
         changes = sa.true()
     hidden_named = _document(write, document, _hidden(write, conditions), connection)
     archived = insert_into(
-        versioning,
         _history_values(write, locked.c, transaction, hidden_named, connection),
         # A row whose key another transaction has just changed was locked, and the statement does not find it.
         sa.select()
@@ -320,7 +331,7 @@ def _archiving(
     if once:
         select = select.where(~_is_archived(write))
     hidden = _document(write, document, _hidden(write, conditions), connection)
-    return insert_into(versioning, _history_values(write, target.c, transaction, hidden, connection), select)
+    return insert_into(_history_values(write, target.c, transaction, hidden, connection), select)
 
 
 def _after_archiving(write: _Write) -> Any:
@@ -403,6 +414,7 @@ def numbered(statement: sa.Insert, parameters: Parameters, versioning: Versionin
 
     :raises UncapturedWriteError: what it inserts or replaces cannot be known
     """
+    refuse_joined(versioning, statement)
     table, version = versioning.table, versioning.version.key
     upsert = statement._post_values_clause
     if upsert is not None and upsert.__visit_name__ != "on_conflict_do_nothing":

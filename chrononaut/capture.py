@@ -71,8 +71,9 @@ from chrononaut.exceptions import (
     UncapturedWriteError,
     UnsupportedMappingError,
 )
-from chrononaut.history import NEVER, Key, Versioning, build_history, versioning_of, versioning_of_table
+from chrononaut.history import NEVER, Key, Versioning, full_name, versioning_of, versioning_of_table
 from chrononaut.locking import is_conflict
+from chrononaut.mapping import build_history
 from chrononaut.statements import target, writes, written_columns
 from chrononaut.types import JSONObject
 
@@ -122,7 +123,7 @@ class _Capture:
     inserted: dict[Versioning, list[tuple[object, JSONObject]]] = field(default_factory=lambda: defaultdict(list))
     moved: dict[Versioning, list[tuple[object, JSONObject]]] = field(default_factory=lambda: defaultdict(list))
     unrecorded: dict[Versioning, list[object]] = field(default_factory=lambda: defaultdict(list))
-    announced: Counter[tuple[Versioning, str]] = field(default_factory=Counter)
+    announced: Counter[tuple[sa.Table, str]] = field(default_factory=Counter)
     counted: Any = None
     change_infos: dict[type, JSONObject] = field(default_factory=dict)
     flushing: bool = False
@@ -184,7 +185,7 @@ class _Capture:
 
     def is_flushed(self, versioning: Versioning) -> bool:
         """Does the current flush write objects of a model?"""
-        return any(written is versioning for written, _ in self.announced)
+        return any(written is one.live for written, _ in self.announced for one in versioning.tables)
 
     def is_announced(self, versioning: Versioning, write: UpdateBase, context: Any) -> bool:
         """Did mapper events announce what a statement of a flush writes?
@@ -192,24 +193,25 @@ class _Capture:
         They did not where a listener writes by itself in the middle of the flush, or changes an object that ours had
         seen unchanged before.
         """
-        if isinstance(write, sa.Update):
+        if isinstance(write, sa.Update) and len(versioning.tables) == 1:
             written = written_columns(write, context.compiled_parameters)
             if versioning.version.key not in written:
-                versioned = (*versioning.tracked.values(), *versioning.hidden.values())
+                whole = versioning.whole()
+                versioned = (*whole.tracked.values(), *whole.hidden.values())
                 return not any(column.key in written for column in versioned)
-        operation = write.__visit_name__
+        announced = versioning.tables[-1].live, write.__visit_name__
         if context is not self.counted:
             # One INSERT may be sent in several parts; it is counted with the first.
             self.counted = context
-            self.announced[versioning, operation] -= len(context.compiled_parameters)
-        return self.announced[versioning, operation] >= 0
+            self.announced[announced] -= len(context.compiled_parameters)
+        return self.announced[announced] >= 0
 
     def archive_inserted_by_statement(
         self, connection: Connection, versioning: Versioning, keys: Sequence[Key]
     ) -> None:
         """Write the ``insert`` rows of what a statement has inserted."""
         shared = versioning.model._capture_change_info()
-        hidden = hidden_values(connection, versioning, keys)
+        hidden = hidden_values(connection, versioning.whole(), keys)
         beginnings = [Beginning(key, _naming(shared, hidden.get(key, []))) for key in keys]
         reused = archive_inserts(connection, versioning, beginnings, self.current_transaction())
         session = self.session()
@@ -231,6 +233,11 @@ class _Capture:
             self.fail(versioning)
             raise
 
+    def expect(self, versioning: Versioning, operation: str) -> None:
+        """Note that the flush is about to write the rows of a record."""
+        for one in versioning.tables:
+            self.announced[one.live, operation] += 1
+
     def announce(
         self,
         versioning: Versioning,
@@ -240,7 +247,7 @@ class _Capture:
         by: InstanceState[Any],
     ) -> None:
         """Note that a row is about to be replaced."""
-        self.announced[versioning, operation] += 1
+        self.expect(versioning, operation)
         self.pending.append(_Pending(versioning, operation, tuple(replaced.identity or ()), version, by))
 
     def versioning_of(self, table: sa.FromClause, connection: Connection) -> Versioning | None:
@@ -250,7 +257,7 @@ class _Capture:
         if versioning is not None or session is None:
             return versioning
         for metadata in self.metadatas():
-            known = metadata.tables.get(_full_name(table))
+            known = metadata.tables.get(full_name(table))
             versioning = None if known is None else versioning_of_table(known)
             if versioning is not None and session.get_bind(versioning.mapper).engine is connection.engine:
                 return versioning
@@ -270,12 +277,6 @@ class _Capture:
 def _naming(document: JSONObject, hidden: list[str]) -> JSONObject:
     """A change info document that names the hidden attributes which the change concerns."""
     return document | {"hidden_cols_changed": hidden} if hidden else document
-
-
-def _full_name(table: sa.FromClause) -> str:
-    """The name of a table with its schema's, as metadata keep it."""
-    schema, name = getattr(table, "schema", None), getattr(table, "name", None)
-    return f"{schema}.{name}" if schema else str(name)
 
 
 def _show_versions(versioning: Versioning, objects: Sequence[object], versions: Mapping[Key, int]) -> None:
@@ -331,7 +332,7 @@ def _refuse_uncaptured_cascades(mapper: Mapper[Any], model: type) -> None:
         side = _WRITTEN_SIDES.get(relationship.direction)
         written = None if side is None else getattr(relationship, side).local_table
         versioning = None if written is None else versioning_of_table(written)
-        if versioning is None or versioning.table is not written:
+        if written is None or versioning is None or versioning.is_history(written):
             continue
         if relationship.post_update:
             cascade = "post_update=True"
@@ -426,7 +427,7 @@ def _before_insert(mapper: Mapper[Any], connection: Connection, obj: Any) -> Non
         setattr(obj, version, known)
         return
     setattr(obj, version, 0)
-    capture.announced[versioning, "insert"] += 1
+    capture.expect(versioning, "insert")
     if _suppressed.get() != "none":
         capture.unrecorded[versioning].append(obj)
         return
@@ -471,7 +472,7 @@ def _before_update(mapper: Mapper[Any], connection: Connection, obj: Any) -> Non
     document = capture.change_info(versioning, state, [])
     setattr(obj, version, NEVER + 1)
     flag_modified(obj, version)
-    capture.announced[versioning, "update"] += 1
+    capture.expect(versioning, "update")
     capture.pending.append(_Pending(versioning, "delete", tuple(state.identity or ()), known, state, document))
     capture.moved[versioning].append((obj, document))
 
@@ -526,7 +527,7 @@ def _capture_statement(
         return unchanged
     table = target(element)
     versioning = capture.versioning_of(table, connection)
-    if versioning is None or _full_name(table) == _full_name(versioning.history_table):
+    if versioning is None or versioning.is_history(table):
         return unchanged
     if capture.is_flushed(versioning):
         # Its rows are being archived by the versions that the flush knows.
@@ -646,9 +647,9 @@ def _watch(
         versioning = capture.versioning_of(table, connection)
         if versioning is None:
             continue
-        if _full_name(table) == _full_name(versioning.history_table):
+        if versioning.is_history(table):
             if not (write.is_delete and _suppressed.get() == "immutability"):
-                raise HistoryImmutableError(versioning.history_table.name)
+                raise HistoryImmutableError(full_name(table))
         elif _suppressed.get() == "none":
             if not (by_flush and capture.is_announced(versioning, write, context)):
                 raise UncapturedWriteError(versioning.table.name, f"this {write.__visit_name__.upper()}")

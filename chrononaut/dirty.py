@@ -95,6 +95,7 @@ def compare(
     identity = tuple(state.identity or ())
     statement = (
         sa.select(versioning.version, *columns)
+        .select_from(versioning.rows)
         .where(*(column == part for column, part in zip(versioning.key_columns, identity, strict=True)))
         .with_for_update(key_share=True)
     )

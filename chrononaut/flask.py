@@ -10,6 +10,7 @@ from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy.orm import sessionmaker
 
 from chrononaut.capture import capture_sessions
+from chrononaut.commands import register_commands
 
 
 class VersionedSQLAlchemy(SQLAlchemy):
@@ -28,6 +29,11 @@ class VersionedSQLAlchemy(SQLAlchemy):
                 stacklevel=2,
             )
         super().__init__(app, **options)
+
+    def init_app(self, app: Flask) -> None:
+        """Bind to an application, which gets the command ``flask history verify``."""
+        super().init_app(app)
+        register_commands(app)
 
     def _versioned_metadatas(self) -> Iterable[sa.MetaData]:
         return self.metadatas.values()

@@ -1,20 +1,17 @@
-"""The history table of a model and its mapped class, built from the model's mapper."""
+"""The rows of history, and what is known of each versioned model."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy import event
-from sqlalchemy.orm import Mapper, column_property
-from sqlalchemy.sql.base import SchemaEventTarget
+from sqlalchemy.orm import Mapper
 
-from chrononaut.exceptions import HiddenAttributeError, UnsupportedMappingError, UntrackedAttributeError
-from chrononaut.options import Options, read_options
-from chrononaut.types import Instant, JSONDocument, JSONObject
+from chrononaut.exceptions import HiddenAttributeError, UntrackedAttributeError
+from chrononaut.options import Options
+from chrononaut.types import JSONObject
 
 Operation = Literal["insert", "update", "delete"]
 Key = tuple[Any, ...]
@@ -22,9 +19,8 @@ Key = tuple[Any, ...]
 NEVER = -1
 """The version that an ``insert`` row of a new key carries: the one before the first."""
 
-_INFO = "chrononaut"
-_LONGEST_NAME = 63  # PostgreSQL's limit, in bytes
-_TRANSACTION_ID = sa.Uuid()
+INFO = "chrononaut"
+"""Under what key a table's ``info`` holds its `Versioning`."""
 
 
 class History:
@@ -65,12 +61,27 @@ class History:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class RecordTable:
+    """A table that holds rows of a model, and its history table. By joined inheritance, a record has a row in several.
+
+    :ivar key: the key columns of the live table, in mapping order
+    :ivar state: the other columns of the live table that history keeps, without ``version``
+    """
+
+    live: sa.Table
+    history: sa.Table
+    key: Sequence[sa.Column[Any]]
+    state: Sequence[sa.Column[Any]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Versioning:
     """All that is known of one versioned model.
 
+    :ivar tables: those that a record's rows are in; the first has the version, the last is the model's own
     :ivar key: the attribute names of the primary key, in mapping order
-    :ivar columns: attribute name → column of the model's table, all but ``version``
-    :ivar tracked: attribute name → column of the model's table, the key's included, `version` not
+    :ivar columns: attribute name → column, all but ``version``
+    :ivar tracked: attribute name → column, the key's included, `version` not
     :ivar hidden: attribute name → column
     :ivar untracked: attribute name → column
     :ivar stamped: tracked and hidden attributes that every UPDATE sets anew: by ``onupdate``, or as ``version_id_col``
@@ -78,7 +89,7 @@ class Versioning:
 
     model: Any
     mapper: Mapper[Any]
-    table: sa.Table
+    tables: tuple[RecordTable, ...]
     options: Options
     key: tuple[str, ...]
     columns: Mapping[str, sa.Column[Any]]
@@ -88,16 +99,54 @@ class Versioning:
     version: sa.Column[int]
     stamped: frozenset[str]
     history: type[History]
-    history_table: sa.Table
 
     @property
     def name(self) -> str:
         return str(self.model.__name__)
 
     @property
+    def table(self) -> sa.Table:
+        """The table that has the version."""
+        return self.tables[0].live
+
+    @property
+    def history_table(self) -> sa.Table:
+        """The history table that has our own columns."""
+        return self.tables[0].history
+
+    @property
+    def rows(self) -> sa.FromClause:
+        """What the whole rows of records are selected from: the table, or the join of the tables."""
+        return self.mapper.persist_selectable
+
+    @property
     def key_columns(self) -> Sequence[sa.Column[Any]]:
-        """The key columns of the model's table."""
-        return [self.tracked[name] for name in self.key]
+        """The key columns of the table that has the version."""
+        return self.tables[0].key
+
+    @property
+    def hierarchy(self) -> "Sequence[Versioning]":
+        """This model's, and those of the models that inherit from it, but for concrete ones."""
+        below = [versioning_of(mapper.class_) for mapper in self.mapper.self_and_descendants if not mapper.concrete]
+        return [self, *(versioning for versioning in below if versioning is not self)]
+
+    def whole(self) -> "Versioning":
+        """The same with the columns of all models whose rows are in the table."""
+        hierarchy = self.hierarchy
+        if len(hierarchy) == 1:
+            return self
+        return replace(
+            self,
+            columns={name: column for one in hierarchy for name, column in one.columns.items()},
+            tracked={name: column for one in hierarchy for name, column in one.tracked.items()},
+            hidden={name: column for one in hierarchy for name, column in one.hidden.items()},
+            untracked={name: column for one in hierarchy for name, column in one.untracked.items()},
+            stamped=frozenset().union(*(one.stamped for one in hierarchy)),
+        )
+
+    def is_history(self, table: sa.FromClause) -> bool:
+        """Is a table one of the history tables, whichever object describes it?"""
+        return any(full_name(table) == full_name(one.history) for one in self.tables)
 
     @property
     def valid_from(self) -> Any:
@@ -141,155 +190,10 @@ def history_model(model: type) -> type[History]:
 def versioning_of_table(table: sa.FromClause) -> Versioning | None:
     """The versioning that a table belongs to, as the live table or as the history table."""
     info: Mapping[str, Versioning] = getattr(table, "info", {})
-    return info.get(_INFO)
+    return info.get(INFO)
 
 
-def build_history(mapper: Mapper[Any]) -> Versioning:
-    """Give a model its column ``version``, its history table and the class that maps it.
-
-    :raises OptionError: an option is wrong
-    :raises UnsupportedMappingError: the mapping's changes would not be captured
-    """
-    model: Any = mapper.class_
-    table = mapper.local_table
-    if mapper.inherits is not None and not mapper.concrete:
-        raise UnsupportedMappingError(
-            model.__name__,
-            "changes of models that inherit from a mapped model are not captured yet; "
-            "make the parent abstract, or do not version the model",
-        )
-    if not isinstance(table, sa.Table):
-        raise UnsupportedMappingError(model.__name__, "only a model that is mapped to one table can be versioned")
-    if cascading := [constraint for constraint in table.foreign_key_constraints if _cascades(constraint)]:
-        columns = ", ".join(column.name for constraint in cascading for column in constraint.columns)
-        raise UnsupportedMappingError(
-            model.__name__,
-            f"the foreign key of {columns} lets the database change or delete rows by itself (ON DELETE or ON UPDATE), "
-            "which would leave no history; leave it to the session, by a relationship's cascade",
-        )
-    options = read_options(mapper)
-    names = options.names
-    attributes = {
-        name: column
-        for name, column in mapper.columns.items()
-        if isinstance(column, sa.Column) and column.table is table
-    }
-    left_out = {*options.hidden, *options.untracked}
-    tracked = {name: column for name, column in attributes.items() if name not in left_out}
-    key = tuple(mapper.get_property_by_column(column).key for column in mapper.primary_key)
-
-    version: sa.Column[int] = sa.Column(names.version, sa.Integer, nullable=False, default=0, server_default="0")
-    table.append_column(version)
-    mapper.add_property(names.version, version)
-    history_table = _history_table(table, options, tracked, key)
-    history: Any = type(f"{model.__name__}History", (History,), {"__doc__": f"The history of {model.__name__}."})
-    versioning = Versioning(
-        model=model,
-        mapper=mapper,
-        table=table,
-        options=options,
-        key=key,
-        columns=attributes,
-        tracked=tracked,
-        hidden={name: attributes[name] for name in options.hidden},
-        untracked={name: attributes[name] for name in options.untracked},
-        version=version,
-        stamped=frozenset(
-            name
-            for name, column in attributes.items()
-            if name not in options.untracked
-            and (column.onupdate is not None or column.server_onupdate is not None or column is mapper.version_id_col)
-        ),
-        history=history,
-        history_table=history_table,
-    )
-    history.__chrononaut__ = versioning
-    model.__chrononaut__ = versioning
-    table.info[_INFO] = history_table.info[_INFO] = versioning
-    mapper.registry.map_imperatively(
-        history,
-        history_table,
-        properties={
-            **{name: history_table.c[column.key] for name, column in tracked.items()},
-            names.valid_from: column_property(_valid_from(versioning), deferred=True),
-        },
-    )
-    return versioning
-
-
-def _cascades(constraint: sa.ForeignKeyConstraint) -> bool:
-    actions = {(action or "no action").lower() for action in (constraint.ondelete, constraint.onupdate)}
-    return not actions <= {"no action", "restrict"}
-
-
-def _history_table(
-    table: sa.Table, options: Options, tracked: Mapping[str, sa.Column[Any]], key: Sequence[str]
-) -> sa.Table:
-    names = options.names
-    key_columns = [_copy(tracked[name], primary_key=True) for name in key]
-    state_columns = [_copy(column) for name, column in tracked.items() if name not in key]
-    changed: sa.Column[datetime] = sa.Column(names.changed, Instant, nullable=False)
-    history_table = sa.Table(
-        options.history_table,
-        table.metadata,
-        *key_columns,
-        sa.Column(names.version, sa.Integer, primary_key=True, autoincrement=False),
-        *state_columns,
-        sa.Column(names.operation, sa.String(6), nullable=False),
-        changed,
-        sa.Column(names.change_info, JSONDocument, nullable=False),
-        sa.Column(names.transaction_id, _TRANSACTION_ID, nullable=False),
-        schema=table.schema,
-    )
-    sa.Index(_shortened(f"ix_{options.history_table}_changed"), *key_columns, changed)
-    return history_table
-
-
-def _shortened(name: str) -> str:
-    """A name that PostgreSQL takes; one that is too long ends with a digest, so that no two become the same."""
-    if len(name.encode()) <= _LONGEST_NAME:
-        return name
-    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return f"{name.encode()[: _LONGEST_NAME - len(digest) - 1].decode(errors='ignore')}_{digest}"
-
-
-def _copy(column: sa.Column[Any], primary_key: bool = False) -> sa.Column[Any]:
-    """The column without default, unique, foreign key, index and identity."""
-    type_ = column.type
-    if isinstance(type_, SchemaEventTarget):
-        # An Enum or a Boolean with a constraint belongs to the one table that it was made for.
-        type_ = type_.copy()
-    copy: sa.Column[Any] = sa.Column(
-        column.name, type_, key=column.key, primary_key=primary_key, nullable=not primary_key, autoincrement=False
-    )
-    if isinstance(type_, sa.types.NullType):
-        _untyped.append((copy, column))
-    return copy
-
-
-# Columns that will take their type from the one that their foreign key refers to, in a table yet to be defined.
-_untyped: list[tuple[sa.Column[Any], sa.Column[Any]]] = []
-
-
-@event.listens_for(sa.Table, "after_parent_attach")
-def _adopt_types(table: sa.Table, metadata: sa.MetaData) -> None:
-    for copy, column in [pair for pair in _untyped if not isinstance(pair[1].type, sa.types.NullType)]:
-        copy.type = column.type
-        _untyped.remove((copy, column))
-
-
-def _valid_from(versioning: Versioning) -> sa.ScalarSelect[datetime]:
-    """When a state began: the ``changed`` of the row before it."""
-    table = versioning.history_table
-    before = table.alias()
-    names = versioning.options.names
-    keys = [column.key for column in versioning.key_columns]
-    return (
-        sa.select(before.c[names.changed])
-        .where(
-            *(before.c[key] == table.c[key] for key in keys),
-            before.c[names.version] == table.c[names.version] - 1,
-        )
-        .correlate(table)
-        .scalar_subquery()
-    )
+def full_name(table: sa.FromClause) -> str:
+    """The name of a table with its schema's, as metadata keep it."""
+    schema, name = getattr(table, "schema", None), getattr(table, "name", None)
+    return f"{schema}.{name}" if schema else str(name)

@@ -55,26 +55,69 @@ def read_options(mapper: Mapper[Any]) -> Options:
     model = mapper.class_
     columns = {attribute: column for attribute, column in mapper.columns.items() if column.table is mapper.local_table}
     key = {mapper.get_property_by_column(column).key for column in mapper.primary_key}
-    hidden = _attributes(model, "__chrononaut_hidden__", columns, key)
-    untracked = _attributes(model, "__chrononaut_untracked__", columns, key)
-    both = [name for name in hidden if name in untracked]
+    return _checked(
+        model,
+        Options(
+            history_table=_table_name(mapper, getattr(model, "__chrononaut_tablename__", None)),
+            hidden=_attributes(model, "__chrononaut_hidden__", columns, key),
+            untracked=_attributes(model, "__chrononaut_untracked__", columns, key),
+            names=_names(mapper, {column.name for column in columns.values()}),
+        ),
+    )
+
+
+def inherit_options(mapper: Mapper[Any], parent: Options, own: Mapping[str, Any]) -> Options:
+    """The options of a class that inherits from a versioned model: the model's, and those of its own columns.
+
+    :param own: attribute name → column that the class adds
+    :raises OptionError: an option is wrong, or would change how the columns of the parent are versioned
+    """
+    model = mapper.class_
+    given = {}
+    for option, inherited in (("__chrononaut_hidden__", parent.hidden), ("__chrononaut_untracked__", parent.untracked)):
+        added = [name for name in _listed(model, option) if name not in inherited]
+        given[option] = (*inherited, *_attributes(model, option, own, set(), added))
+    renamed = getattr(model, "__chrononaut_rename__", {})
+    if any(getattr(parent.names, own_name, None) != name for own_name, name in renamed.items()):
+        raise OptionError(
+            model.__name__, "__chrononaut_rename__", "our columns are named by the model it inherits from"
+        )
+    names = [getattr(parent.names, own_name) for own_name in OWN_NAMES]
+    if taken := [name for name in names if name in own or any(column.name == name for column in own.values())]:
+        raise OptionError(model.__name__, taken[0], "the history needs this name for its own; give the column another")
+    _refuse_hiding(mapper, own)
+    table_name = vars(model).get("__chrononaut_tablename__")
+    return _checked(
+        model,
+        Options(
+            history_table=_table_name(mapper, table_name),
+            hidden=given["__chrononaut_hidden__"],
+            untracked=given["__chrononaut_untracked__"],
+            names=parent.names,
+        ),
+    )
+
+
+def _checked(model: type, options: Options) -> Options:
+    both = [name for name in options.hidden if name in options.untracked]
     if both:
         raise OptionError(
             model.__name__, "__chrononaut_untracked__", f"hidden and untracked at once: {', '.join(both)}"
         )
-    return Options(
-        history_table=_table_name(mapper),
-        hidden=hidden,
-        untracked=untracked,
-        names=_names(mapper, {column.name for column in columns.values()}),
-    )
+    return options
 
 
-def _attributes(model: type, option: str, columns: Mapping[str, Any], key: set[str]) -> tuple[str, ...]:
+def _listed(model: type, option: str) -> tuple[str, ...]:
     given: Iterable[str] = getattr(model, option, ())
     if isinstance(given, str):
         raise OptionError(model.__name__, option, f"must be a list of attribute names, not the string {given!r}")
-    given = tuple(given)
+    return tuple(given)
+
+
+def _attributes(
+    model: type, option: str, columns: Mapping[str, Any], key: set[str], given: Iterable[str] | None = None
+) -> tuple[str, ...]:
+    given = _listed(model, option) if given is None else tuple(given)
     unknown = [name for name in given if name not in columns]
     if unknown:
         raise OptionError(
@@ -85,9 +128,8 @@ def _attributes(model: type, option: str, columns: Mapping[str, Any], key: set[s
     return tuple(name for name in columns if name in given)
 
 
-def _table_name(mapper: Mapper[Any]) -> str:
+def _table_name(mapper: Mapper[Any], name: object) -> str:
     model, table = mapper.class_, mapper.local_table
-    name = getattr(model, "__chrononaut_tablename__", None)
     if name is None:
         return f"{getattr(table, 'name', model.__name__)}_history"
     if not isinstance(name, str) or not name:
@@ -110,13 +152,11 @@ def _names(mapper: Mapper[Any], column_names: set[str]) -> Names:
     chosen = [getattr(names, own) for own in OWN_NAMES]
     if len(set(chosen)) < len(chosen):
         raise OptionError(model.__name__, option, f"two of ours would have one name: {', '.join(chosen)}")
-    if hiding := [name for name in _METHODS if mapper.has_property(name)]:
-        raise OptionError(
-            model.__name__,
-            hiding[0],
-            "the attribute would hide a method of Versioned; give it another name than its column",
-        )
+    _refuse_hiding(mapper, [name for name in _METHODS if mapper.has_property(name)])
     for own, name in zip(OWN_NAMES, chosen, strict=True):
+        if mapper.concrete and getattr(mapper.inherits, "class_", None) and own == "version":
+            # A concrete model has a version of its own, in the place of the one that it inherits.
+            continue
         if mapper.has_property(name) or name in column_names or hasattr(model, name):
             raise OptionError(
                 model.__name__,
@@ -125,3 +165,12 @@ def _names(mapper: Mapper[Any], column_names: set[str]) -> Names:
                 f'rename ours with {option} = {{"{own}": "another_name"}}',
             )
     return names
+
+
+def _refuse_hiding(mapper: Mapper[Any], attributes: Iterable[str]) -> None:
+    if hiding := [name for name in _METHODS if name in attributes]:
+        raise OptionError(
+            mapper.class_.__name__,
+            hiding[0],
+            "the attribute would hide a method of Versioned; give it another name than its column",
+        )

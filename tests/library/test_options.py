@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from chrononaut import ChrononautException, OptionError, UnsupportedMappingError, Versioned, VersionedSQLAlchemy
+from chrononaut import ChrononautException, OptionError, VersionedSQLAlchemy
 from tests.library.models import define
 
 OWN = ["version", "operation", "changed", "change_info", "transaction_id", "valid_from"]
@@ -84,24 +84,6 @@ def test_option_error_is_a_chrononaut_exception_and_a_type_error() -> None:
 @pytest.mark.parametrize("value", [[], (), {"password"}, {"password": 1}.keys(), frozenset({"password"})])
 def test_any_collection_of_names_is_taken(value: object) -> None:
     assert set(_define(__chrononaut_hidden__=value).__chrononaut__.options.hidden) == set(value)  # type: ignore[call-overload]
-
-
-@pytest.mark.parametrize("parent_is_versioned", [True, False])
-@pytest.mark.parametrize("own_table", [True, False])
-def test_model_that_inherits_from_a_mapped_model_is_refused(parent_is_versioned: bool, own_table: bool) -> None:
-    db = VersionedSQLAlchemy()
-    bases = (db.Model, Versioned) if parent_is_versioned else (db.Model,)
-    attributes: dict[str, Any] = {"id": sa.Column(sa.Integer, primary_key=True), "kind": sa.Column(sa.String)}
-    parent: Any = type(
-        "Parent", bases, attributes | {"__mapper_args__": {"polymorphic_on": "kind", "polymorphic_identity": "parent"}}
-    )
-    of_child: dict[str, Any] = {"__mapper_args__": {"polymorphic_identity": "child"}}
-    if own_table:
-        of_child["id"] = sa.Column(sa.ForeignKey("parent.id"), primary_key=True)
-    child_bases = (parent,) if parent_is_versioned else (parent, Versioned)
-    with pytest.raises(UnsupportedMappingError, match=r"^Child: .*inherit from a mapped model") as error:
-        type("Child", child_bases, of_child)
-    assert error.value.model == "Child"
 
 
 def _define(**attributes: Any) -> Any:
