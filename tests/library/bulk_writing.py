@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from tests.library.oracle import Ident, Values
 from tests.library.pending import Plus, Set, Target, evaluated, lock
 from tests.library.player import Player
-from tests.library.shapes import FAMILY, FOREIGN, MODELS, SHAPES, column, kind
+from tests.library.shapes import FAMILY, FOREIGN, HIERARCHIES, MODELS, SHAPES, column, kind
 
 SYNCHRONIZED = ("auto", "evaluate", "fetch")
 UPDATES = (
@@ -242,7 +242,12 @@ def _update_one_by_one(player: Player, shape: str, changes: dict[Ident, Values])
 
 
 def _begin(player: Player, shape: str) -> bool:
-    """Write what is pending, and let the other session end if it has locked any record of the shape."""
+    """Write what is pending, and let the other session end if it has locked any record of the shape.
+
+    :return: may the statement be executed?
+    """
+    if shape in HIERARCHIES:
+        return False
     player.make_way(locked for locked in player.other.locked if locked == "family" or locked[0] == shape)
     if shape in FAMILY:
         player.make_way(["family"])
@@ -253,7 +258,9 @@ def _end(player: Player, shape: str, written: Sequence[Ident], synchronized: boo
     player.locked.update(map(lock, written))
     for ident in player.persistent():
         if ident.shape == shape:
-            known = player.known.pop(ident, None)
+            known = player.known.get(ident)
+            if ident in written:
+                player.known.pop(ident, None)
             # What the session has loaded may be older than the row.
             if not synchronized or (known is not None and known.stale):
                 player.vague.add(ident)

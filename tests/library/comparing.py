@@ -13,6 +13,8 @@ from tests.library import oracle
 from tests.library.oracle import Ident, Record, Shape, Transaction, Values
 from tests.library.rows import Row, history_rows, live_rows
 from tests.library.shapes import MODELS, SHAPES, column, kind
+from tests.library.shapes import history as history_source
+from tests.library.shapes import live as live_source
 
 TICK = timedelta(microseconds=1)
 
@@ -23,7 +25,7 @@ def check_tables(session: Session, records: Mapping[Ident, Record], shapes: Iter
         shape = SHAPES[name]
         live = {
             _key(shape, row): (_values(shape, row, shape.attributes), row["version"])
-            for row in live_rows(session, name)
+            for row in live_rows(session, live_source(name))
         }
         expected = {
             ident.key: (record.values, record.version)
@@ -36,7 +38,7 @@ def check_tables(session: Session, records: Mapping[Ident, Record], shapes: Iter
                 (_key(shape, row), row["version"]),
                 (row["operation"], _values(shape, row, shape.tracked), row["change_info"]),
             )
-            for row in history_rows(session, f"{name}_history")
+            for row in history_rows(session, history_source(name))
         ]
         rows = {
             (ident.key, row.version): (row.operation, row.state, _change_info(row))
@@ -126,7 +128,7 @@ def _same(what: str, found: Mapping[Any, Any], expected: Mapping[Any, Any]) -> N
 def _history_rows(session: Session, ident: Ident) -> list[Row]:
     parts = zip(SHAPES[ident.shape].key, ident.key, strict=True)
     key = {column(ident.shape, name): part for name, part in parts}
-    return history_rows(session, f"{ident.shape}_history", **key)
+    return history_rows(session, history_source(ident.shape), **key)
 
 
 def _version(shape: Shape, version: Any) -> tuple[int, Values]:

@@ -84,13 +84,15 @@ class Pending:
         stale = gone or (known is not None and known.version != record.version)
         if not stale:
             return None
-        if self.kind == "delete" and gone and shape.key[0] not in self.obj.__dict__:
+        # A key that has expired is loaded when it is needed.
+        loaded = shape.key[0] in self.obj.__dict__
+        if self.kind == "delete" and gone and not loaded:
             return ObjectDeletedError
         if self.kind in ("delete", "replace"):
             return ConcurrentChangeError
-        return self._refusal_of_stale(record, shape)
+        return self._refusal_of_stale(record, shape, loaded)
 
-    def _refusal_of_stale(self, record: Record, shape: Shape) -> type[Exception] | None:
+    def _refusal_of_stale(self, record: Record, shape: Shape, loaded: bool) -> type[Exception] | None:
         gone = record.values is None
         versioned = [name for name in self.values if name not in shape.untracked]
         unknown = [name for name in versioned if self.is_unknown(name)]
@@ -102,7 +104,9 @@ class Pending:
         if any(value != record.current[name] for name, value in after.items()):
             return ConcurrentChangeError
         untracked = [name for name in self.values if name in shape.untracked]
-        return StaleDataError if gone and any(self.sets(name) for name in untracked) else None
+        if not gone or not any(self.sets(name) for name in untracked):
+            return None
+        return StaleDataError if loaded else ObjectDeletedError
 
 
 def evaluated(value: Any, current: Values | None, name: str) -> Any:

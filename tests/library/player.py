@@ -12,7 +12,7 @@ from chrononaut import append_change_info
 from tests.library.comparing import check_tables
 from tests.library.oracle import Ident, Values, View
 from tests.library.pending import UNKNOWN, Known, Pending, Plus, Set, Target, evaluated, fresh, lock
-from tests.library.shapes import FAMILY, FOREIGN, KEYS, MODELS, SHAPES, kind
+from tests.library.shapes import FAMILY, FIXED, HIERARCHIES, KEYS, MODELS, NAMES, SHAPES, kind
 
 
 class Player:
@@ -42,14 +42,10 @@ class Player:
     # What there is
 
     def ident(self, obj: Any) -> Ident:
-        return Ident(str(type(obj).__tablename__), tuple(sa.inspect(obj).identity or ()))
+        return Ident(NAMES[type(obj)], tuple(sa.inspect(obj).identity or ()))
 
     def persistent(self) -> dict[Ident, Any]:
-        return {
-            self.ident(obj): obj
-            for obj in self.session.identity_map.values()
-            if getattr(type(obj), "__tablename__", None) in MODELS
-        }
+        return {self.ident(obj): obj for obj in self.session.identity_map.values() if type(obj) in NAMES}
 
     def resolve(self, target: Target, dead: bool = False) -> Ident | None:
         """The record at a place.
@@ -128,8 +124,13 @@ class Player:
     def values(self, shape: str, choice: str, hidden: str) -> Values:
         """What all attributes of a new record are set to."""
         names = SHAPES[shape]
-        chosen = {name: hidden if name in names.hidden else choice for name in names.attributes if name not in FOREIGN}
-        return dict.fromkeys(names.attributes) | {name: self.value(shape, name, chosen[name], None) for name in chosen}
+        chosen = {name: hidden if name in names.hidden else choice for name in names.attributes if name not in FIXED}
+        given: Values = {"type": shape} if shape in HIERARCHIES else {}
+        return (
+            dict.fromkeys(names.attributes)
+            | given
+            | {name: self.value(shape, name, chosen[name], None) for name in chosen}
+        )
 
     def value(self, shape: str, name: str, choice: str, current: Any) -> Any:
         """What an attribute is set to.
@@ -216,6 +217,7 @@ class Player:
                 return
             values = {name: self.value(ident.shape, name, choice, None) for name, choice in choices.items()}
             values = {name: None if isinstance(value, Plus) else value for name, value in values.items()}
+            values |= {"type": ident.shape} if ident.shape in HIERARCHIES else {}
             self.pending[ident] = Pending("add", self.session.merge(MODELS[ident.shape](**key, **values)), values)
             self.marks.pop(ident, None)
             return
@@ -342,6 +344,9 @@ class Player:
         }
 
         def tell() -> None:
+            if pending.kind == "change" and current is None:
+                # It is gone, and nothing was set to another value than memory holds.
+                return
             if pending.kind == "delete":
                 self.view.delete(ident, extra)
             elif pending.kind == "add":
@@ -365,11 +370,12 @@ class Player:
         if {*map(lock, self.pending)} & self.other.locked:
             self.rollback()
         else:
-            self.commit()
+            self.commit(expire=False)
 
     def check(self) -> None:
         """Hold the tables as this session sees them against the oracle."""
-        check_tables(self.session, self.view.records())
+        shapes = {ident.shape for ident in self.view.records()}
+        check_tables(self.session, self.view.records(), shapes)
 
     # Transactions
 

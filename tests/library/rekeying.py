@@ -6,7 +6,7 @@ from chrononaut import ConcurrentChangeError
 from tests.library.oracle import Ident
 from tests.library.pending import Target
 from tests.library.player import Player
-from tests.library.shapes import KEYS, SHAPES
+from tests.library.shapes import HIERARCHIES, KEYS, SHAPES
 
 
 def rekey(player: Player, target: Target, slot: int, name: str) -> None:
@@ -15,7 +15,7 @@ def rekey(player: Player, target: Target, slot: int, name: str) -> None:
     :param name: an attribute that is changed with it; none if the model has no such
     """
     shape, keys = SHAPES[target.shape], KEYS.get(target.shape, [])
-    if not keys or not player.flush():
+    if not keys or target.shape in HIERARCHIES or not player.flush():
         return
     ident, new = player.resolve(target), Ident(shape.name, keys[slot % len(keys)])
     player.make_way([ident, new])

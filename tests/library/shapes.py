@@ -98,6 +98,52 @@ class Part(Model, Versioned):
     owner_id: Mapped[int] = mapped_column(sa.ForeignKey("owner.id"))
 
 
+class Vehicle(Model, Versioned):
+    """Has a model below it with a table of its own."""
+
+    __tablename__ = "vehicle"
+    __chrononaut_hidden__ = ("secret",)
+    __mapper_args__ = {"polymorphic_on": "type", "polymorphic_identity": "vehicle"}  # noqa: RUF012
+
+    code: Mapped[str] = mapped_column(primary_key=True)
+    type: Mapped[str]
+    name: Mapped[str | None]
+    secret: Mapped[str | None]
+
+
+class Truck(Vehicle):
+    """Has its row in two tables."""
+
+    __tablename__ = "truck"
+    __chrononaut_hidden__ = ("plan",)
+    __mapper_args__ = {"polymorphic_identity": "truck"}  # noqa: RUF012
+
+    code: Mapped[str] = mapped_column(sa.ForeignKey("vehicle.code"), primary_key=True)
+    load: Mapped[int | None]
+    plan: Mapped[str | None]
+
+
+class Animal(Model, Versioned):
+    """Has a model below it in its own table."""
+
+    __tablename__ = "animal"
+    __mapper_args__ = {"polymorphic_on": "type", "polymorphic_identity": "animal"}  # noqa: RUF012
+
+    code: Mapped[str] = mapped_column(primary_key=True)
+    type: Mapped[str]
+    name: Mapped[str | None]
+
+
+class Dog(Animal):
+    """Has columns in the table of another model."""
+
+    __chrononaut_hidden__ = ("chip",)
+    __mapper_args__ = {"polymorphic_identity": "dog"}  # noqa: RUF012
+
+    tricks: Mapped[int | None]
+    chip: Mapped[str | None]
+
+
 MODELS: dict[str, Any] = {
     "gauge": Gauge,
     "price": Price,
@@ -105,7 +151,12 @@ MODELS: dict[str, Any] = {
     "owner": Owner,
     "item": Item,
     "part": Part,
+    "vehicle": Vehicle,
+    "truck": Truck,
+    "animal": Animal,
+    "dog": Dog,
 }
+NAMES = {model: name for name, model in MODELS.items()}
 SHAPES = {
     shape.name: shape
     for shape in (
@@ -115,18 +166,51 @@ SHAPES = {
         Shape("owner", ("id",), ("name",)),
         Shape("item", ("id",), ("title", "rank", "owner_id", "keeper_id"), ("secret",)),
         Shape("part", ("id",), ("label", "owner_id")),
+        Shape("vehicle", ("code",), ("type", "name"), ("secret",)),
+        Shape("truck", ("code",), ("type", "name", "load"), ("secret", "plan")),
+        Shape("animal", ("code",), ("type", "name")),
+        Shape("dog", ("code",), ("type", "name", "tricks"), ("chip",)),
     )
 }
 FAMILY = ("owner", "item", "part")
 """The shapes that refer to each other. Their keys are the database's."""
+
+HIERARCHIES = ("vehicle", "truck", "animal", "dog")
+"""The shapes of models that inherit, or are inherited from. Their keys begin with a letter of their own."""
+
+SOURCES = {
+    "vehicle": ("vehicle WHERE code LIKE 'v%'", "vehicle_history WHERE code LIKE 'v%'"),
+    "truck": (
+        "vehicle JOIN truck USING (code)",
+        "vehicle_history JOIN truck_history USING (code, version)",
+    ),
+    "animal": ("animal WHERE code LIKE 'a%'", "animal_history WHERE code LIKE 'a%'"),
+    "dog": ("animal WHERE code LIKE 'd%'", "animal_history WHERE code LIKE 'd%'"),
+}
+FIXED = ("owner_id", "keeper_id", "type")
+"""Attributes that are not set as the others: by relationships, or by the model."""
 
 FOREIGN = ("owner_id", "keeper_id")
 KEYS: dict[str, list[tuple[Any, ...]]] = {
     "gauge": [("a",), ("b",), ("c",)],
     "price": [("p", 1), ("p", 2)],
     "paper": [(1,), (2,)],
+    "vehicle": [("v",)],
+    "truck": [("t",), ("u",)],
+    "animal": [("a",)],
+    "dog": [("d",), ("dd",)],
 }
 """The keys of the other shapes."""
+
+
+def live(shape: str) -> str:
+    """What the live rows of a shape are selected from."""
+    return f"(SELECT * FROM {SOURCES[shape][0]}) AS live" if shape in SOURCES else shape
+
+
+def history(shape: str) -> str:
+    """What the history rows of a shape are selected from."""
+    return f"(SELECT * FROM {SOURCES[shape][1]}) AS rows_" if shape in SOURCES else f"{shape}_history"
 
 
 def column(shape: str, attribute: str) -> str:

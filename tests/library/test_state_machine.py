@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from sqlalchemy.orm import Session
 
 from chrononaut import extra_change_info, rationale
@@ -24,7 +24,7 @@ from tests.library.pending import Set, Target
 from tests.library.player import Player
 from tests.library.rekeying import rekey
 from tests.library.relating import Relate, Relating, relate
-from tests.library.shapes import FAMILY, FOREIGN, KEYS, SHAPES, db
+from tests.library.shapes import FAMILY, FIXED, KEYS, SHAPES, db
 
 SOAK = int(os.environ.get("CHRONONAUT_SOAK_SEQUENCES", "5000"))
 """Sequences of the long form, on each database."""
@@ -32,18 +32,32 @@ SOAK = int(os.environ.get("CHRONONAUT_SOAK_SEQUENCES", "5000"))
 PLACES = {**{shape: len(keys) for shape, keys in KEYS.items()}, **dict.fromkeys(FAMILY, 2)}
 CHOICES = ["none", "one", "two", "same", "plus", "grow"]
 
-sessions = st.integers(0, 1)
-places = st.sampled_from([Target(shape, slot) for shape, number in PLACES.items() for slot in range(number)])
-sets = st.sampled_from(
-    [
-        Set(Target(name, slot), attribute, choice)
-        for name, shape in SHAPES.items()
-        for slot in range(PLACES[name])
+GROUPS: list[tuple[str, ...]] = [("gauge",), ("price",), ("paper",), FAMILY, ("vehicle", "truck"), ("animal", "dog")]
+"""Each sequence is about one or two of them: what is done to a record is to have to do with what was done before."""
+
+PLACED = {name: [Target(name, slot) for slot in range(number)] for name, number in PLACES.items()}
+SET = {
+    name: [
+        Set(place, attribute, choice)
+        for place in PLACED[name]
         for attribute in shape.attributes
-        if attribute not in FOREIGN
+        if attribute not in FIXED
         for choice in CHOICES
     ]
-)
+    for name, shape in SHAPES.items()
+}
+
+
+def _of_sequence(of_shape: dict[str, list[Any]]) -> st.SearchStrategy[Any]:
+    """Something of the shapes that the sequence is about."""
+    return st.runner().flatmap(
+        lambda machine: st.sampled_from([one for shape in machine.shapes for one in of_shape[shape]])
+    )
+
+
+sessions = st.integers(0, 1)
+places: st.SearchStrategy[Target] = _of_sequence(PLACED)
+sets: st.SearchStrategy[Set] = _of_sequence(SET)
 relates = st.builds(
     Relate,
     st.sampled_from([name for name in vars(Relating) if "_item" in name or "_owner" in name or "_part" in name]),
@@ -85,6 +99,7 @@ class Sessions(RuleBasedStateMachine):
         database.empty()
         self.database = database
         self.world = World(SHAPES)
+        self.shapes: list[str] = []
         self.scopes: list[tuple[AbstractContextManager[None], dict[str, str]]] = []
         factory = db._make_scoped_session({}).session_factory
         self.players = [Player(factory(), self.world.view(), self.extra) for _ in range(2)]
@@ -99,14 +114,15 @@ class Sessions(RuleBasedStateMachine):
     def player(self, session: int) -> Player:
         player = self.players[session]
         if self.database.alone and player.other.session.in_transaction():
-            player.other.commit()
+            player.other.commit(expire=False)
         return player
 
-    @initialize(there=st.lists(places, max_size=6, unique=True))
-    def begin(self, there: list[Target]) -> None:
-        for place in there:
-            if place.shape != "part":
-                self.players[0].add(place, "one", "none" if place.slot else "two")
+    @initialize(groups=st.lists(st.sampled_from(GROUPS), min_size=1, max_size=2, unique=True), there=st.integers(0, 4))
+    def begin(self, groups: list[tuple[str, ...]], there: int) -> None:
+        """Say what the sequence is about, and let some of it be there."""
+        self.shapes = [shape for group in groups for shape in group]
+        for place in [place for shape in self.shapes for place in PLACED[shape] if shape != "part"][:there]:
+            self.players[0].add(place, "one", "none" if place.slot else "two")
         self.players[0].commit()
 
     @rule(session=sessions, place=places, choice=st.sampled_from(CHOICES[:3]), hidden=st.sampled_from(CHOICES[:3]))
@@ -139,13 +155,32 @@ class Sessions(RuleBasedStateMachine):
     @rule(session=sessions, set_=sets, name=st.sampled_from(CHOICES[:4]))
     def merge(self, session: int, set_: Set, name: str) -> None:
         """Merge what was made outside: one attribute, and the first one as well."""
-        shape = SHAPES[set_.target.shape]
-        self.player(session).merge(set_.target, {shape.tracked[0]: name, set_.attribute: set_.choice})
+        first = next(name for name in SHAPES[set_.target.shape].attributes if name not in FIXED)
+        self.player(session).merge(set_.target, {first: name, set_.attribute: set_.choice})
+
+    @rule(session=sessions, one=sets, delete=st.booleans(), late=st.none() | sets)
+    def overtake(self, session: int, one: Set, delete: bool, late: Set | None) -> None:
+        """Let the other session commit a change of a record that this one has loaded."""
+        player = self.player(session)
+        ident = player.resolve(one.target)
+        if ident is None or player.find(ident) is None or not player.commit(expire=False):
+            return
+        other = self.player(1 - session)
+        if delete:
+            other.delete(one.target)
+        else:
+            other.set(ident, one.attribute, "fresh")
+        other.commit(expire=False)
+        if late is not None:
+            player = self.player(session)
+            player.set(ident, late.attribute if late.target.shape == ident.shape else one.attribute, "fresh")
+            player.flush()
 
     @rule(session=sessions, set_=sets)
     def detach_and_merge(self, session: int, set_: Set) -> None:
         self.player(session).detach_and_merge(*set_)
 
+    @precondition(lambda self: "item" in self.shapes)
     @rule(session=sessions, what=st.lists(relates, min_size=1, max_size=3), sets=st.lists(sets, max_size=2))
     def relate(self, session: int, what: list[Relate], sets: list[Set]) -> None:
         player = self.player(session)
@@ -207,9 +242,13 @@ class Sessions(RuleBasedStateMachine):
         if expire:
             player.expire(None)
 
-    @rule(session=sessions, place=places, values=extras)
-    def mark(self, session: int, place: Target, values: dict[str, str]) -> None:
-        self.player(session).mark(place, values)
+    @rule(session=sessions, place=places, values=extras, what_for=st.none() | sets)
+    def mark(self, session: int, place: Target, values: dict[str, str], what_for: Set | None) -> None:
+        """Say why an object is changed, and perhaps change it."""
+        player = self.player(session)
+        player.mark(place, values)
+        if what_for is not None:
+            player.change([what_for._replace(target=place)] if what_for.target.shape == place.shape else [what_for])
 
     @rule(session=sessions, place=places, everything=st.booleans())
     def expire(self, session: int, place: Target, everything: bool) -> None:
@@ -272,7 +311,7 @@ class Sessions(RuleBasedStateMachine):
 
     def check_committed(self) -> None:
         with Session(db.engine) as observer:
-            check_tables(observer, self.world.records)
+            check_tables(observer, self.world.records, self.shapes)
 
     def teardown(self) -> None:
         try:
