@@ -19,8 +19,8 @@ Key = tuple[Any, ...]
 NEVER = -1
 """The version that an ``insert`` row of a new key carries: the one before the first."""
 
-INFO = "chrononaut"
-"""Under what key a table's ``info`` holds its `Versioning`."""
+# Not in the table's `info`, which Alembic writes into the migrations that it generates.
+_VERSIONING = "_chrononaut_versioning"
 
 
 class History:
@@ -189,8 +189,15 @@ def history_model(model: type) -> type[History]:
 
 def versioning_of_table(table: sa.FromClause) -> Versioning | None:
     """The versioning that a table belongs to, as the live table or as the history table."""
-    info: Mapping[str, Versioning] = getattr(table, "info", {})
-    return info.get(INFO)
+    versioning: Versioning | None = getattr(table, _VERSIONING, None)
+    return versioning
+
+
+def describe_tables(versioning: Versioning) -> None:
+    """Let `versioning_of_table` find the live table and the history table that a model is the first of."""
+    for table in (versioning.tables[-1].live, versioning.tables[-1].history):
+        if versioning_of_table(table) is None:
+            setattr(table, _VERSIONING, versioning)
 
 
 def full_name(table: sa.FromClause) -> str:

@@ -12,7 +12,7 @@ from sqlalchemy.sql import visitors
 from sqlalchemy.sql.base import SchemaEventTarget
 
 from chrononaut.exceptions import UnsupportedMappingError
-from chrononaut.history import INFO, History, RecordTable, Versioning
+from chrononaut.history import History, RecordTable, Versioning, describe_tables
 from chrononaut.options import Options, inherit_options, read_options
 from chrononaut.types import Instant, JSONDocument
 
@@ -52,8 +52,7 @@ def build_history(mapper: Mapper[Any]) -> Versioning:
             )
         versioning = _of_child(mapper, table, parent)
     model.__chrononaut__ = versioning.history.__chrononaut__ = versioning
-    for described in (versioning.tables[-1].live, versioning.tables[-1].history):
-        described.info.setdefault(INFO, versioning)
+    describe_tables(versioning)
     _map_history(versioning)
     return versioning
 

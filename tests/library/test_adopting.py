@@ -217,9 +217,6 @@ def test_autogenerate_sees_the_same(engine: sa.Engine) -> None:
     assert [operation for operation, *_ in found] == ["add_table", "add_index", "add_column"]
 
 
-@pytest.mark.xfail(
-    reason="Alembic writes the info of a table, where we keep what is no source code", raises=SyntaxError
-)
 def test_autogenerate_writes_a_migration_that_runs(engine: sa.Engine) -> None:
     with engine.connect() as connection:
         found = produce_migrations(MigrationContext.configure(connection), after().metadata).upgrade_ops
