@@ -1,7 +1,6 @@
 """What a session is told to write, and what the next flush makes of it."""
 
 from dataclasses import dataclass, field
-from itertools import count
 from typing import Any, Literal, NamedTuple
 
 from sqlalchemy.exc import IntegrityError
@@ -13,9 +12,6 @@ from tests.library.shapes import FAMILY
 
 UNKNOWN = object()
 """The value before, where memory does not hold it."""
-
-fresh = count(1)
-"""Values that were never there."""
 
 
 class Target(NamedTuple):

@@ -1,6 +1,6 @@
 """A session that does what it is told, and tells the oracle; it knows beforehand what will be refused."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
 from typing import Any
 
@@ -11,13 +11,14 @@ from sqlalchemy.orm import Session, SessionTransaction
 from chrononaut import append_change_info
 from tests.library.comparing import check_tables
 from tests.library.oracle import Ident, Values, View
-from tests.library.pending import UNKNOWN, Known, Pending, Plus, Set, Target, evaluated, fresh, lock
+from tests.library.pending import UNKNOWN, Known, Pending, Plus, Set, Target, evaluated, lock
 from tests.library.shapes import FAMILY, FIXED, HIERARCHIES, KEYS, MODELS, NAMES, SHAPES, kind
 
 
 class Player:
     """One session.
 
+    :ivar fresh: values that were never there
     :ivar pending: what is not flushed
     :ivar known: the records whose version the session has loaded; they may have changed since
     :ivar marks: what `append_change_info` has put on objects, and how many savepoints were open then
@@ -26,8 +27,8 @@ class Player:
     :ivar bulk_written: was there a bulk statement in this transaction?
     """
 
-    def __init__(self, session: Session, view: View, extra: Callable[[], dict[str, str]]) -> None:
-        self.session, self.view, self.extra = session, view, extra
+    def __init__(self, session: Session, view: View, extra: Callable[[], dict[str, str]], fresh: Iterator[int]) -> None:
+        self.session, self.view, self.extra, self.fresh = session, view, extra, fresh
         self.session.autoflush = False
         self.other: Player = self
         self.held: dict[Ident, Any] = {}  # the session itself holds them weakly
@@ -139,7 +140,7 @@ class Player:
         """
         python_type = kind(shape, name)
         if choice == "fresh" or name in SHAPES[shape].untracked:
-            number = next(fresh)
+            number = next(self.fresh)
             return {"n": number} if python_type is dict else python_type(number)
         if choice == "same":
             return deepcopy(current)
@@ -310,7 +311,7 @@ class Player:
         :return: was it written, and not refused?
         """
         self.make_way(map(lock, self.pending))
-        refusals, effects = set[type[Exception]](), list[Callable[[], None]]()
+        refusals, effects = set[type[Exception]](), list[Callable[[], bool]]()
         for ident, pending in self.pending.items():
             refusal = pending.refusal(self.view.record(ident), self.known.get(ident), SHAPES[ident.shape])
             if refusal is not None:
@@ -324,17 +325,16 @@ class Player:
             return False
         written = [*self.pending]
         action()
-        for effect in effects:
-            effect()
         self.locked.update(map(lock, written))
         self.pending.clear()
-        for ident in written:
-            self.known.pop(ident, None)
+        for ident, effect in zip(written, effects, strict=True):
+            if effect():
+                self.known.pop(ident, None)
         self.sync()
         return True
 
-    def _effect(self, ident: Ident, pending: Pending) -> Callable[[], None]:
-        """What the oracle is to be told when an object was flushed."""
+    def _effect(self, ident: Ident, pending: Pending) -> Callable[[], bool]:
+        """What the oracle is to be told when an object was flushed. It returns whether there is a new version."""
         extra = self.extra()
         for values, _ in self.marks.get(ident, ()):
             extra |= values
@@ -343,20 +343,21 @@ class Player:
             name: evaluated(value, current, name) for name, value in pending.values.items() if pending.sets(name)
         }
 
-        def tell() -> None:
+        def tell() -> bool:
             if pending.kind == "change" and current is None:
                 # It is gone, and nothing was set to another value than memory holds.
-                return
+                return False
             if pending.kind == "delete":
                 self.view.delete(ident, extra)
             elif pending.kind == "add":
                 self.view.insert(ident, pending.values, extra)
                 self.held[ident] = pending.obj
             elif not self.view.update(ident, written, extra, always=pending.kind == "replace"):
-                return
+                return False
             self.marks.pop(ident, None)
             if pending.kind == "replace":
                 self.held[ident] = pending.obj
+            return True
 
         return tell
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import pytest
@@ -102,7 +103,8 @@ class Sessions(RuleBasedStateMachine):
         self.shapes: list[str] = []
         self.scopes: list[tuple[AbstractContextManager[None], dict[str, str]]] = []
         factory = db._make_scoped_session({}).session_factory
-        self.players = [Player(factory(), self.world.view(), self.extra) for _ in range(2)]
+        fresh = count(10)
+        self.players = [Player(factory(), self.world.view(), self.extra, fresh) for _ in range(2)]
         self.players[0].other, self.players[1].other = self.players[1], self.players[0]
 
     def extra(self) -> dict[str, str]:
