@@ -252,6 +252,24 @@ class Sessions(RuleBasedStateMachine):
         if what_for is not None:
             player.change([what_for._replace(target=place)] if what_for.target.shape == place.shape else [what_for])
 
+    @rule(session=sessions, one=sets, values=extras, savepoint=st.booleans(), flush=st.booleans())
+    def regret(self, session: int, one: Set, values: dict[str, str], savepoint: bool, flush: bool) -> None:
+        """Say why an object is changed, roll that back, and change it for no reason."""
+        player = self.player(session)
+        if savepoint:
+            player.begin_savepoint()
+        player.mark(one.target, values)
+        player.change([one])
+        if flush and not player.flush():
+            return
+        if savepoint:
+            player.roll_savepoint_back()
+        else:
+            player.rollback()
+        player.change([one._replace(choice="fresh")])
+        if player.flush():
+            player.check()
+
     @rule(session=sessions, place=places, everything=st.booleans())
     def expire(self, session: int, place: Target, everything: bool) -> None:
         self.player(session).expire(None if everything else place)
