@@ -1,6 +1,5 @@
 """Version history for Flask-SQLAlchemy models: what a record was on a day, who changed it, and why."""
 
-from chrononaut.capture import suppress_versioning as suppress_versioning
 from chrononaut.change_info import append_change_info as append_change_info
 from chrononaut.change_info import extra_change_info as extra_change_info
 from chrononaut.change_info import rationale as rationale
@@ -20,6 +19,8 @@ from chrononaut.exceptions import UntrackedAttributeError as UntrackedAttributeE
 from chrononaut.flask import VersionedSQLAlchemy as VersionedSQLAlchemy
 from chrononaut.history import History as History
 from chrononaut.history import history_model as history_model
+from chrononaut.suppression import suppress_versioning as suppress_versioning
 from chrononaut.timeline import Change as Change
 from chrononaut.timeline import Timeline as Timeline
+from chrononaut.versioned import RecordChanges as RecordChanges
 from chrononaut.versioned import Versioned as Versioned

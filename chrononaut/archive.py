@@ -25,6 +25,9 @@ from chrononaut.types import Instant, JSONDocument, JSONObject, now, with_names
 BATCH = 1000
 """History rows that one statement writes at the most."""
 
+OWN = "chrononaut_"
+"""How the names begin that we put into a statement besides those of columns."""
+
 ARCHIVING = "chrononaut_archiving"
 """The execution option that our own statements carry."""
 
@@ -87,7 +90,7 @@ def archive_states(
                 for ending in batch
             ]
             for archiving in _archive_by_row(versioning, operation):
-                archived = _execute_many(connection, archiving, rows, transaction)
+                archived = _execute_many(connection, versioning, archiving, batch, rows, transaction)
         if archived != len(batch):
             raise ConcurrentChangeError(versioning.name, _changed_meanwhile(connection, versioning, batch))
 
@@ -113,7 +116,7 @@ def archive_inserts(
                 for beginning in batch
             ]
             for insert in _insert_by_row(versioning):
-                _execute_many(connection, insert, rows, transaction)
+                _execute_many(connection, versioning, insert, batch, rows, transaction)
             following = _next_versions(connection, versioning, [beginning.key for beginning in batch])
             reused |= {key: version for key, version in following.items() if version > NEVER + 1}
     _renumber(connection, versioning, reused)
@@ -174,27 +177,38 @@ def _execute(
 
 
 def _execute_many(
-    connection: Connection, statement: sa.Executable, rows: list[dict[str, Any]], transaction: Transaction
+    connection: Connection,
+    versioning: Versioning,
+    statement: sa.Executable,
+    changed: Sequence[Ending] | Sequence[Beginning],
+    rows: list[dict[str, Any]],
+    transaction: Transaction,
 ) -> int:
+    keys = [one.key for one in changed]
     shared = {"transaction_id": transaction.id, "instant": fix_instant(connection, transaction), "now": now()}
-    return connection.execute(statement, [row | shared for row in rows], execution_options=OPTIONS).rowcount
+    with locking(versioning, keys):
+        return connection.execute(statement, [row | shared for row in rows], execution_options=OPTIONS).rowcount
+
+
+def _key(name: str) -> str:
+    return f"{OWN}key_{name}"
 
 
 def _key_parameters(versioning: Versioning, key: Key) -> dict[str, Any]:
-    return {f"key_{name}": part for name, part in zip(versioning.key, key, strict=True)}
+    return {_key(name): part for name, part in zip(versioning.key, key, strict=True)}
 
 
 def _arrays(versioning: Versioning, batch: Sequence[Ending] | Sequence[Beginning]) -> dict[str, Any]:
     keys = zip(*(changed.key for changed in batch), strict=True)
     return {
-        **{f"key_{name}": list(parts) for name, parts in zip(versioning.key, keys, strict=True)},
+        **{_key(name): list(parts) for name, parts in zip(versioning.key, keys, strict=True)},
         "change_infos": [changed.change_info for changed in batch],
     }
 
 
 def _key_binds(versioning: Versioning) -> Iterator[tuple[sa.Column[Any], sa.BindParameter[Any]]]:
     for name, column in zip(versioning.key, versioning.key_columns, strict=True):
-        yield column, bindparam(f"key_{name}", type_=column.type)
+        yield column, bindparam(_key(name), type_=column.type)
 
 
 def never_backwards(
@@ -252,9 +266,9 @@ def _unnested(versioning: Versioning, *further: tuple[str, str, Any]) -> sa.Tabl
     binds: list[sa.ColumnElement[Any]] = []
     columns: list[sa.ColumnClause[Any]] = []
     for name, column in zip(versioning.key, versioning.key_columns, strict=True):
-        binds.append(bindparam(f"key_{name}", type_=postgresql.ARRAY(column.type)))
-        columns.append(sa.column(f"key_{name}", column.type))
-    for parameter, name, type_ in (*further, ("change_infos", "new_info", JSONDocument)):
+        binds.append(bindparam(_key(name), type_=postgresql.ARRAY(column.type)))
+        columns.append(sa.column(_key(name), column.type))
+    for parameter, name, type_ in (*further, ("change_infos", f"{OWN}info", JSONDocument)):
         binds.append(bindparam(parameter, type_=postgresql.ARRAY(type_)))
         columns.append(sa.column(name, type_))
     return sa.func.unnest(*binds).table_valued(*columns, name="given").render_derived()
@@ -269,13 +283,13 @@ def _archive_by_set(versioning: Versioning, operation: Literal["update", "delete
     # Two tables may have columns of one name.
     labels = {column: f"column_{number}" for number, column in enumerate(columns)}
     locked = (
-        sa.select(*(column.label(label) for column, label in labels.items()), given.c.new_info)
+        sa.select(*(column.label(label) for column, label in labels.items()), given.c[f"{OWN}info"])
         .join_from(
             versioning.rows,
             given,
             sa.and_(
                 *(
-                    column == given.c[f"key_{name}"]
+                    column == given.c[_key(name)]
                     for name, column in zip(versioning.key, versioning.key_columns, strict=True)
                 ),
                 version == sa.func.coalesce(given.c.known_version, version),
@@ -311,7 +325,7 @@ def _archive_by_set(versioning: Versioning, operation: Literal["update", "delete
             versioning.column("version"): row[version],
             versioning.column("operation"): sa.literal(operation),
             versioning.column("changed"): never_backwards(before, moment.c.instant, CLOCK),
-            versioning.column("change_info"): _naming_hidden(locked.c.new_info, lost, row, "postgresql"),
+            versioning.column("change_info"): _naming_hidden(locked.c[f"{OWN}info"], lost, row, "postgresql"),
             versioning.column("transaction_id"): _TRANSACTION,
         },
         sa.select().select_from(locked.join(moment, sa.true())),
@@ -337,7 +351,7 @@ def _insert_by_set(versioning: Versioning) -> sa.Select[Any]:
         sa.select(before.c[names.version].label("version"), before.c[names.changed].label("changed"))
         .where(
             *(
-                before.c[column.key] == given.c[f"key_{name}"]
+                before.c[column.key] == given.c[_key(name)]
                 for name, column in zip(versioning.key, versioning.key_columns, strict=True)
             )
         )
@@ -349,11 +363,11 @@ def _insert_by_set(versioning: Versioning) -> sa.Select[Any]:
     archived = (
         insert_into(
             {
-                **{column: given.c[f"key_{name}"] for name, column in zip(versioning.key, key_columns, strict=True)},
+                **{column: given.c[_key(name)] for name, column in zip(versioning.key, key_columns, strict=True)},
                 versioning.column("version"): sa.func.coalesce(last.c.version, NEVER - 1) + 1,
                 versioning.column("operation"): sa.literal("insert"),
                 versioning.column("changed"): never_backwards(last.c.changed, moment.c.instant, CLOCK),
-                versioning.column("change_info"): given.c.new_info,
+                versioning.column("change_info"): given.c[f"{OWN}info"],
                 versioning.column("transaction_id"): _TRANSACTION,
             },
             sa.select().select_from(given.join(moment, sa.true()).outerjoin(last, sa.true())),
@@ -476,7 +490,7 @@ def _next_versions(connection: Connection, versioning: Versioning, keys: Sequenc
 
 def _renumber(connection: Connection, versioning: Versioning, versions: Mapping[Key, int]) -> None:
     if versions:
-        rows = [_key_parameters(versioning, key) | {"live_version": version} for key, version in versions.items()]
+        rows = [_key_parameters(versioning, key) | {f"{OWN}live_version": version} for key, version in versions.items()]
         connection.execute(_renumbering(versioning), rows, execution_options=OPTIONS)
 
 
@@ -485,7 +499,7 @@ def _renumbering(versioning: Versioning) -> sa.Update:
     return (
         sa.update(versioning.table)
         .where(*(column == bind for column, bind in _key_binds(versioning)))
-        .values({versioning.version: bindparam("live_version", type_=sa.Integer)})
+        .values({versioning.version: bindparam(f"{OWN}live_version", type_=sa.Integer)})
     )
 
 

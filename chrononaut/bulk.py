@@ -25,6 +25,7 @@ from sqlalchemy.sql.dml import UpdateBase
 from chrononaut.archive import (
     CLOCK,
     OPTIONS,
+    OWN,
     Transaction,
     fix_instant,
     insert_into,
@@ -37,8 +38,6 @@ from chrononaut.types import Instant, JSONDocument, JSONObject, is_distinct, now
 
 Parameters = Sequence[Mapping[str, Any]]
 
-OWN = "chrononaut_"
-"""How the names begin that we put into a statement."""
 # Functions of SQLite that answer the same when they are asked again.
 _PURE = frozenset(
     {

@@ -65,11 +65,18 @@ def has_appended(info: Mapping[Any, Any]) -> bool:
     return _APPENDED in info
 
 
+def appended_to(info: Mapping[Any, Any]) -> Mapping[str, str]:
+    """What `append_change_info` has put into the info of an instance state."""
+    appended: dict[str, str] = {}
+    for values, _ in info.get(_APPENDED, ()):
+        appended |= values
+    return appended
+
+
 def take_appended(info: dict[Any, Any]) -> Mapping[str, str]:
     """Take away and return what `append_change_info` has put into the info of an instance state."""
-    appended: dict[str, str] = {}
-    for values, _ in info.pop(_APPENDED, ()):
-        appended |= values
+    appended = appended_to(info)
+    info.pop(_APPENDED, None)
     return appended
 
 

@@ -18,5 +18,10 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Differen
 
 
 def _equal(one: Any, other: Any) -> bool:
-    # True == 1 in Python, but a flag that became a number has changed.
-    return isinstance(one, bool) is isinstance(other, bool) and bool(one == other)
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_equal(value, other[name]) for name, value in one.items())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    # True == 1 in Python, but a flag that became a number has changed; and NaN is no number, but the same value.
+    same = bool(one == other) or bool(one != one and other != other)  # noqa: PLR0124
+    return isinstance(one, bool) is isinstance(other, bool) and same

@@ -9,6 +9,7 @@ from sqlalchemy.orm import InstanceState, object_session
 from sqlalchemy.orm.attributes import get_history, set_committed_value
 from sqlalchemy.orm.base import PASSIVE_NO_INITIALIZE
 
+from chrononaut.archive import OPTIONS
 from chrononaut.exceptions import ConcurrentChangeError
 from chrononaut.history import Versioning
 from chrononaut.locking import locking
@@ -100,7 +101,7 @@ def compare(
         .with_for_update(key_share=True)
     )
     with locking(versioning, [identity]):
-        row = connection.execute(statement).one_or_none()
+        row = connection.execute(statement, execution_options=OPTIONS).one_or_none()
     if row is None:
         raise ConcurrentChangeError(versioning.name, [identity])
     version, *distinct = row

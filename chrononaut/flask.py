@@ -11,6 +11,7 @@ from sqlalchemy.orm import sessionmaker
 
 from chrononaut.capture import capture_sessions
 from chrononaut.commands import register_commands
+from chrononaut.options import CAPTURED
 
 
 class VersionedSQLAlchemy(SQLAlchemy):
@@ -34,6 +35,11 @@ class VersionedSQLAlchemy(SQLAlchemy):
         """Bind to an application, which gets the command ``flask history verify``."""
         super().init_app(app)
         register_commands(app)
+
+    def _make_declarative_base(self, *args: Any, **options: Any) -> Any:
+        model = super()._make_declarative_base(*args, **options)
+        setattr(model, CAPTURED, True)
+        return model
 
     def _versioned_metadatas(self) -> Iterable[sa.MetaData]:
         return self.metadatas.values()

@@ -10,11 +10,13 @@ from chrononaut.history import Key, Versioning
 
 # SQLSTATE, in the SQL standard and in PostgreSQL's appendix A: serialization_failure and deadlock_detected
 _CONFLICTS = ("40001", "40P01")
+# SQLite's primary result codes SQLITE_BUSY and SQLITE_LOCKED
+_LOCKED = (5, 6)
 
 
 def is_conflict(error: BaseException | None) -> bool:
     """Does a driver's error say that another transaction was in the way, so that this one may be tried again?"""
-    return getattr(error, "sqlstate", None) in _CONFLICTS
+    return getattr(error, "sqlstate", None) in _CONFLICTS or getattr(error, "sqlite_errorcode", 0) & 0xFF in _LOCKED
 
 
 @contextmanager

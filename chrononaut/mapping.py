@@ -7,13 +7,13 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.orm import Mapper, column_property
+from sqlalchemy.orm import Mapper, RelationshipDirection, column_property
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.base import SchemaEventTarget
 
 from chrononaut.exceptions import UnsupportedMappingError
-from chrononaut.history import History, RecordTable, Versioning, describe_tables
-from chrononaut.options import Options, inherit_options, read_options
+from chrononaut.history import History, RecordTable, Versioning, describe_tables, versioning_of_table
+from chrononaut.options import Options, inherit_options, read_options, state_columns
 from chrononaut.types import Instant, JSONDocument
 
 _LONGEST_NAME = 63  # PostgreSQL's limit, in bytes
@@ -59,11 +59,7 @@ def build_history(mapper: Mapper[Any]) -> Versioning:
 
 def _of_root(mapper: Mapper[Any], table: sa.Table) -> Versioning:
     options = read_options(mapper)
-    columns = {
-        name: column
-        for name, column in mapper.columns.items()
-        if isinstance(column, sa.Column) and column.table is table
-    }
+    columns = state_columns(mapper)
     key = tuple(mapper.get_property_by_column(column).key for column in mapper.primary_key)
     version: sa.Column[int] = sa.Column(
         options.names.version, sa.Integer, nullable=False, default=0, server_default="0"
@@ -77,11 +73,7 @@ def _of_root(mapper: Mapper[Any], table: sa.Table) -> Versioning:
 
 def _of_child(mapper: Mapper[Any], table: sa.Table, parent: Versioning) -> Versioning:
     inherited = {*parent.columns, parent.options.names.version}
-    own = {
-        name: column
-        for name, column in mapper.columns.items()
-        if isinstance(column, sa.Column) and column.table is table and name not in inherited
-    }
+    own = {name: column for name, column in state_columns(mapper).items() if name not in inherited}
     options = inherit_options(mapper, parent.options, own)
     above = parent.tables[-1]
     if table is above.live:
@@ -239,7 +231,14 @@ def _copy(column: sa.Column[Any], primary_key: bool = False) -> sa.Column[Any]:
         # An Enum or a Boolean with a constraint belongs to the one table that it was made for.
         type_ = type_.copy()
     copy: sa.Column[Any] = sa.Column(
-        column.name, type_, key=column.key, primary_key=primary_key, nullable=not primary_key, autoincrement=False
+        column.name,
+        type_,
+        key=column.key,
+        primary_key=primary_key,
+        nullable=not primary_key,
+        autoincrement=False,
+        # SQLAlchemy's `Mutable` finds the columns of its type by it.
+        info=dict(column.info),
     )
     if isinstance(type_, sa.types.NullType):
         _untyped.append((copy, column))
@@ -272,3 +271,26 @@ def _valid_from(versioning: Versioning) -> sa.ScalarSelect[datetime]:
         .correlate(table)
         .scalar_subquery()
     )
+
+
+_WRITTEN_SIDES = {RelationshipDirection.ONETOMANY: "mapper", RelationshipDirection.MANYTOONE: "parent"}
+
+
+@event.listens_for(Mapper, "mapper_configured")
+def _refuse_uncaptured_cascades(mapper: Mapper[Any], model: type) -> None:
+    for relationship in mapper.relationships:
+        side = _WRITTEN_SIDES.get(relationship.direction)
+        written = None if side is None else getattr(relationship, side).local_table
+        versioning = None if written is None else versioning_of_table(written)
+        if written is None or versioning is None or versioning.is_history(written):
+            continue
+        if relationship.post_update:
+            cascade = "post_update=True"
+        elif relationship.passive_deletes and side == "mapper":
+            cascade = f"passive_deletes={relationship.passive_deletes!r}"
+        else:
+            continue
+        raise UnsupportedMappingError(
+            versioning.name,
+            f"{model.__name__}.{relationship.key} has {cascade}, by which it would change without history; remove it",
+        )

@@ -21,7 +21,13 @@ class Names:
     valid_from: str = "valid_from"
 
 
-_METHODS = ("versions", "version_at", "has_changed_since", "previous_version", "diff", "changes")
+CAPTURED = "__chrononaut_captured__"
+"""What the declarative base of a `VersionedSQLAlchemy` has: its sessions capture."""
+
+BOOKKEEPING = "__chrononaut_bookkeeping__"
+"""The attributes of a model that say of a row who changed it last and when: no part of its state."""
+
+_METHODS = ("versions", "version_at", "has_changed_since", "previous_version", "diff", "changes", "delete_with_history")
 OWN_NAMES = tuple(field.name for field in fields(Names))
 
 
@@ -53,7 +59,8 @@ def read_options(mapper: Mapper[Any]) -> Options:
     :raises OptionError: an option is wrong, or one of our columns would take the place of one of the model's
     """
     model = mapper.class_
-    columns = {attribute: column for attribute, column in mapper.columns.items() if column.table is mapper.local_table}
+    refuse_uncaptured(model)
+    columns = state_columns(mapper)
     key = {mapper.get_property_by_column(column).key for column in mapper.primary_key}
     return _checked(
         model,
@@ -64,6 +71,16 @@ def read_options(mapper: Mapper[Any]) -> Options:
             names=_names(mapper, {column.name for column in columns.values()}),
         ),
     )
+
+
+def state_columns(mapper: Mapper[Any]) -> dict[str, Any]:
+    """Attribute name → column of the mapper's own table, but for bookkeeping."""
+    left_out = getattr(mapper.class_, BOOKKEEPING, ())
+    return {
+        name: column
+        for name, column in mapper.columns.items()
+        if column.table is mapper.local_table and name not in left_out
+    }
 
 
 def inherit_options(mapper: Mapper[Any], parent: Options, own: Mapping[str, Any]) -> Options:
@@ -96,6 +113,16 @@ def inherit_options(mapper: Mapper[Any], parent: Options, own: Mapping[str, Any]
             names=parent.names,
         ),
     )
+
+
+def refuse_uncaptured(model: type) -> None:
+    """:raises OptionError: no session would capture what happens to a model"""
+    if not getattr(model, CAPTURED, False):
+        raise OptionError(
+            model.__name__,
+            "Versioned",
+            "needs db.Model of a VersionedSQLAlchemy beside it, whose sessions capture; no other's do",
+        )
 
 
 def _checked(model: type, options: Options) -> Options:
@@ -156,6 +183,8 @@ def _names(mapper: Mapper[Any], column_names: set[str]) -> Names:
     for own, name in zip(OWN_NAMES, chosen, strict=True):
         if mapper.concrete and getattr(mapper.inherits, "class_", None) and own == "version":
             # A concrete model has a version of its own, in the place of the one that it inherits.
+            continue
+        if name in getattr(model, BOOKKEEPING, ()):
             continue
         if mapper.has_property(name) or name in column_names or hasattr(model, name):
             raise OptionError(

@@ -14,6 +14,7 @@ from chrononaut.diff import Differences, differences
 from chrononaut.exceptions import DiffError
 from chrononaut.history import History, Key, Operation, Versioning, versioning_of
 from chrononaut.options import OWN_NAMES
+from chrononaut.suppression import suppress_versioning
 from chrononaut.types import JSONObject
 
 
@@ -138,6 +139,27 @@ class Timeline:
         infos = self.session.scalars(queries.change_infos(self.model, self.key, self.number(from_), self.number(to)))
         changed = {name for info in infos for name in info.get("hidden_cols_changed", ())}
         return [name for name in self._versioning.hidden if name in changed]
+
+    def delete_with_history(self) -> int:
+        """Delete the record, if it is live, and all its history, in the session's transaction. No trace is left.
+
+        What the session deletes with it, by the cascades of its relationships, leaves history as ever.
+
+        :return: how many history rows were deleted
+        :raises MissingChangeInfoError: a live record is deleted without a reason, where the application requires one
+        """
+        if self.live is not None:
+            self.session.delete(self.live)
+            self.live = None
+            self.session.flush()
+        deleted: int = 0
+        with suppress_versioning(allow_deleting_history=True):
+            for table in reversed(self._versioning.tables):
+                keys = [table.history.c[column.key] == part for column, part in zip(table.key, self.key, strict=True)]
+                bind = {"mapper": self._versioning.mapper}
+                result: Any = self.session.execute(sa.delete(table.history).where(*keys), bind_arguments=bind)
+                deleted = result.rowcount
+        return deleted
 
     def number(self, obj: Any) -> int:
         """The version number of the live object or of a history object."""

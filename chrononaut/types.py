@@ -1,13 +1,13 @@
 """UTC instants and JSON documents: the only place where databases differ in types."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Dialect
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy.types import TypeDecorator, UserDefinedType
 
 JSONDocument = sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
 """A JSON document: JSONB on PostgreSQL, text on SQLite."""
@@ -52,15 +52,60 @@ JSONObject = dict[str, Any]
 def is_distinct(column: sa.ColumnElement[Any], value: object, dialect: Dialect) -> sa.ColumnElement[bool]:
     """Does a column hold another value than this one? NULL is a value here.
 
+    Texts are the same where their characters are, whatever the column's collation says, and JSON where its values are.
+
     :param value: a value of the column's type, or an SQL expression
     """
     if not (isinstance(value, sa.ClauseElement) or hasattr(value, "__clause_element__")):
         value = sa.bindparam(None, value, type_=column.type)
-    type_ = column.type.dialect_impl(dialect)
-    if isinstance(type_, postgresql.JSON) and not isinstance(type_, postgresql.JSONB):
-        # PostgreSQL has no equality for the type json.
-        return sa.cast(column, postgresql.JSONB).is_distinct_from(sa.cast(value, postgresql.JSONB))
-    return column.is_distinct_from(value)
+    comparable = _comparable(column.type.dialect_impl(dialect), dialect.name)
+    return comparable(column).is_distinct_from(comparable(value))
+
+
+_Comparable = Callable[[Any], sa.ColumnElement[Any]]
+
+
+def _comparable(type_: Any, dialect: str) -> _Comparable:
+    """How the values of a type are compared exactly."""
+    while isinstance(type_, TypeDecorator):
+        type_ = type_.impl_instance
+    return _on_postgresql(type_) if dialect == "postgresql" else _on_sqlite(type_)
+
+
+def _on_sqlite(type_: Any) -> _Comparable:
+    if isinstance(type_, sa.JSON):
+        return _sorted_json
+    if isinstance(type_, sa.String):
+        return lambda value: sa.collate(value, "BINARY")
+    return _as_it_is
+
+
+def _on_postgresql(type_: Any) -> _Comparable:
+    if isinstance(type_, sa.JSON):
+        # There is no equality for the type json.
+        return lambda value: sa.cast(value, postgresql.JSONB)
+    if isinstance(type_, postgresql.ARRAY) and isinstance(type_.item_type, sa.JSON):
+        return lambda value: sa.cast(value, postgresql.ARRAY(postgresql.JSONB))
+    if isinstance(type_, UserDefinedType):
+        # Nor for some types that SQLAlchemy does not know.
+        return lambda value: sa.cast(sa.cast(value, type_), sa.Text)
+    if isinstance(type_, postgresql.CITEXT):
+        return lambda value: sa.cast(value, sa.Text)
+    if isinstance(type_, sa.String) and type_.collation is not None:
+        return lambda value: sa.collate(value, "C")
+    return _as_it_is
+
+
+def _as_it_is(value: Any) -> sa.ColumnElement[Any]:
+    return value  # type: ignore[no-any-return]
+
+
+def _sorted_json(document: Any) -> sa.ColumnElement[Any]:
+    """All values of a JSON document with their paths, in the order of these, as text."""
+    nodes = sa.func.json_tree(document).table_valued("fullkey", "type", "atom")
+    node = nodes.c.fullkey + sa.literal(" ") + nodes.c.type + sa.literal(" ") + sa.func.quote(nodes.c.atom)
+    ordered = sa.select(node.label("node")).order_by(nodes.c.fullkey).subquery()
+    return sa.select(sa.func.group_concat(ordered.c.node, sa.text("char(10)"))).scalar_subquery()
 
 
 def with_names(

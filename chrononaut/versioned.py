@@ -1,18 +1,22 @@
-"""The mixin that versions a model."""
+"""The mixins: `Versioned` keeps every prior version, `RecordChanges` who changed a row last, when and why."""
 
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 
-from sqlalchemy.orm import Mapped, Query, Session, object_session
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.orm import Mapped, Mapper, Query, Session, declared_attr, mapped_column, object_session
 
 from chrononaut import queries
 from chrononaut.capture import capture_models
-from chrononaut.change_info import CapturesChangeInfo
+from chrononaut.change_info import CapturesChangeInfo, appended_to, has_appended, take_appended
 from chrononaut.diff import Differences
 from chrononaut.exceptions import DetachedError
 from chrononaut.history import History, Versioning, versioning_of
+from chrononaut.options import refuse_uncaptured
+from chrononaut.session import instant_of
 from chrononaut.timeline import Change, Timeline
-from chrononaut.types import utc
+from chrononaut.types import Instant, JSONDocument, JSONObject, utc
 
 
 class Versioned(CapturesChangeInfo):
@@ -32,6 +36,12 @@ class Versioned(CapturesChangeInfo):
     if TYPE_CHECKING:
         __chrononaut__: ClassVar[Versioning]
         version: Mapped[int]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        if {"__tablename__", "__table__"} & vars(cls).keys():
+            # Without a declarative base the class would never be mapped, and nobody would notice.
+            refuse_uncaptured(cls)
+        super().__init_subclass__(**options)
 
     @overload
     def versions(
@@ -97,6 +107,15 @@ class Versioned(CapturesChangeInfo):
         """
         return self._timeline().diff(from_model, to, include_hidden)
 
+    def delete_with_history(self) -> int:
+        """Delete the record and all its history, in the session's transaction. No trace is left.
+
+        `Timeline.delete_with_history` does it for a record that is deleted already.
+
+        :return: how many history rows were deleted
+        """
+        return self._timeline().delete_with_history()
+
     def _timeline(self) -> Timeline:
         session: Session | None = object_session(self)
         versioning = versioning_of(type(self))
@@ -105,4 +124,50 @@ class Versioned(CapturesChangeInfo):
         return Timeline(session, type(self), versioning.key_of(self), live=self)
 
 
+class RecordChanges(CapturesChangeInfo):
+    """Keeps on each row when it was last written, by whom and why; without `Versioned`, no prior state.
+
+    ::
+
+        class Note(db.Model, RecordChanges):
+            text: Mapped[str]
+
+    The model gets the columns ``changed`` (UTC, the instant of the transaction) and ``change_info``. Every insert and
+    update sets them, of objects as well as by bulk statements. Beside `Versioned` they are no part of the state: no
+    version keeps them.
+    """
+
+    __chrononaut_bookkeeping__ = ("changed", "change_info")
+
+    @declared_attr
+    def changed(cls) -> Mapped[datetime | None]:  # noqa: N805  SQLAlchemy passes the class
+        return mapped_column(Instant, default=_instant, onupdate=_instant)
+
+    @declared_attr
+    def change_info(cls) -> Mapped[JSONObject | None]:  # noqa: N805
+        def document() -> JSONObject:
+            return cls._capture_change_info()
+
+        return mapped_column(JSONDocument, default=document, onupdate=document)
+
+
+def _instant(context: Any) -> datetime:
+    return instant_of(context.root_connection)
+
+
+def _record_appended(mapper: Mapper[Any], connection: object, obj: Any) -> None:
+    """Add to a row's change info what `append_change_info` has marked the object with."""
+    state = sa.inspect(obj)
+    session = state.session
+    if not has_appended(state.info) or session is None or not (state.pending or session.is_modified(obj)):
+        return
+    document = type(obj)._capture_change_info()
+    # Capture takes the mark for the version that it belongs to.
+    appended = appended_to(state.info) if isinstance(obj, Versioned) else take_appended(state.info)
+    obj.change_info = document | {"extra": {**document.get("extra", {}), **appended}}
+
+
 capture_models(Versioned)
+for _written in ("before_insert", "before_update"):
+    # Before capture takes the mark.
+    event.listen(RecordChanges, _written, _record_appended, propagate=True, insert=True)

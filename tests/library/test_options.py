@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy.orm import DeclarativeBase
 
-from chrononaut import ChrononautException, OptionError, VersionedSQLAlchemy
+from chrononaut import ChrononautException, OptionError, Versioned, VersionedSQLAlchemy
 from tests.library.models import define
 
 OWN = ["version", "operation", "changed", "change_info", "transaction_id", "valid_from"]
@@ -84,6 +86,34 @@ def test_option_error_is_a_chrononaut_exception_and_a_type_error() -> None:
 @pytest.mark.parametrize("value", [[], (), {"password"}, {"password": 1}.keys(), frozenset({"password"})])
 def test_any_collection_of_names_is_taken(value: object) -> None:
     assert set(_define(__chrononaut_hidden__=value).__chrononaut__.options.hidden) == set(value)  # type: ignore[call-overload]
+
+
+def test_model_of_a_plain_sqlalchemy_is_refused() -> None:
+    db = SQLAlchemy()
+    with pytest.raises(OptionError, match=r"^Person\.Versioned: needs db\.Model of a VersionedSQLAlchemy"):
+        define(db, "Person", id=sa.Column(sa.Integer, primary_key=True))
+
+
+class Base(DeclarativeBase):
+    """A declarative base that belongs to no `VersionedSQLAlchemy`."""
+
+
+@pytest.mark.parametrize("bases", [(), (Base,)], ids=["no_base", "plain_base"])
+def test_model_without_db_model_is_refused(bases: tuple[type, ...]) -> None:
+    attributes = {"__tablename__": "person", "id": sa.Column(sa.Integer, primary_key=True)}
+    with pytest.raises(OptionError, match=r"needs db\.Model"):
+        type("Person", (Versioned, *bases), attributes)
+
+
+def test_mixin_of_the_callers_own_needs_no_table() -> None:
+    class Audited(Versioned):
+        note = sa.Column(sa.String)
+
+    assert "note" in _define_with(Audited).__chrononaut__.tracked
+
+
+def _define_with(mixin: type) -> Any:
+    return define(VersionedSQLAlchemy(), "Person", mixin, id=sa.Column(sa.Integer, primary_key=True))
 
 
 def _define(**attributes: Any) -> Any:

@@ -1,0 +1,166 @@
+"""Listeners that see every statement of a session: they capture bulk statements, and refuse what leaves no history."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, ExceptionContext
+from sqlalchemy.orm import ORMExecuteState, Session
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.dml import UpdateBase
+
+from chrononaut import bulk
+from chrononaut.archive import ARCHIVING, OWN
+from chrononaut.change_info import extra_is_required, gives_reason
+from chrononaut.exceptions import (
+    ConcurrentChangeError,
+    HistoryImmutableError,
+    MissingChangeInfoError,
+    UncapturedWriteError,
+)
+from chrononaut.history import full_name
+from chrononaut.locking import is_conflict
+from chrononaut.session import capture_by, capturing, forget_versions
+from chrononaut.statements import target, writes
+from chrononaut.suppression import is_suppressed, may_delete_history
+
+_KEYS_RETURNED = "chrononaut_keys_returned"
+_Statement = tuple[Any, Any, Any]
+
+
+def capture_statement(
+    connection: Connection, element: Any, multiparams: Any, params: Any, execution_options: Mapping[str, Any]
+) -> _Statement:
+    """Let a statement that writes a versioned table leave history."""
+    unchanged = element, multiparams, params
+    capture = capturing(connection)
+    if (
+        capture is None
+        or not isinstance(element, UpdateBase)
+        or ARCHIVING in execution_options
+        or is_suppressed()
+        or capture.executed_by_flush(execution_options)
+    ):
+        return unchanged
+    table = target(element)
+    versioning = capture.versioning_of(table, connection)
+    if versioning is None or versioning.is_history(table):
+        return unchanged
+    if capture.is_flushed(versioning):
+        # Its rows are being archived by the versions that the flush knows.
+        return unchanged
+    parameters = multiparams or ([params] if params else [])
+    statement: UpdateBase
+    if isinstance(element, (sa.Update, sa.Delete)):
+        document = versioning.model._capture_change_info()
+        if extra_is_required() and not gives_reason(document):
+            raise MissingChangeInfoError(versioning.name, element.__visit_name__)
+        statement, parameters = bulk.captured(
+            element, parameters, versioning, connection, capture.current_transaction(), document
+        )
+        capture.captured[statement] = versioning
+    elif _KEYS_RETURNED in execution_options:
+        statement = element
+        capture.captured[statement] = versioning
+    else:
+        assert isinstance(element, sa.Insert)
+        if element._returning:
+            raise UncapturedWriteError(versioning.table.name, "this INSERT", "execute it by the session")
+        numbered = bulk.numbered(element, parameters, versioning)
+        statement = bulk.returning_keys(numbered, parameters, versioning)
+        capture.captured[statement] = versioning
+    return statement, list(parameters), {}
+
+
+def follow_statement(
+    connection: Connection,
+    element: Any,
+    multiparams: Any,
+    params: Any,
+    execution_options: Mapping[str, Any],
+    result: sa.CursorResult[Any],
+) -> None:
+    """Write the history of what a statement has inserted, and let the session read the versions that it has counted."""
+    capture = capturing(connection)
+    versioning = None if capture is None else capture.captured.pop(element, None)
+    if capture is None or versioning is None:
+        return
+    if not isinstance(element, sa.Insert):
+        forget_versions(capture.session(), versioning)
+    elif _KEYS_RETURNED not in execution_options:
+        with capture.entire(versioning):
+            capture.archive_inserted_by_statement(connection, versioning, bulk.inserted_keys(result, versioning))
+
+
+def return_keys(state: ORMExecuteState) -> Any:
+    """Let an INSERT with a RETURNING of its own return the keys of what it inserts as well."""
+    if not state.is_insert or is_suppressed() or _KEYS_RETURNED in state.execution_options:
+        return None
+    statement: Any = state.statement
+    table = target(statement)
+    connection = state.session.connection(bind_arguments=dict(state.bind_arguments))
+    capture = capture_by(state.session)
+    versioning = None if capture is None else capture.versioning_of(table, connection)
+    if capture is None or versioning is None or not statement._returning:
+        return None
+    given: Any = state.parameters or {}
+    parameters = [given] if isinstance(given, Mapping) else given
+    keys = [column.label(f"{OWN}{column.key}") for column in versioning.key_columns]
+    with capture.entire(versioning):
+        result = state.invoke_statement(
+            bulk.numbered(statement, parameters, versioning).returning(*keys), execution_options={_KEYS_RETURNED: True}
+        ).freeze()
+        rows: Any = result()
+        columns = len(rows.keys()) - len(keys)
+        capture.archive_inserted_by_statement(connection, versioning, [tuple(row[columns:]) for row in rows])
+    return result().columns(*range(columns))
+
+
+def fail_statement(context: ExceptionContext) -> None:
+    """Let nothing be committed of a statement that failed, and name the conflict where a transaction was in the way.
+
+    :raises ConcurrentChangeError: instead of the database's error
+    """
+    execution: Any = context.execution_context
+    capture = None if context.connection is None else capturing(context.connection)
+    if capture is None or (execution is not None and ARCHIVING in execution.execution_options):
+        return
+    versioning = capture.captured.pop(getattr(execution, "invoked_statement", None), None)
+    if versioning is not None:
+        capture.fail(versioning)
+    if is_conflict(context.original_exception) and capture.transaction is not None:
+        name = "a record of this transaction" if versioning is None else versioning.name
+        raise ConcurrentChangeError(name, []) from context.original_exception
+
+
+def refuse_half_captured(session: Session) -> None:
+    capture = capture_by(session)
+    if capture is not None and capture.failed is not None:
+        raise UncapturedWriteError(
+            capture.failed[0].table.name, "a statement that failed halfway", "roll the session back"
+        )
+
+
+def watch(
+    connection: Connection, cursor: object, statement: str, parameters: object, context: Any, executemany: bool
+) -> None:
+    capture = capturing(connection)
+    compiled = getattr(context, "compiled", None)
+    if capture is None or not isinstance(compiled, SQLCompiler) or ARCHIVING in context.execution_options:
+        return
+    by_flush = capture.executed_by_flush(context.execution_options)
+    statement = context.invoked_statement
+    for write, name in writes(compiled):
+        if statement in capture.captured and (name is None or name.startswith(OWN)):
+            continue
+        table = target(write)
+        versioning = capture.versioning_of(table, connection)
+        if versioning is None:
+            continue
+        if versioning.is_history(table):
+            if not (write.is_delete and may_delete_history()):
+                raise HistoryImmutableError(full_name(table))
+        elif not is_suppressed():
+            if not (by_flush and capture.is_announced(versioning, write, context)):
+                raise UncapturedWriteError(versioning.table.name, f"this {write.__visit_name__.upper()}")
+            capture.archive_pending(connection)

@@ -1,0 +1,127 @@
+"""The listeners by which a flush is captured: what it inserts, updates and deletes, as mapper events tell.
+
+The history rows of updates and deletes are written when the first statement of the flush reaches a versioned table:
+later than the listeners that may still change an object, and sooner than the row changes. Those of inserts are written
+after the flush, when their keys are known.
+"""
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+from sqlalchemy.orm import InstanceState, Mapper, Session, UOWTransaction, object_session
+from sqlalchemy.orm.attributes import flag_modified
+
+from chrononaut.change_info import extra_is_required, gives_reason, has_appended
+from chrononaut.dirty import compare, dirty, forget, given_hidden, known_version, leave_alone
+from chrononaut.exceptions import MissingChangeInfoError, UncapturedWriteError
+from chrononaut.history import NEVER, versioning_of, versioning_of_table
+from chrononaut.session import Pending, capture_by, capture_of
+from chrononaut.suppression import is_suppressed
+
+
+def require_change_info(session: Session, context: UOWTransaction, objects: object) -> None:
+    """Refuse before the first statement of a flush what is certain to be refused in the middle of it."""
+    if not extra_is_required() or is_suppressed():
+        return
+    for operation, changed in (("update", session.dirty), ("delete", session.deleted)):
+        for obj in changed:
+            state = sa.inspect(obj)
+            versioning = versioning_of_table(state.mapper.local_table)
+            if versioning is None or versioning.history is type(obj) or has_appended(state.info):
+                continue
+            if operation == "update" and not dirty(versioning, state).known:
+                continue
+            if not gives_reason(versioning.model._capture_change_info()):
+                raise MissingChangeInfoError(versioning.name, operation)
+
+
+def before_insert(mapper: Mapper[Any], connection: Connection, obj: Any) -> None:
+    versioning, capture = versioning_of(mapper.class_), capture_of(obj)
+    if capture is None:
+        return
+    capture.flushing = True
+    version = versioning.options.names.version
+    state = sa.inspect(obj)
+    replaced = _replaced_by(mapper, obj)
+    if replaced is not None:
+        known = known_version(versioning, replaced)
+        if known is None:
+            known = compare(connection, versioning, replaced).version
+        if not is_suppressed():
+            capture.announce(versioning, "update", known, replaced, by=state)
+            known += 1
+        setattr(obj, version, known)
+        return
+    setattr(obj, version, 0)
+    capture.expect(versioning, "insert")
+    if is_suppressed():
+        capture.unrecorded[versioning].append(obj)
+        return
+    document = capture.change_info(versioning, state, given_hidden(versioning, state))
+    capture.inserted[versioning].append((obj, document))
+
+
+def _replaced_by(mapper: Mapper[Any], obj: Any) -> InstanceState[Any] | None:
+    """The object whose row a new one takes over: a flush turns the delete and insert of one key into an update."""
+    session = object_session(obj)
+    if session is None or any(part is None for part in mapper.primary_key_from_instance(obj)):
+        return None
+    existing = session.identity_map.get(mapper.identity_key_from_instance(obj))
+    return None if existing is None else sa.inspect(existing)
+
+
+def before_update(mapper: Mapper[Any], connection: Connection, obj: Any) -> None:
+    versioning, capture = versioning_of(mapper.class_), capture_of(obj)
+    if capture is None:
+        return
+    capture.flushing = True
+    state = sa.inspect(obj)
+    version = versioning.options.names.version
+    known = known_version(versioning, state)
+    changed, unknown, stamped = dirty(versioning, state)
+    if unknown or (known is None and (changed or stamped)):
+        found = compare(connection, versioning, state, unknown)
+        known = found.version if known is None else known
+        changed = changed | found.changed
+        leave_alone(obj, [name for name in unknown if name not in found.changed])
+    if not (changed or stamped) or is_suppressed():
+        if version in state.committed_state:
+            # The version is nobody's to set.
+            forget(obj, version)
+        return
+    assert known is not None
+    if changed.isdisjoint(versioning.key):
+        setattr(obj, version, known + 1)
+        capture.announce(versioning, "update", known, state, by=state)
+        return
+    # A record is its key: the one of the old key ends, and one of the new key begins.
+    document = capture.change_info(versioning, state, [])
+    setattr(obj, version, NEVER + 1)
+    flag_modified(obj, version)
+    capture.expect(versioning, "update")
+    capture.pending.append(Pending(versioning, "delete", tuple(state.identity or ()), known, state, document))
+    capture.moved[versioning].append((obj, document))
+
+
+def before_delete(mapper: Mapper[Any], connection: Connection, obj: Any) -> None:
+    versioning, capture = versioning_of(mapper.class_), capture_of(obj)
+    if capture is None:
+        return
+    capture.flushing = True
+    if is_suppressed():
+        return
+    state = sa.inspect(obj)
+    capture.announce(versioning, "delete", known_version(versioning, state), state, by=state)
+
+
+def after_flush(session: Session, context: UOWTransaction) -> None:
+    capture = capture_by(session)
+    if capture is None:
+        return
+    if capture.pending:
+        # The statement that should have archived it was not seen: a connection whose events are hidden.
+        left = capture.pending[0]
+        raise UncapturedWriteError(left.versioning.table.name, f"this {left.operation.upper()}")
+    capture.archive_inserted(session)
+    capture.end_flush()

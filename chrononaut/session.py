@@ -1,0 +1,280 @@
+"""What one session has yet to write into history, and which sessions capture on a connection."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, NamedTuple
+from weakref import WeakKeyDictionary, WeakSet, ref
+
+import sqlalchemy as sa
+import uuid_utils.compat
+from sqlalchemy.engine import Connection
+from sqlalchemy.orm import InstanceState, Session, SessionTransaction, object_session
+from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy.sql.dml import UpdateBase
+
+from chrononaut.archive import (
+    Beginning,
+    Ending,
+    Transaction,
+    archive_inserts,
+    archive_states,
+    continue_numbering,
+    fix_instant,
+    hidden_values,
+)
+from chrononaut.change_info import CapturesChangeInfo, extra_is_required, gives_reason, take_appended
+from chrononaut.dirty import dirty_hidden, forget
+from chrononaut.exceptions import MissingChangeInfoError
+from chrononaut.history import Key, Versioning, full_name, versioning_of_table
+from chrononaut.statements import written_columns
+from chrononaut.types import JSONObject, now
+
+Replacement = Literal["update", "delete"]
+_CAPTURE = "chrononaut"
+_COMPILED_CACHE = "compiled_cache"  # the ORM executes the statements of a flush with it, and nobody else does
+
+
+class Pending(NamedTuple):
+    """A row that a flush is about to replace.
+
+    :ivar state: of the object that replaces it, or is deleted
+    :ivar document: the change info, where it is known already
+    """
+
+    versioning: Versioning
+    operation: Replacement
+    key: Key
+    version: int | None
+    state: InstanceState[Any]
+    document: JSONObject | None = None
+
+
+@dataclass(slots=True)
+class Capture:
+    """What one session has yet to write into history."""
+
+    session: ref[Session]
+    metadatas: Callable[[], Iterable[sa.MetaData]]
+    transaction: Transaction | None = None
+    connections: WeakSet[Connection] = field(default_factory=WeakSet)
+    pending: list[Pending] = field(default_factory=list)
+    inserted: dict[Versioning, list[tuple[object, JSONObject]]] = field(default_factory=lambda: defaultdict(list))
+    moved: dict[Versioning, list[tuple[object, JSONObject]]] = field(default_factory=lambda: defaultdict(list))
+    unrecorded: dict[Versioning, list[object]] = field(default_factory=lambda: defaultdict(list))
+    announced: Counter[tuple[sa.Table, str]] = field(default_factory=Counter)
+    counted: Any = None
+    change_infos: dict[type, JSONObject] = field(default_factory=dict)
+    flushing: bool = False
+    captured: dict[Any, Versioning] = field(default_factory=dict)
+    failed: tuple[Versioning, SessionTransaction | None] | None = None
+
+    def current_transaction(self) -> Transaction:
+        if self.transaction is None:
+            self.transaction = Transaction(uuid_utils.compat.uuid7())
+        return self.transaction
+
+    def change_info(self, versioning: Versioning, state: InstanceState[Any], hidden: list[str]) -> JSONObject:
+        """The document for one change; what the changes of one flush share is made once for each model."""
+        model: type[CapturesChangeInfo] = versioning.model
+        shared = self.change_infos.get(model)
+        if shared is None:
+            shared = self.change_infos[model] = model._capture_change_info()
+        appended = take_appended(state.info)
+        if appended:
+            shared = shared | {"extra": {**shared.get("extra", {}), **appended}}
+        return naming(shared, hidden)
+
+    def archive_pending(self, connection: Connection) -> None:
+        """Write the rows that are about to be replaced into history."""
+        pending, self.pending = self.pending, []
+        required = bool(pending) and extra_is_required()
+        endings: dict[tuple[Versioning, Replacement], list[Ending]] = defaultdict(list)
+        for versioning, operation, key, version, state, known in pending:
+            document = known
+            if document is None:
+                hidden = dirty_hidden(versioning, state) if operation == "update" else []
+                document = self.change_info(versioning, state, hidden)
+            if required and not gives_reason(document):
+                raise MissingChangeInfoError(versioning.name, operation)
+            endings[versioning, operation].append(Ending(key, version, document))
+        for (versioning, operation), of_model in endings.items():
+            archive_states(connection, versioning, operation, of_model, self.current_transaction())
+
+    def archive_inserted(self, session: Session) -> None:
+        """Write the ``insert`` rows of what was inserted, or got another key."""
+        for versioning in {**self.inserted, **self.moved}:
+            connection = session.connection(bind_arguments={"mapper": versioning.mapper})
+            inserted, moved = self.inserted[versioning], self.moved[versioning]
+            beginnings = [Beginning(versioning.key_of(obj), document) for obj, document in inserted]
+            hidden = hidden_values(connection, versioning, [versioning.key_of(obj) for obj, _ in moved])
+            for obj, document in moved:
+                key = versioning.key_of(obj)
+                beginnings.append(Beginning(key, naming(document, hidden.get(key, []))))
+            reused = archive_inserts(connection, versioning, beginnings, self.current_transaction())
+            _show_versions(versioning, [obj for obj, _ in (*inserted, *moved)], reused)
+        for versioning, objects in self.unrecorded.items():
+            connection = session.connection(bind_arguments={"mapper": versioning.mapper})
+            reused = continue_numbering(connection, versioning, [versioning.key_of(obj) for obj in objects])
+            _show_versions(versioning, objects, reused)
+
+    def executed_by_flush(self, execution_options: Mapping[str, Any]) -> bool:
+        """Is a statement with these options one by which a flush writes objects?"""
+        return self.flushing and _COMPILED_CACHE in execution_options
+
+    def is_flushed(self, versioning: Versioning) -> bool:
+        """Does the current flush write objects of a model?"""
+        return any(written is one.live for written, _ in self.announced for one in versioning.tables)
+
+    def is_announced(self, versioning: Versioning, write: UpdateBase, context: Any) -> bool:
+        """Did mapper events announce what a statement of a flush writes?
+
+        They did not where a listener writes by itself in the middle of the flush, or changes an object that ours had
+        seen unchanged before.
+        """
+        if isinstance(write, sa.Update) and len(versioning.tables) == 1:
+            written = written_columns(write, context.compiled_parameters)
+            if versioning.version.key not in written:
+                whole = versioning.whole()
+                versioned = (*whole.tracked.values(), *whole.hidden.values())
+                return not any(column.key in written for column in versioned)
+        announced = versioning.tables[-1].live, write.__visit_name__
+        if context is not self.counted:
+            # One INSERT may be sent in several parts; it is counted with the first.
+            self.counted = context
+            self.announced[announced] -= len(context.compiled_parameters)
+        return self.announced[announced] >= 0
+
+    def archive_inserted_by_statement(
+        self, connection: Connection, versioning: Versioning, keys: Sequence[Key]
+    ) -> None:
+        """Write the ``insert`` rows of what a statement has inserted."""
+        shared = versioning.model._capture_change_info()
+        hidden = hidden_values(connection, versioning.whole(), keys)
+        beginnings = [Beginning(key, naming(shared, hidden.get(key, []))) for key in keys]
+        reused = archive_inserts(connection, versioning, beginnings, self.current_transaction())
+        session = self.session()
+        if reused and session is not None:
+            forget_versions(session, versioning)
+
+    def fail(self, versioning: Versioning) -> None:
+        """Let nothing be committed until the session is rolled back to before a statement that failed halfway."""
+        session = self.session()
+        if self.failed is None and session is not None:
+            self.failed = versioning, session.get_nested_transaction() or session.get_transaction()
+
+    @contextmanager
+    def entire(self, versioning: Versioning) -> Iterator[None]:
+        """A block that changes rows as well as history: nothing is committed where it fails."""
+        try:
+            yield
+        except BaseException:
+            self.fail(versioning)
+            raise
+
+    def expect(self, versioning: Versioning, operation: str) -> None:
+        """Note that the flush is about to write the rows of a record."""
+        for one in versioning.tables:
+            self.announced[one.live, operation] += 1
+
+    def announce(
+        self,
+        versioning: Versioning,
+        operation: Replacement,
+        version: int | None,
+        replaced: InstanceState[Any],
+        by: InstanceState[Any],
+    ) -> None:
+        """Note that a row is about to be replaced."""
+        self.expect(versioning, operation)
+        self.pending.append(Pending(versioning, operation, tuple(replaced.identity or ()), version, by))
+
+    def versioning_of(self, table: sa.FromClause, connection: Connection) -> Versioning | None:
+        """The versioning that a written table belongs to, whichever object describes the table."""
+        versioning = versioning_of_table(table)
+        session = self.session()
+        if versioning is not None or session is None:
+            return versioning
+        for metadata in self.metadatas():
+            known = metadata.tables.get(full_name(table))
+            versioning = None if known is None else versioning_of_table(known)
+            if versioning is not None and session.get_bind(versioning.mapper).engine is connection.engine:
+                return versioning
+        return None
+
+    def end_flush(self) -> None:
+        self.pending.clear()
+        self.inserted.clear()
+        self.moved.clear()
+        self.unrecorded.clear()
+        self.announced.clear()
+        self.counted = None
+        self.change_infos.clear()
+        self.flushing = False
+
+
+# Usually one; sessions that are bound to the same connection share it.
+_capturing: WeakKeyDictionary[Connection, list[Capture]] = WeakKeyDictionary()
+
+
+def begin_capture(session: Session, connection: Connection, metadatas: Callable[[], Iterable[sa.MetaData]]) -> None:
+    """Let a session capture on a connection, until its transaction ends."""
+    capture = session.info.setdefault(_CAPTURE, Capture(ref(session), metadatas))
+    if connection not in capture.connections:
+        capture.connections.add(connection)
+        _capturing.setdefault(connection, []).append(capture)
+
+
+def end_capture(session: Session) -> None:
+    """Forget what a session captured in its transaction."""
+    capture: Capture | None = session.info.pop(_CAPTURE, None)
+    # A connection that outlives the transaction is the caller's own: what it executes by itself is not the session's.
+    for connection in capture.connections if capture is not None else ():
+        others = [other for other in _capturing.pop(connection, ()) if other is not capture]
+        if others:
+            _capturing[connection] = others
+
+
+def capture_by(session: Session) -> Capture | None:
+    """What a session has yet to write; ``None`` where it does not capture."""
+    return session.info.get(_CAPTURE)
+
+
+def capture_of(obj: object) -> Capture | None:
+    """What the session of an object has yet to write; ``None`` where its session does not capture."""
+    session = object_session(obj)
+    return None if session is None else capture_by(session)
+
+
+def capturing(connection: Connection) -> Capture | None:
+    """What the session that executes statements on a connection has yet to write."""
+    captures = _capturing.get(connection)
+    return next((capture for capture in captures if capture.flushing), captures[0]) if captures else None
+
+
+def instant_of(connection: Connection) -> datetime:
+    """The instant of the transaction that a session has on a connection; by this process's clock if there is none."""
+    capture = capturing(connection)
+    return now() if capture is None else fix_instant(connection, capture.current_transaction())
+
+
+def naming(document: JSONObject, hidden: list[str]) -> JSONObject:
+    """A change info document that names the hidden attributes which the change concerns."""
+    return document | {"hidden_cols_changed": hidden} if hidden else document
+
+
+def forget_versions(session: Session | None, versioning: Versioning) -> None:
+    """Let a session load the versions of a model's objects anew."""
+    name = versioning.options.names.version
+    for obj in session.identity_map.values() if session is not None else ():
+        if isinstance(obj, versioning.model) and name in sa.inspect(obj).dict:
+            forget(obj, name)
+
+
+def _show_versions(versioning: Versioning, objects: Sequence[object], versions: Mapping[Key, int]) -> None:
+    for obj in objects if versions else ():
+        version = versions.get(versioning.key_of(obj))
+        if version is not None:
+            set_committed_value(obj, versioning.options.names.version, version)
