@@ -150,6 +150,21 @@ def hidden_values(connection: Connection, versioning: Versioning, keys: Sequence
     return found
 
 
+def archived_versions(
+    connection: Connection, versioning: Versioning, keys: Sequence[Key], transaction: Transaction
+) -> set[tuple[Key, int]]:
+    """The states of records that a transaction itself has replaced, by key and version."""
+    columns = [versioning.history_table.c[column.key] for column in versioning.key_columns]
+    found = set()
+    for batch in _batches(keys):
+        statement = sa.select(versioning.column("version"), *columns).where(
+            sa.tuple_(*columns).in_(batch), versioning.column("transaction_id") == transaction.id
+        )
+        for version, *key in connection.execute(statement, execution_options=OPTIONS):
+            found.add((tuple(key), version))
+    return found
+
+
 def fix_instant(connection: Connection, transaction: Transaction) -> datetime:
     """The instant of a transaction: now, if it had none before, by the clock of the database where it has one."""
     if transaction.instant is None:

@@ -30,7 +30,7 @@ def capture_sessions(factory: sessionmaker[Any], metadatas: Callable[[], Iterabl
         begin_capture(session, connection, metadatas)
         _listen_to(connection.engine)
 
-    event.listen(factory, "do_orm_execute", executions.return_keys)
+    event.listen(factory, "do_orm_execute", executions.execute)
     event.listen(factory, "before_commit", executions.refuse_half_captured)
     event.listen(factory, "before_flush", flushes.require_change_info)
     event.listen(factory, "after_flush", flushes.after_flush)
@@ -71,6 +71,7 @@ def _forget_flush(session: Session, previous: SessionTransaction) -> None:
         capture.end_flush()
         if capture.failed is not None and is_within(capture.failed[1], previous):
             capture.failed = None
+        capture.forget_followed()
     for obj in session.identity_map.values():
         roll_appended_back(sa.inspect(obj).info, previous)
 

@@ -1,6 +1,6 @@
 """What a flush is going to change of an object, and what the database has to be asked for to know it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -82,17 +82,21 @@ def known_version(versioning: Versioning, state: InstanceState[Any]) -> int | No
 
 
 def compare(
-    connection: Connection, versioning: Versioning, state: InstanceState[Any], names: Sequence[str] = ()
+    connection: Connection,
+    versioning: Versioning,
+    state: InstanceState[Any],
+    names: Sequence[str] = (),
+    values: Mapping[str, Any] | None = None,
 ) -> Compared:
     """Lock a row and let the database say which attributes a flush would really change.
 
     For objects whose row is not loaded, so that the old values need not be either.
 
+    :param values: what the attributes are compared with; by default what the object has
     :raises ConcurrentChangeError: the row is gone, or was changed where the transaction does not see it
     """
-    columns = [
-        is_distinct(versioning.columns[name], state.dict.get(name), connection.dialect).label(name) for name in names
-    ]
+    given = state.dict if values is None else values
+    columns = [is_distinct(versioning.columns[name], given.get(name), connection.dialect).label(name) for name in names]
     identity = tuple(state.identity or ())
     statement = (
         sa.select(versioning.version, *columns)

@@ -18,9 +18,9 @@ from chrononaut.exceptions import (
     MissingChangeInfoError,
     UncapturedWriteError,
 )
-from chrononaut.history import full_name
+from chrononaut.history import Versioning, full_name
 from chrononaut.locking import is_conflict
-from chrononaut.session import capture_by, capturing, forget_versions
+from chrononaut.session import Capture, capture_by, capturing
 from chrononaut.statements import target, writes
 from chrononaut.suppression import is_suppressed, may_delete_history
 
@@ -86,23 +86,35 @@ def follow_statement(
     if capture is None or versioning is None:
         return
     if not isinstance(element, sa.Insert):
-        forget_versions(capture.session(), versioning)
+        capture.follow(connection, versioning)
     elif _KEYS_RETURNED not in execution_options:
         with capture.entire(versioning):
             capture.archive_inserted_by_statement(connection, versioning, bulk.inserted_keys(result, versioning))
 
 
-def return_keys(state: ORMExecuteState) -> Any:
-    """Let an INSERT with a RETURNING of its own return the keys of what it inserts as well."""
-    if not state.is_insert or is_suppressed() or _KEYS_RETURNED in state.execution_options:
-        return None
+def execute(state: ORMExecuteState) -> Any:
+    """Execute a statement of the session's: an UPDATE, or an INSERT with a RETURNING of its own."""
     statement: Any = state.statement
-    table = target(statement)
+    written = isinstance(statement, (sa.Update, sa.Insert))
+    if not written or is_suppressed() or _KEYS_RETURNED in state.execution_options:
+        return None
+    # The session captures from its first connection on.
     connection = state.session.connection(bind_arguments=dict(state.bind_arguments))
     capture = capture_by(state.session)
-    versioning = None if capture is None else capture.versioning_of(table, connection)
-    if capture is None or versioning is None or not statement._returning:
+    versioning = None if capture is None else capture.versioning_of(target(statement), connection)
+    if capture is None or versioning is None:
         return None
+    if state.is_update:
+        with capture.keeping_versions():
+            return state.invoke_statement()
+    return _returning_keys(state, capture, connection, versioning) if statement._returning else None
+
+
+def _returning_keys(
+    state: ORMExecuteState, capture: Capture, connection: Connection, versioning: Versioning
+) -> sa.Result[Any]:
+    """Execute an INSERT so that it returns the keys of what it inserts as well, and give back what it was to return."""
+    statement: Any = state.statement
     given: Any = state.parameters or {}
     parameters = [given] if isinstance(given, Mapping) else given
     keys = [column.label(f"{OWN}{column.key}") for column in versioning.key_columns]

@@ -46,10 +46,14 @@ def before_insert(mapper: Mapper[Any], connection: Connection, obj: Any) -> None
     replaced = _replaced_by(mapper, obj)
     if replaced is not None:
         known = known_version(versioning, replaced)
-        if known is None:
-            known = compare(connection, versioning, replaced).version
+        hidden = [name for name in versioning.hidden if name in state.dict]
+        if known is None or hidden:
+            found = compare(connection, versioning, replaced, hidden, state.dict)
+            known = found.version if known is None else known
+            hidden = [name for name in hidden if name in found.changed]
         if not is_suppressed():
-            capture.announce(versioning, "update", known, replaced, by=state)
+            document = capture.change_info(versioning, state, hidden)
+            capture.announce(versioning, "update", known, replaced, by=state, document=document)
             known += 1
         setattr(obj, version, known)
         return

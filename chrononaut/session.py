@@ -21,6 +21,7 @@ from chrononaut.archive import (
     Transaction,
     archive_inserts,
     archive_states,
+    archived_versions,
     continue_numbering,
     fix_instant,
     hidden_values,
@@ -69,6 +70,8 @@ class Capture:
     change_infos: dict[type, JSONObject] = field(default_factory=dict)
     flushing: bool = False
     captured: dict[Any, Versioning] = field(default_factory=dict)
+    followed: set[Versioning] = field(default_factory=set)
+    kept: list[tuple[Any, str, int]] | None = None
     failed: tuple[Versioning, SessionTransaction | None] | None = None
 
     def current_transaction(self) -> Transaction:
@@ -134,13 +137,17 @@ class Capture:
         They did not where a listener writes by itself in the middle of the flush, or changes an object that ours had
         seen unchanged before.
         """
-        if isinstance(write, sa.Update) and len(versioning.tables) == 1:
+        live = versioning.tables[-1].live
+        if isinstance(write, sa.Update):
             written = written_columns(write, context.compiled_parameters)
-            if versioning.version.key not in written:
+            if live is not versioning.table or versioning.version.key not in written:
                 whole = versioning.whole()
                 versioned = (*whole.tracked.values(), *whole.hidden.values())
-                return not any(column.key in written for column in versioned)
-        announced = versioning.tables[-1].live, write.__visit_name__
+                if not any(column.key in written for column in versioned if column.table is live):
+                    return True
+                if live is versioning.table:
+                    return False
+        announced = live, write.__visit_name__
         if context is not self.counted:
             # One INSERT may be sent in several parts; it is counted with the first.
             self.counted = context
@@ -155,9 +162,55 @@ class Capture:
         hidden = hidden_values(connection, versioning.whole(), keys)
         beginnings = [Beginning(key, naming(shared, hidden.get(key, []))) for key in keys]
         reused = archive_inserts(connection, versioning, beginnings, self.current_transaction())
-        session = self.session()
-        if reused and session is not None:
-            forget_versions(session, versioning)
+        for obj, key in self.loaded(versioning) if reused else ():
+            if key in reused:
+                set_committed_value(obj, versioning.options.names.version, reused[key])
+
+    def loaded(self, versioning: Versioning) -> Iterator[tuple[Any, Key]]:
+        """The objects of a model that the session has loaded with their versions, and their keys."""
+        session, name = self.session(), versioning.options.names.version
+        for obj in session.identity_map.values() if session is not None else ():
+            state = sa.inspect(obj)
+            if isinstance(obj, versioning.model) and name in state.dict and state.identity is not None:
+                yield obj, tuple(state.identity)
+
+    def follow(self, connection: Connection, versioning: Versioning) -> None:
+        """Let the session's objects have the versions that a statement of its own has counted.
+
+        An object whose row another transaction has changed meanwhile keeps the version that it was loaded with, so
+        that its change is refused later.
+        """
+        objects = {key: obj for obj, key in self.loaded(versioning)}
+        counted = archived_versions(connection, versioning, [*objects], self.current_transaction())
+        name = versioning.options.names.version
+        for key, obj in objects.items():
+            known = version = sa.inspect(obj).dict[name]
+            while (key, version) in counted:
+                version += 1
+            if version != known:
+                set_committed_value(obj, name, version)
+                self.followed.add(versioning)
+            if self.kept is not None:
+                self.kept.append((obj, name, version))
+
+    @contextmanager
+    def keeping_versions(self) -> Iterator[None]:
+        """Keep the versions that objects have by `follow`, though the ORM expires them to synchronize the session."""
+        self.kept = []
+        try:
+            yield
+            for obj, name, version in self.kept:
+                if name not in sa.inspect(obj).dict:
+                    set_committed_value(obj, name, version)
+        finally:
+            self.kept = None
+
+    def forget_followed(self) -> None:
+        """Let the session load the versions anew that `follow` gave to its objects."""
+        for versioning in self.followed:
+            for obj, _ in self.loaded(versioning):
+                forget(obj, versioning.options.names.version)
+        self.followed.clear()
 
     def fail(self, versioning: Versioning) -> None:
         """Let nothing be committed until the session is rolled back to before a statement that failed halfway."""
@@ -186,10 +239,11 @@ class Capture:
         version: int | None,
         replaced: InstanceState[Any],
         by: InstanceState[Any],
+        document: JSONObject | None = None,
     ) -> None:
         """Note that a row is about to be replaced."""
         self.expect(versioning, operation)
-        self.pending.append(Pending(versioning, operation, tuple(replaced.identity or ()), version, by))
+        self.pending.append(Pending(versioning, operation, tuple(replaced.identity or ()), version, by, document))
 
     def versioning_of(self, table: sa.FromClause, connection: Connection) -> Versioning | None:
         """The versioning that a written table belongs to, whichever object describes the table."""
@@ -263,14 +317,6 @@ def instant_of(connection: Connection) -> datetime:
 def naming(document: JSONObject, hidden: list[str]) -> JSONObject:
     """A change info document that names the hidden attributes which the change concerns."""
     return document | {"hidden_cols_changed": hidden} if hidden else document
-
-
-def forget_versions(session: Session | None, versioning: Versioning) -> None:
-    """Let a session load the versions of a model's objects anew."""
-    name = versioning.options.names.version
-    for obj in session.identity_map.values() if session is not None else ():
-        if isinstance(obj, versioning.model) and name in sa.inspect(obj).dict:
-            forget(obj, name)
 
 
 def _show_versions(versioning: Versioning, objects: Sequence[object], versions: Mapping[Key, int]) -> None:

@@ -259,7 +259,8 @@ def _end(player: Player, shape: str, written: Sequence[Ident], synchronized: boo
     for ident in player.persistent():
         if ident.shape == shape:
             known = player.known.get(ident)
-            if ident in written:
+            # What is known of a record that another session has changed stays too old.
+            if ident in written and not (known is not None and known.stale):
                 player.known.pop(ident, None)
             # What the session has loaded may be older than the row.
             if not synchronized or (known is not None and known.stale):

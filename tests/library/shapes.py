@@ -116,11 +116,13 @@ class Truck(Vehicle):
 
     __tablename__ = "truck"
     __chrononaut_hidden__ = ("plan",)
+    __chrononaut_untracked__ = ("seen",)
     __mapper_args__ = {"polymorphic_identity": "truck"}  # noqa: RUF012
 
     code: Mapped[str] = mapped_column(sa.ForeignKey("vehicle.code"), primary_key=True)
     load: Mapped[int | None]
     plan: Mapped[str | None]
+    seen: Mapped[int | None]
 
 
 class Animal(Model, Versioned):
@@ -167,7 +169,7 @@ SHAPES = {
         Shape("item", ("id",), ("title", "rank", "owner_id", "keeper_id"), ("secret",)),
         Shape("part", ("id",), ("label", "owner_id")),
         Shape("vehicle", ("code",), ("type", "name"), ("secret",)),
-        Shape("truck", ("code",), ("type", "name", "load"), ("secret", "plan")),
+        Shape("truck", ("code",), ("type", "name", "load"), ("secret", "plan"), ("seen",)),
         Shape("animal", ("code",), ("type", "name")),
         Shape("dog", ("code",), ("type", "name", "tricks"), ("chip",)),
     )

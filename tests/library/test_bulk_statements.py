@@ -7,8 +7,8 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from chrononaut import extra_change_info
-from tests.library.models import User
+from chrononaut import ConcurrentChangeError, extra_change_info
+from tests.library.models import User, db
 from tests.library.rows import changes, history_rows, live_rows
 
 TABLE: Any = User.__table__
@@ -179,3 +179,43 @@ def test_insert_records_what_it_inserts(session: Session, users: list[User], ins
     user.name = "f"
     session.commit()
     assert [version.name for version in user.versions()] == ["e"]
+
+
+@pytest.mark.parametrize("matched", [True, False], ids=["matched", "not_matched"])
+def test_object_that_another_transaction_has_changed_stays_stale_after_a_bulk_statement(
+    session: Session, users: list[User], matched: bool
+) -> None:
+    mine, other = db.session.session_factory(expire_on_commit=False), db.session.session_factory()
+    user = mine.get_one(User, 1)
+    mine.commit()
+    other.get_one(User, 1).name = "by the other"
+    other.commit()
+    mine.execute(sa.update(User).where(User.id == (1 if matched else 3)).values(logins=5))
+    user.name = "by me"
+    with pytest.raises(ConcurrentChangeError):
+        mine.commit()
+    mine.close()
+    other.close()
+    assert changes(history_rows(session, "appuser_history", id=1)) == [(-1, "insert"), (0, "update")]
+
+
+def test_object_can_be_changed_after_a_savepoint_with_a_bulk_statement_was_rolled_back(
+    session: Session, users: list[User]
+) -> None:
+    assert users[0].name == "a"
+    savepoint = session.begin_nested()
+    session.execute(TABLE.update().where(TABLE.c.id == 1).values(logins=5))
+    savepoint.rollback()
+    users[0].name = "b"
+    session.commit()
+    assert changes(history_rows(session, "appuser_history", id=1)) == [(-1, "insert"), (0, "update")]
+
+
+def test_update_of_an_object_after_two_statements_goes_on_counting(session: Session, users: list[User]) -> None:
+    assert users[0].name == "a"
+    for logins in (5, 6):
+        session.execute(TABLE.update().values(logins=logins))
+    assert users[0].version == 2
+    users[0].name = "b"
+    session.commit()
+    assert changes(history_rows(session, "appuser_history", id=1))[-1] == (2, "update")

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from chrononaut import HiddenAttributeError, UntrackedAttributeError, VersionedSQLAlchemy, history_model
-from tests.library.models import User, define
+from tests.library.models import Country, User, define
 from tests.library.rows import changes, history_rows
 
 
@@ -155,3 +155,16 @@ def test_models_own_version_counter_is_a_column_that_every_update_sets(open_data
     session.commit()
     rows = history_rows(session, "counted_history")
     assert [(row["version"], row["counter"]) for row in rows] == [(-1, None), (0, 1)]
+
+
+@pytest.mark.parametrize(("secret", "named"), [("s", None), ("t", ["secret"])])
+def test_record_replaced_in_one_flush_names_the_hidden_columns_that_differ(
+    session: Session, secret: str, named: list[str] | None
+) -> None:
+    session.add(Country(code="FR", name="a", secret="s"))
+    session.commit()
+    session.delete(session.get_one(Country, "FR"))
+    session.add(Country(code="FR", name="b", secret=secret))
+    session.commit()
+    row = history_rows(session, "country_history")[-1]
+    assert (row["operation"], row["change_info"].get("hidden_cols_changed")) == ("update", named)

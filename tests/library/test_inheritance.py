@@ -156,6 +156,27 @@ def test_hidden_columns_of_every_table_are_named_and_never_kept(staff: Staff, se
     ]
 
 
+def test_change_of_untracked_columns_of_a_joined_model_is_no_version(open_database: Callable[..., Session]) -> None:
+    db = VersionedSQLAlchemy()
+    vehicle, _ = _vehicles(db)
+    attributes = {
+        "__tablename__": "bus",
+        "__mapper_args__": {"polymorphic_identity": "bus"},
+        "__chrononaut_untracked__": ["seats"],
+        "id": sa.Column(sa.ForeignKey("vehicle.id"), primary_key=True),
+        "seats": sa.Column(sa.Integer),
+    }
+    bus: Any = type("Bus", (vehicle,), attributes)
+    session = open_database(db)
+    one = bus(id=1, seats=1)
+    session.add(one)
+    session.commit()
+    one.seats = 2
+    session.commit()
+    assert changes(history_rows(session, "vehicle_history")) == LIFE[:1]
+    assert live_rows(session, "bus") == [{"id": 1, "seats": 2}]
+
+
 @pytest.mark.parametrize("expire", [False, True])
 def test_objects_are_compared_in_all_their_tables(staff: Staff, session: Session, expire: bool) -> None:
     manager = staff.manager(id=1, name="a", budget=1)
