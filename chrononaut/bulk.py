@@ -150,7 +150,7 @@ def captured(
     if len(parameters) > 1 and not _independent(write):
         raise UncapturedWriteError(
             versioning.table.name,
-            f"this {write.operation.upper()} for several sets of parameters, of which one may change what another finds,",
+            f"this {write.operation.upper()} for several sets of parameters, of which one may change what others find,",
             "execute it once for each set",
         )
     archiving = _archiving(write, connection, transaction, document, once=len(parameters) > 1)
@@ -291,10 +291,12 @@ def _in_one_statement(
         for number, (key, value) in enumerate(write.values.items())
         if not isinstance(value, (sa.BindParameter, sa.Null))
     }
-    hidden = {column.key for column in versioning.hidden.values()}
+    hidden = [column.key for column in versioning.hidden.values()]
     compared = [key for key in hidden if write.operation == "delete" or key in write.replaced]
+    # Names of our own: text SQL in a RETURNING or an onupdate may name the table's without the table.
+    read = {key: target.c[key].label(f"{OWN}was_{number}") for number, key in enumerate((*write.archived, *compared))}
     locked: Any = (
-        sa.select(*(target.c[key] for key in (*write.archived, *compared)), *computed.values())
+        sa.select(*read.values(), *computed.values())
         .select_from(target)
         .where(*write.criteria)
         .order_by(*(target.c[key] for key in write.key))
@@ -309,33 +311,36 @@ def _in_one_statement(
                 versioning.table.name, "RETURNING of what is joined", f"return only columns of {versioning.name}"
             )
         # The database would take any one of the rows that it is joined with.
-        number = sa.func.row_number().over(partition_by=[locked.c[key] for key in write.key]).label(f"{OWN}number")
+        number = (
+            sa.func.row_number().over(partition_by=[locked.c[read[key].key] for key in write.key]).label(f"{OWN}number")
+        )
         each = sa.select(locked, number).subquery()
         locked = sa.select(each).where(each.c[number.name] == 1).cte(f"{OWN}chosen").prefix_with("MATERIALIZED")
+    old = {key: locked.c[label.key] for key, label in read.items()}
     new = {key: locked.c[label.key] for key, label in computed.items()}
     if write.operation == "update":
         conditions = {
-            key: is_distinct(locked.c[key], new.get(key, _set_to(write, column)), connection.dialect)
+            key: is_distinct(old[key], new.get(key, _set_to(write, column)), connection.dialect)
             for key, column in write.replaced.items()
         }
         changes = sa.true() if write.stamps else sa.or_(*conditions.values())
     else:
-        conditions = {key: locked.c[key].is_not(None) for key in compared}
+        conditions = {key: old[key].is_not(None) for key in compared}
         changes = sa.true()
     hidden_named = _document(write, document, _hidden(write, conditions), connection)
-    values = _history_values(write, locked.c, transaction, hidden_named, connection)
+    values = _history_values(write, old, transaction, hidden_named, connection)
     source = (
         # A row whose key another transaction has just changed was locked, and the statement does not find it.
         sa.select(*values.values())
-        .select_from(locked.join(seen := versioning.table.alias(), sa.and_(*_same_key(write, seen.c, locked.c))))
+        .select_from(locked.join(seen := versioning.table.alias(), sa.and_(*_same_key(write, seen.c, old))))
         .where(changes)
     )
     history = _InsertInWith(versioning.history_table).from_select(list(values), source, include_defaults=False)
     archived = history.cte(f"{OWN}archived")
     statement: Any = write.statement._clone()
-    statement._where_criteria = tuple(_same_key(write, target.c, locked.c))
+    statement._where_criteria = tuple(_same_key(write, target.c, old))
     if write.operation == "update":
-        counted = locked.c[version] + sa.case((changes, 1), else_=0)
+        counted = old[version] + sa.case((changes, 1), else_=0)
         _set(statement, write, {**write.values, **new, version: counted})
     captured: sa.Update | sa.Delete = statement.add_cte(archived)
     return captured
@@ -348,9 +353,9 @@ def _leaving_version(write: _Write) -> Any:
     return statement
 
 
-def _columns_in(expression: sa.ClauseElement) -> Iterator[sa.Column[Any]]:
+def _columns_in(expression: sa.ClauseElement) -> Iterator[sa.ColumnClause[Any]]:
     for element in visitors.iterate(expression):
-        if isinstance(element, sa.Column) or (isinstance(element, sa.ColumnClause) and element.table is not None):
+        if isinstance(element, sa.ColumnClause) and element.table is not None:
             yield element
 
 
@@ -520,7 +525,8 @@ def numbered(statement: sa.Insert, parameters: Parameters, versioning: Versionin
         return statement
     if _names_several_rows(statement):
         raise UncapturedWriteError(table.name, f"setting {version}", "leave it out: it is counted")
-    return statement.values({versioning.version: NEVER + 1})
+    # No parameter: what the caller gives would take its place.
+    return statement.values({versioning.version: sa.literal_column(str(NEVER + 1))})
 
 
 def returning_keys(statement: sa.Insert, parameters: Parameters, versioning: Versioning) -> sa.Insert:

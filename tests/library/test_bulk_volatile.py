@@ -1,4 +1,4 @@
-"""What is another value or finds other rows when the database is asked again loses no version and writes none in vain."""
+"""What is another value, or finds other rows, when the database is asked again: it loses no version."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -119,7 +119,7 @@ def test_clock_that_is_read_for_each_row_is_archived_as_it_is_set(session: Sessi
     with exactly_captured(session, Item) as happened:
         names = session.scalars(sa.update(Item).values(name=clock, label=clock).returning(Item.name)).all()
     assert len(happened.operations) == 20
-    assert sorted(names) == sorted(row["name"] for row in live_rows(session, "item"))
+    assert {*names} == {row["name"] for row in live_rows(session, "item")}
 
 
 # Of several sets of parameters, the first changes what the second finds.

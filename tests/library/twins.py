@@ -69,7 +69,7 @@ class Columns:
 
     @shout.inplace.update_expression
     @classmethod
-    def _set_shout(cls, value: str) -> Any:
+    def _set_shout(cls, value: Any) -> Any:
         return [(cls.name, sa.func.upper(value)), (cls.label, value)]
 
 
