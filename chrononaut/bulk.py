@@ -295,9 +295,13 @@ def _in_one_statement(
     compared = [key for key in hidden if write.operation == "delete" or key in write.replaced]
     # Names of our own: text SQL in a RETURNING or an onupdate may name the table's without the table.
     read = {key: target.c[key].label(f"{OWN}was_{number}") for number, key in enumerate((*write.archived, *compared))}
+    # A row whose key another transaction has just changed is no longer the one that the statement will find by it.
+    keys = [column.label(f"{OWN}key_{number}") for number, column in enumerate(versioning.key_columns)]
+    seen = sa.select(*keys).subquery(f"{OWN}seen")
+    same = sa.and_(*(target.c[key] == seen.c[label.key] for key, label in zip(write.key, keys, strict=True)))
     locked: Any = (
         sa.select(*read.values(), *computed.values())
-        .select_from(target)
+        .select_from(sa.join(target, seen, same))
         .where(*write.criteria)
         .order_by(*(target.c[key] for key in write.key))
         .with_for_update(of=target, key_share=write.operation == "update")
@@ -329,12 +333,7 @@ def _in_one_statement(
         changes = sa.true()
     hidden_named = _document(write, document, _hidden(write, conditions), connection)
     values = _history_values(write, old, transaction, hidden_named, connection)
-    source = (
-        # A row whose key another transaction has just changed was locked, and the statement does not find it.
-        sa.select(*values.values())
-        .select_from(locked.join(seen := versioning.table.alias(), sa.and_(*_same_key(write, seen.c, old))))
-        .where(changes)
-    )
+    source = sa.select(*values.values()).select_from(locked).where(changes)
     history = _InsertInWith(versioning.history_table).from_select(list(values), source, include_defaults=False)
     archived = history.cte(f"{OWN}archived")
     statement: Any = write.statement._clone()

@@ -193,14 +193,15 @@ def test_column_names_that_must_be_quoted(open_database: OpenDatabase, name: str
         __chrononaut_hidden__=["secret"],
     )
     table = thing.__table__
-    for write in (
+    writes: list[Callable[[], Any]] = [
         lambda: session.execute(sa.update(thing).values(odd="x", secret="s")),
         lambda: session.execute(sa.update(thing).values(odd=thing.name, secret=sa.func.lower(thing.odd))),
         lambda: session.execute(
             table.update().where(table.c.id == sa.bindparam("which")).values({name: "y"}), [{"which": 1}, {"which": 2}]
         ),
         lambda: session.execute(sa.update(thing), [{"id": 1, "odd": "z"}]),
-    ):
+    ]
+    for write in writes:
         with exactly_captured(session, thing) as happened:
             write()
         assert 1 in happened.keys
