@@ -104,9 +104,15 @@ WRITES: dict[str, tuple[Write, list[int]]] = {
     "returning_columns": (lambda s, m: s.execute(_returning(m).returning(m.id, m.label, m.name)).all(), [2]),
     "returning_expression": (lambda s, m: s.execute(_returning(m).returning(m.id + m.logins)).all(), [2]),
     "returning_entities": (lambda s, m: sorted(i.id for i in s.scalars(_returning(m).returning(m))), [2]),
-    "returning_of_delete": (lambda s, m: s.execute(sa.delete(m).where(m.id < 3).returning(m.name, m.id)).all(), [1, 2]),
-    "returning_text": (lambda s, m: s.execute(_returning(m).returning(sa.text("name"), sa.literal_column("id"))).all(), [2]),
-    "returning_text_of_delete": (lambda s, m: s.execute(sa.delete(m).where(m.id < 3).returning(sa.text("id"))).all(), [1, 2]),
+    "returning_of_delete": (
+        lambda s, m: s.execute(sa.delete(m).where(m.id < 3).returning(m.name, m.id)).all(),
+        [1, 2],
+    ),
+    "returning_text": (lambda s, m: s.execute(_returning(m).returning(sa.text("name"))).all(), [2]),
+    "returning_text_of_delete": (
+        lambda s, m: s.execute(sa.delete(m).where(m.id < 3).returning(sa.literal_column("id"))).all(),
+        [1, 2],
+    ),
     "returning_of_nothing": (lambda s, m: s.execute(_returning(m).where(m.id > 5).returning(m.id)).all(), []),
     "returning_one": (lambda s, m: s.execute(_returning(m).where(m.id == 2).returning(m.id)).scalar_one(), [2]),
     "returning_of_core": (
