@@ -218,9 +218,8 @@ def test_version_that_is_given_is_not_taken(items: Session, subtests: pytest.Sub
         items.rollback()
 
 
-@pytest.mark.parametrize("hidden", [False, True])
-def test_many_rows_are_recorded_in_batches(items: Session, hidden: bool, subtests: pytest.Subtests) -> None:
-    rows = [{"name": f"{number}", **({"secret": "s"} if hidden else {})} for number in range(2500)]
+def test_many_rows_are_recorded_in_batches(items: Session, subtests: pytest.Subtests) -> None:
+    rows = [{"name": f"{number}", **({"secret": "s"} if number % 2 else {"secret": None})} for number in range(2500)]
     writes: dict[str, Callable[[], Any]] = {
         "orm": lambda: items.execute(sa.insert(Item), rows),
         "keyed": lambda: items.execute(sa.insert(Item), [{"id": 200 + n, **row} for n, row in enumerate(rows)]),

@@ -183,7 +183,7 @@ def test_many_hidden_columns_with_long_names(open_database: OpenDatabase) -> Non
         session.execute(sa.delete(thing))
 
 
-@pytest.mark.parametrize("name", ["order", "Mixed Case", 'quo"te', "ünïcode", "per%cent", "colon:name"])
+@pytest.mark.parametrize("name", ["order", 'Mixed "quo"te', "per%cent:ünïcode"])
 def test_column_names_that_must_be_quoted(open_database: OpenDatabase, name: str) -> None:
     session, thing = _opened(
         open_database,

@@ -154,7 +154,7 @@ def _check(session: Session, model: Any, oracle: Oracle) -> None:
         )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(STEPS, min_size=5, max_size=20))
 def test_history_of_bulk_statements_is_what_plain_python_makes_of_them(
     thing: tuple[Session, Any], steps: list[tuple[Any, ...]]
