@@ -12,15 +12,18 @@ They are rewritten before they are executed, so that the statement itself counts
 Rows that are set to what they were are written, as without history, and keep their version.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam
 from sqlalchemy.engine import Connection, CursorResult
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.dml import UpdateBase
+from sqlalchemy.sql.elements import Grouping
 
 from chrononaut.archive import (
     CLOCK,
@@ -47,6 +50,8 @@ _PURE = frozenset(
         *("json_object", "json_patch", "json_remove", "json_replace", "json_set", "json_valid"),
     }
 )
+# As in EXISTS (SELECT *), count(*) and EXISTS (SELECT 1)
+_PURE_TEXT = r"\*|\d+"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,7 @@ class _Write:
     :ivar values: column key → what an UPDATE sets, as an SQL expression
     :ivar given: the keys of the columns that an UPDATE sets by the parameters it is executed with
     :ivar joins: does it draw on further tables (UPDATE … FROM, DELETE … USING)?
+    :ivar sets_version: does it name the version among what it sets?
     """
 
     versioning: Versioning
@@ -67,6 +73,7 @@ class _Write:
     values: Mapping[str, sa.ColumnElement[Any]]
     given: frozenset[str]
     joins: bool
+    sets_version: bool
 
     @property
     def operation(self) -> str:
@@ -87,18 +94,29 @@ class _Write:
     def replaced(self) -> dict[str, sa.Column[Any]]:
         """The columns, by key, whose change makes a version."""
         columns = [*self.versioning.tracked.values(), *self.versioning.hidden.values()]
-        return {column.key: column for column in columns if column.key in self.values or column.key in self.given}
+        return {column.key: column for column in columns if self.sets(column)}
 
     @property
     def stamps(self) -> bool:
-        """Does the UPDATE set further columns by itself, by their ``onupdate``?"""
+        """Does the UPDATE set further columns by itself, by their ``onupdate``, or as they are computed?"""
         columns = [self.versioning.columns[name] for name in self.versioning.stamped]
+        # What is computed from versioned columns changes with them.
+        untracked = any(self.sets(column) for column in self.versioning.untracked.values())
         return any(
             (column.onupdate is not None or column.server_onupdate is not None)
-            and column.key not in self.values
-            and column.key not in self.given
+            and (column.computed is None or untracked)
+            and not self.sets(column)
             for column in columns
         )
+
+    @property
+    def finds_same_rows(self) -> bool:
+        """Do the criteria match the same rows when they are asked again, after history was written?"""
+        return all(_is_pure(criterion, self.versioning.history_table) for criterion in self.criteria)
+
+    def sets(self, column: sa.Column[Any]) -> bool:
+        """Does the UPDATE name a column among what it sets?"""
+        return column.key in self.values or column.key in self.given
 
 
 def captured(
@@ -114,10 +132,12 @@ def captured(
     :param document: the change info
     :raises UncapturedWriteError: the statement cannot be captured exactly
     """
+    if any(str(prefix).lower().startswith("or ") for prefix, _ in statement._prefixes):
+        raise UncapturedWriteError(versioning.table.name, "UPDATE OR …", "leave the conflict to be an error")
     refuse_joined(versioning, statement)
     write = _resolved(statement, parameters, versioning.whole(), connection)
     if write.operation == "update" and not (write.replaced or write.stamps):
-        return statement, parameters
+        return _leaving_version(write) if write.sets_version else statement, parameters
     fix_instant(connection, transaction)
     for column in sorted(write.given):
         parameters = [{**row, _given(column): row[column]} for row in parameters]
@@ -128,6 +148,12 @@ def captured(
             versioning.table.name,
             f"a{'n UPDATE … FROM' if write.operation == 'update' else ' DELETE … USING'}",
             "use a subquery in values() and where()",
+        )
+    if len(parameters) > 1 and not _independent(write):
+        raise UncapturedWriteError(
+            versioning.table.name,
+            f"this {write.operation.upper()} for several sets of parameters, of which one may change what others find,",
+            "execute it once for each set",
         )
     archiving = _archiving(write, connection, transaction, document, once=len(parameters) > 1)
     connection.execute(archiving, list(parameters) or None, execution_options=OPTIONS)
@@ -166,7 +192,8 @@ def _resolved(
             raise UncapturedWriteError(versioning.table.name, f"setting {column}", "set the whole column")
         values[key] = value
     # The version is nobody's to set.
-    values.pop(versioning.version.key, None)
+    version = versioning.version.key
+    sets_version = version in names or values.pop(version, None) is not None
     write = _Write(
         versioning=versioning,
         statement=statement,
@@ -175,6 +202,7 @@ def _resolved(
         values={key: _expression(versioning.table.c[key], value) for key, value in values.items()},
         given=_given_columns(statement, names, versioning) - values.keys(),
         joins=bool(state.is_multitable),
+        sets_version=sets_version,
     )
     if moved := [key for key in write.key if key in write.values or key in write.given]:
         raise UncapturedWriteError(
@@ -198,7 +226,10 @@ def _expression(column: sa.Column[Any], value: Any) -> sa.ColumnElement[Any]:
     if not isinstance(value, sa.ClauseElement):
         return bindparam(None, value, type_=column.type)
     if isinstance(value, sa.BindParameter) and value.unique:
-        return bindparam(None, value.effective_value, type_=column.type)
+        type_ = column.type if isinstance(value.type, sa.types.NullType) else value.type
+        return bindparam(None, value.effective_value, type_=type_)
+    if isinstance(value, sa.TextClause):
+        return Grouping(value)
     assert isinstance(value, sa.ColumnElement)
     return value
 
@@ -227,12 +258,11 @@ def _hidden(write: _Write, conditions: Mapping[str, sa.ColumnElement[bool]]) -> 
     :param conditions: the same by column key
     """
     hidden = write.versioning.hidden
+    stamped = write.versioning.stamped if write.operation == "update" else ()
     return {
-        name: sa.true()
-        if column.key not in write.replaced and name in write.versioning.stamped
-        else conditions[column.key]
+        name: conditions.get(column.key, sa.true())
         for name, column in hidden.items()
-        if column.key in conditions or name in write.versioning.stamped
+        if column.key in conditions or name in stamped
     }
 
 
@@ -241,6 +271,23 @@ def _same_key(write: _Write, one: Any, other: Any) -> list[sa.ColumnElement[bool
 
 
 # PostgreSQL
+
+
+class _InsertInWith(sa.Insert):
+    """An INSERT in the WITH clause of another write."""
+
+    inherit_cache = True
+
+
+@compiles(_InsertInWith)
+def _compile_insert_in_with(insert: _InsertInWith, compiler: Any, **options: Any) -> str:
+    # SQLAlchemy's compiler notes of one write at a time what it returns by itself and which defaults it has.
+    noted = ("implicit_returning", "insert_prefetch", "update_prefetch", "postfetch", "_get_bind_name_for_col")
+    of_outer = {name: getattr(compiler, name) for name in noted}
+    text: str = compiler.visit_insert(insert, **options)
+    for name, value in of_outer.items():
+        setattr(compiler, name, value)
+    return text
 
 
 def _in_one_statement(
@@ -254,11 +301,17 @@ def _in_one_statement(
         for number, (key, value) in enumerate(write.values.items())
         if not isinstance(value, (sa.BindParameter, sa.Null))
     }
-    hidden = {column.key for column in versioning.hidden.values()}
+    hidden = [column.key for column in versioning.hidden.values()]
     compared = [key for key in hidden if write.operation == "delete" or key in write.replaced]
+    # Names of our own: text SQL in a RETURNING or an onupdate may name the table's without the table.
+    read = {key: target.c[key].label(f"{OWN}was_{number}") for number, key in enumerate((*write.archived, *compared))}
+    # A row whose key another transaction has just changed is no longer the one that the statement will find by it.
+    keys = [column.label(f"{OWN}key_{number}") for number, column in enumerate(versioning.key_columns)]
+    seen = sa.select(*keys).subquery(f"{OWN}seen")
+    same = sa.and_(*(target.c[key] == seen.c[label.key] for key, label in zip(write.key, keys, strict=True)))
     locked: Any = (
-        sa.select(*(target.c[key] for key in (*write.archived, *compared)), *computed.values())
-        .select_from(target)
+        sa.select(*read.values(), *computed.values())
+        .select_from(sa.join(target, seen, same))
         .where(*write.criteria)
         .order_by(*(target.c[key] for key in write.key))
         .with_for_update(of=target, key_share=write.operation == "update")
@@ -266,34 +319,53 @@ def _in_one_statement(
         .prefix_with("MATERIALIZED")
     )
     if write.joins:
+        named = {column.table for clause in write.statement._returning for column in _columns_in(clause)}
+        if any(table not in (target, versioning.table) for table in named):
+            raise UncapturedWriteError(
+                versioning.table.name, "RETURNING of what is joined", f"return only columns of {versioning.name}"
+            )
         # The database would take any one of the rows that it is joined with.
-        keys = [locked.c[key] for key in write.key]
-        locked = sa.select(locked).distinct(*keys).order_by(*keys).cte(f"{OWN}chosen").prefix_with("MATERIALIZED")
+        number = (
+            sa.func.row_number().over(partition_by=[locked.c[read[key].key] for key in write.key]).label(f"{OWN}number")
+        )
+        each = sa.select(locked, number).subquery()
+        locked = sa.select(each).where(each.c[number.name] == 1).cte(f"{OWN}chosen").prefix_with("MATERIALIZED")
+    old = {key: locked.c[label.key] for key, label in read.items()}
     new = {key: locked.c[label.key] for key, label in computed.items()}
     if write.operation == "update":
         conditions = {
-            key: is_distinct(locked.c[key], new.get(key, _set_to(write, column)), connection.dialect)
+            key: is_distinct(old[key], new.get(key, _set_to(write, column)), connection.dialect)
             for key, column in write.replaced.items()
         }
         changes = sa.true() if write.stamps else sa.or_(*conditions.values())
     else:
-        conditions = {key: locked.c[key].is_not(None) for key in compared}
+        conditions = {key: old[key].is_not(None) for key in compared}
         changes = sa.true()
     hidden_named = _document(write, document, _hidden(write, conditions), connection)
-    archived = insert_into(
-        _history_values(write, locked.c, transaction, hidden_named, connection),
-        # A row whose key another transaction has just changed was locked, and the statement does not find it.
-        sa.select()
-        .select_from(locked.join(seen := versioning.table.alias(), sa.and_(*_same_key(write, seen.c, locked.c))))
-        .where(changes),
-    ).cte(f"{OWN}archived")
+    values = _history_values(write, old, transaction, hidden_named, connection)
+    source = sa.select(*values.values()).select_from(locked).where(changes)
+    history = _InsertInWith(versioning.history_table).from_select(list(values), source, include_defaults=False)
+    archived = history.cte(f"{OWN}archived")
     statement: Any = write.statement._clone()
-    statement._where_criteria = tuple(_same_key(write, target.c, locked.c))
+    statement._where_criteria = tuple(_same_key(write, target.c, old))
     if write.operation == "update":
-        counted = locked.c[version] + sa.case((changes, 1), else_=0)
+        counted = old[version] + sa.case((changes, 1), else_=0)
         _set(statement, write, {**write.values, **new, version: counted})
     captured: sa.Update | sa.Delete = statement.add_cte(archived)
     return captured
+
+
+def _leaving_version(write: _Write) -> Any:
+    statement: Any = write.statement._clone()
+    version = write.versioning.version.key
+    _set(statement, write, {**write.values, version: write.target.c[version]})
+    return statement
+
+
+def _columns_in(expression: sa.ClauseElement) -> Iterator[sa.ColumnClause[Any]]:
+    for element in visitors.iterate(expression):
+        if isinstance(element, sa.ColumnClause) and element.table is not None:
+            yield element
 
 
 def _set(statement: Any, write: _Write, values: Mapping[str, Any]) -> None:
@@ -316,13 +388,15 @@ def _archiving(
     """
     versioning, target = write.versioning, write.target
     if write.operation == "update":
+        # The database computes a value when it comes to a row, after it has changed others.
+        written = versioning.table, versioning.history_table
         conditions = {
             key: is_distinct(target.c[key], _set_to(write, column), connection.dialect)
-            if key in write.given or _is_pure(write.values[key])
+            if key in write.given or _is_pure(write.values[key], *written)
             else sa.true()
             for key, column in write.replaced.items()
         }
-        changes = sa.true() if write.stamps else sa.or_(*conditions.values())
+        changes = sa.or_(*conditions.values()) if write.finds_same_rows and not write.stamps else sa.true()
     else:
         conditions = {column.key: target.c[column.key].is_not(None) for column in versioning.hidden.values()}
         changes = sa.true()
@@ -333,11 +407,33 @@ def _archiving(
     return insert_into(_history_values(write, target.c, transaction, hidden, connection), select)
 
 
+def _independent(write: _Write) -> bool:
+    """Is what a set of parameters finds and sets the same before and after another set was executed?
+
+    A row that an earlier set has changed is archived, and one that it has set to what it was is what it was.
+    """
+    versioning = write.versioning
+    unarchived = {
+        column.key
+        for column in versioning.untracked.values()
+        if write.sets(column) or column.onupdate is not None or column.server_onupdate is not None
+    }
+    return write.finds_same_rows and not any(
+        (isinstance(element, sa.TableClause) and element.name in (versioning.table.name, versioning.history_table.name))
+        or (isinstance(element, sa.Column) and element.table is write.target and element.key in unarchived)
+        for expression in (*write.criteria, *write.values.values())
+        for element in visitors.iterate(expression)
+    )
+
+
 def _after_archiving(write: _Write) -> Any:
     versioning, target = write.versioning, write.target
     statement: Any = write.statement._clone()
-    if not all(map(_is_pure, write.criteria)):
-        # They might match other rows when they are asked again.
+    if write.operation == "update" and not all(_is_pure(criterion, versioning.table) for criterion in write.criteria):
+        # A subquery that depends on the row is asked when the database comes to it, after it has changed others.
+        found = sa.select(*(target.c[key] for key in write.key)).select_from(target).where(*write.criteria)
+        statement._where_criteria = (sa.tuple_(*(target.c[key] for key in write.key)).in_(found.correlate(None)),)
+    if not write.finds_same_rows:
         statement._where_criteria = (_is_archived(write),)
     if write.operation == "update":
         version = versioning.version.key
@@ -361,13 +457,22 @@ def _is_archived(write: _Write) -> sa.ColumnElement[bool]:
     )
 
 
-def _is_pure(expression: sa.ColumnElement[Any]) -> bool:
-    """Does an expression give the same value when the database is asked again?"""
+def _is_pure(expression: sa.ColumnElement[Any], *written: sa.Table) -> bool:
+    """Does an expression give the same value when the database is asked again?
+
+    :param written: tables that are written meanwhile
+    """
+    names = {table.name for table in written}
     for element in visitors.iterate(expression):
         if isinstance(element, sa.sql.functions.FunctionElement):
-            if getattr(element, "name", None) not in _PURE:
+            if str(getattr(element, "name", None)).lower() not in _PURE:
                 return False
-        elif isinstance(element, sa.TextClause) or getattr(element, "is_literal", False):
+        elif isinstance(element, sa.TextClause):
+            return False
+        elif getattr(element, "is_literal", False):
+            if not re.fullmatch(_PURE_TEXT, str(getattr(element, "name", ""))):
+                return False
+        elif isinstance(element, sa.TableClause) and element.name in names:
             return False
     return True
 
@@ -430,13 +535,24 @@ def numbered(statement: sa.Insert, parameters: Parameters, versioning: Versionin
         return statement
     if _names_several_rows(statement):
         raise UncapturedWriteError(table.name, f"setting {version}", "leave it out: it is counted")
-    return statement.values({versioning.version: NEVER + 1})
+    # No parameter: what the caller gives would take its place.
+    return statement.values({versioning.version: sa.literal_column(str(NEVER + 1))})
+
+
+def is_numbered(statement: Any, versioning: Versioning) -> bool:
+    """Can an INSERT that leaves no history at least go on with the numbering of keys that were used before?"""
+    return (
+        statement._post_values_clause is None
+        and not statement._prefixes
+        and statement.table == versioning.table
+        and all(len(one.tables) == 1 for one in versioning.hierarchy)
+    )
 
 
 def returning_keys(statement: sa.Insert, parameters: Parameters, versioning: Versioning) -> sa.Insert:
     """An INSERT whose result tells the keys of what it has inserted, by `inserted_keys`."""
     keys = versioning.key_columns
-    if _names_several_rows(statement) or statement._post_values_clause is not None:
+    if _names_several_rows(statement) or statement._post_values_clause is not None or statement._prefixes:
         return statement.returning(*keys)
     if statement._return_defaults:
         return statement

@@ -38,7 +38,7 @@ def capture_statement(
         capture is None
         or not isinstance(element, UpdateBase)
         or ARCHIVING in execution_options
-        or is_suppressed()
+        or (is_suppressed() and not isinstance(element, sa.Insert))
         or capture.executed_by_flush(execution_options)
     ):
         return unchanged
@@ -46,8 +46,8 @@ def capture_statement(
     versioning = capture.versioning_of(table, connection)
     if versioning is None or versioning.is_history(table):
         return unchanged
-    if capture.is_flushed(versioning):
-        # Its rows are being archived by the versions that the flush knows.
+    if capture.is_flushed(versioning) or (is_suppressed() and not bulk.is_numbered(element, versioning)):
+        # The rows of a flush are being archived by the versions that it knows.
         return unchanged
     parameters = multiparams or ([params] if params else [])
     statement: UpdateBase
@@ -66,10 +66,21 @@ def capture_statement(
         assert isinstance(element, sa.Insert)
         if element._returning:
             raise UncapturedWriteError(versioning.table.name, "this INSERT", "execute it by the session")
+        _refuse_translated(connection, versioning, execution_options)
         numbered = bulk.numbered(element, parameters, versioning)
         statement = bulk.returning_keys(numbered, parameters, versioning)
         capture.captured[statement] = versioning
     return statement, list(parameters), {}
+
+
+def _refuse_translated(connection: Connection, versioning: Versioning, execution_options: Mapping[str, Any]) -> None:
+    translated, given = "schema_translate_map", connection.get_execution_options()
+    if execution_options.get(translated) != given.get(translated):
+        raise UncapturedWriteError(
+            versioning.table.name,
+            f"this INSERT with a {translated} of its own",
+            "give it to the engine or to the session's connection",
+        )
 
 
 def follow_statement(
@@ -89,14 +100,17 @@ def follow_statement(
         capture.follow(connection, versioning)
     elif _KEYS_RETURNED not in execution_options:
         with capture.entire(versioning):
-            capture.archive_inserted_by_statement(connection, versioning, bulk.inserted_keys(result, versioning))
+            capture.follow_inserts(connection, versioning, bulk.inserted_keys(result, versioning))
 
 
 def execute(state: ORMExecuteState) -> Any:
     """Execute a statement of the session's: an UPDATE, or an INSERT with a RETURNING of its own."""
     statement: Any = state.statement
-    written = isinstance(statement, (sa.Update, sa.Insert))
-    if not written or is_suppressed() or _KEYS_RETURNED in state.execution_options:
+    if isinstance(statement, sa.Update):
+        passed_on = is_suppressed()
+    else:
+        passed_on = not isinstance(statement, sa.Insert) or not statement._returning
+    if passed_on or _KEYS_RETURNED in state.execution_options:
         return None
     # The session captures from its first connection on.
     connection = state.session.connection(bind_arguments=dict(state.bind_arguments))
@@ -107,7 +121,10 @@ def execute(state: ORMExecuteState) -> Any:
     if state.is_update:
         with capture.keeping_versions():
             return state.invoke_statement()
-    return _returning_keys(state, capture, connection, versioning) if statement._returning else None
+    if is_suppressed() and not bulk.is_numbered(statement, versioning):
+        return None
+    _refuse_translated(connection, versioning, state.execution_options)
+    return _returning_keys(state, capture, connection, versioning)
 
 
 def _returning_keys(
@@ -122,9 +139,19 @@ def _returning_keys(
         result = state.invoke_statement(
             bulk.numbered(statement, parameters, versioning).returning(*keys), execution_options={_KEYS_RETURNED: True}
         ).freeze()
-        rows: Any = result()
-        columns = len(rows.keys()) - len(keys)
-        capture.archive_inserted_by_statement(connection, versioning, [tuple(row[columns:]) for row in rows])
+        rows: Any = result().all()
+        columns = len(result().keys()) - len(keys)
+        given_keys = [tuple(row[columns:]) for row in rows]
+        reused = capture.follow_inserts(connection, versioning, given_keys)
+    if reused:
+        # They returned the version before it was counted on.
+        places = [place for place, name in enumerate(result().keys()) if name == versioning.version.key]
+        counted = [[*row] for row in rows]
+        for row, key in zip(counted, given_keys, strict=True):
+            for place in places:
+                row[place] = reused.get(key, row[place])
+        told: Any = [tuple(row) for row in counted]
+        result = result.with_new_rows(told)
     return result().columns(*range(columns))
 
 
@@ -137,7 +164,9 @@ def fail_statement(context: ExceptionContext) -> None:
     capture = None if context.connection is None else capturing(context.connection)
     if capture is None or (execution is not None and ARCHIVING in execution.execution_options):
         return
-    versioning = capture.captured.pop(getattr(execution, "invoked_statement", None), None)
+    # An error before the database was asked comes without the statement; it is the last one then.
+    failed = next(reversed(capture.captured), None) if execution is None else execution.invoked_statement
+    versioning = capture.captured.pop(failed, None)
     if versioning is not None:
         capture.fail(versioning)
     if is_conflict(context.original_exception) and capture.transaction is not None:

@@ -31,6 +31,7 @@ from chrononaut.dirty import dirty_hidden, forget
 from chrononaut.exceptions import MissingChangeInfoError
 from chrononaut.history import Key, Versioning, full_name, versioning_of_table
 from chrononaut.statements import written_columns
+from chrononaut.suppression import is_suppressed
 from chrononaut.types import JSONObject, now
 
 Replacement = Literal["update", "delete"]
@@ -154,17 +155,22 @@ class Capture:
             self.announced[announced] -= len(context.compiled_parameters)
         return self.announced[announced] >= 0
 
-    def archive_inserted_by_statement(
-        self, connection: Connection, versioning: Versioning, keys: Sequence[Key]
-    ) -> None:
-        """Write the ``insert`` rows of what a statement has inserted."""
-        shared = versioning.model._capture_change_info()
-        hidden = hidden_values(connection, versioning.whole(), keys)
-        beginnings = [Beginning(key, naming(shared, hidden.get(key, []))) for key in keys]
-        reused = archive_inserts(connection, versioning, beginnings, self.current_transaction())
+    def follow_inserts(self, connection: Connection, versioning: Versioning, keys: Sequence[Key]) -> Mapping[Key, int]:
+        """Write the ``insert`` rows of what a statement has inserted, unless that is suppressed.
+
+        :return: the live version of each record whose key was used before
+        """
+        if is_suppressed():
+            reused = continue_numbering(connection, versioning, keys)
+        else:
+            shared = versioning.model._capture_change_info()
+            hidden = hidden_values(connection, versioning.whole(), keys)
+            beginnings = [Beginning(key, naming(shared, hidden.get(key, []))) for key in keys]
+            reused = archive_inserts(connection, versioning, beginnings, self.current_transaction())
         for obj, key in self.loaded(versioning) if reused else ():
             if key in reused:
                 set_committed_value(obj, versioning.options.names.version, reused[key])
+        return reused
 
     def loaded(self, versioning: Versioning) -> Iterator[tuple[Any, Key]]:
         """The objects of a model that the session has loaded with their versions, and their keys."""
