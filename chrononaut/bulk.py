@@ -334,7 +334,10 @@ def _in_one_statement(
     new = {key: locked.c[label.key] for key, label in computed.items()}
     if write.operation == "update":
         conditions = {
-            key: is_distinct(old[key], new.get(key, _set_to(write, column)), connection.dialect)
+            # What is computed may have digits that the column does not keep.
+            key: is_distinct(
+                old[key], sa.cast(new[key], column.type) if key in new else _set_to(write, column), connection.dialect
+            )
             for key, column in write.replaced.items()
         }
         changes = sa.true() if write.stamps else sa.or_(*conditions.values())

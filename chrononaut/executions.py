@@ -10,7 +10,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import UpdateBase
 
 from chrononaut import bulk
-from chrononaut.archive import ARCHIVING, OWN
+from chrononaut.archive import ARCHIVING, OWN, is_postgresql
 from chrononaut.change_info import extra_is_required, gives_reason
 from chrononaut.exceptions import (
     ConcurrentChangeError,
@@ -55,9 +55,18 @@ def capture_statement(
         document = versioning.model._capture_change_info()
         if extra_is_required() and not gives_reason(document):
             raise MissingChangeInfoError(versioning.name, element.__visit_name__)
-        statement, parameters = bulk.captured(
-            element, parameters, versioning, connection, capture.current_transaction(), document
-        )
+        if not is_postgresql(connection):
+            # Its history is written by a statement of ours.
+            _refuse_translated(connection, element, versioning, execution_options)
+        try:
+            statement, parameters = bulk.captured(
+                element, parameters, versioning, connection, capture.current_transaction(), document
+            )
+        except UncapturedWriteError:
+            raise  # before anything was written
+        except BaseException:
+            capture.fail(versioning)
+            raise
         capture.captured[statement] = versioning
     elif _KEYS_RETURNED in execution_options:
         statement = element
@@ -66,19 +75,21 @@ def capture_statement(
         assert isinstance(element, sa.Insert)
         if element._returning:
             raise UncapturedWriteError(versioning.table.name, "this INSERT", "execute it by the session")
-        _refuse_translated(connection, versioning, execution_options)
+        _refuse_translated(connection, element, versioning, execution_options)
         numbered = bulk.numbered(element, parameters, versioning)
         statement = bulk.returning_keys(numbered, parameters, versioning)
         capture.captured[statement] = versioning
     return statement, list(parameters), {}
 
 
-def _refuse_translated(connection: Connection, versioning: Versioning, execution_options: Mapping[str, Any]) -> None:
+def _refuse_translated(
+    connection: Connection, statement: Any, versioning: Versioning, execution_options: Mapping[str, Any]
+) -> None:
     translated, given = "schema_translate_map", connection.get_execution_options()
     if execution_options.get(translated) != given.get(translated):
         raise UncapturedWriteError(
             versioning.table.name,
-            f"this INSERT with a {translated} of its own",
+            f"this {statement.__visit_name__.upper()} with a {translated} of its own",
             "give it to the engine or to the session's connection",
         )
 
@@ -123,7 +134,7 @@ def execute(state: ORMExecuteState) -> Any:
             return state.invoke_statement()
     if is_suppressed() and not bulk.is_numbered(statement, versioning):
         return None
-    _refuse_translated(connection, versioning, state.execution_options)
+    _refuse_translated(connection, statement, versioning, state.execution_options)
     return _returning_keys(state, capture, connection, versioning)
 
 

@@ -134,9 +134,14 @@ def test_statement_that_fails_leaves_neither_rows_nor_history(
 def test_value_that_its_type_refuses_leaves_no_history(open_database: Callable[..., Session]) -> None:
     """On SQLite, where history is written by a statement of its own."""
     thing = define(
-        database := VersionedSQLAlchemy(), "Thing", Versioned, id=sa.Column(sa.Integer, primary_key=True),
-        name=sa.Column(sa.String), kind=sa.Column(sa.Enum(Kind, validate_strings=True)), __chrononaut_untracked__=["kind"],
-    )  # fmt: skip
+        database := VersionedSQLAlchemy(),
+        "Thing",
+        Versioned,
+        __chrononaut_untracked__=["kind"],
+        id=sa.Column(sa.Integer, primary_key=True),
+        name=sa.Column(sa.String),
+        kind=sa.Column(sa.Enum(Kind, validate_strings=True)),
+    )
     session = open_database(database)
     session.add(thing(id=1))
     session.commit()

@@ -9,9 +9,11 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from chrononaut import VersionedSQLAlchemy
 from tests.library.conftest import opened
 from tests.library.exact import exactly_captured
-from tests.library.rows import Row, live_rows
+from tests.library.models import define
+from tests.library.rows import Row, changes, history_rows, live_rows
 from tests.library.twins import Item, Kind, Plain, twins
 
 Write = Callable[[Session, Any], Any]
@@ -157,3 +159,19 @@ def _told(result: Any) -> tuple[object, ...]:
 
 def _without_version(rows: list[Row]) -> list[Row]:
     return [{name: value for name, value in row.items() if name != "version"} for row in rows]
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
+def test_computed_value_that_the_column_rounds_to_what_it_was_is_no_version(
+    open_database: Callable[..., Session],
+) -> None:
+    """On PostgreSQL, whose columns round."""
+    database = VersionedSQLAlchemy()
+    price = define(database, "Price", id=sa.Column(sa.Integer, primary_key=True), amount=sa.Column(sa.Numeric(10, 2)))
+    session = open_database(database)
+    session.add_all([price(id=1, amount=1), price(id=2, amount=1000)])
+    session.commit()
+    session.execute(sa.update(price).values(amount=price.amount * sa.literal(Decimal("1.001"))))
+    session.commit()
+    assert changes(history_rows(session, "price_history", id=1)) == [(-1, "insert")]
+    assert changes(history_rows(session, "price_history", id=2)) == [(-1, "insert"), (0, "update")]
