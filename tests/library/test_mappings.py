@@ -152,50 +152,6 @@ def test_keys_of_any_type_are_archived_and_found(open_database: Open, type_: Any
     assert things[1].versions() == []
 
 
-def test_columns_of_any_type_are_archived_as_they_were(open_database: Open) -> None:
-    db = VersionedSQLAlchemy()
-    before: dict[str, Any] = {
-        "uuid": UUID(int=5),
-        "day": date(2026, 3, 1),
-        "at": datetime(2026, 3, 1, 12, 30, 15, 123456),  # noqa: DTZ001
-        "colour": Colour.RED,
-        "flag": True,
-        "blob": b"\x00\x01",
-        "document": [1, {"a": None}],
-        "shouted": "x",
-        "number": 1.5,
-    }
-    model = define(
-        db,
-        "Thing",
-        __tablename__="thing",
-        id=sa.Column(sa.Integer, primary_key=True),
-        uuid=sa.Column(sa.Uuid, unique=True, nullable=False),
-        day=sa.Column(sa.Date, server_default=sa.func.current_date(), nullable=False),
-        at=sa.Column(sa.DateTime),
-        colour=sa.Column(sa.Enum(Colour, create_constraint=True, native_enum=False)),
-        flag=sa.Column(sa.Boolean(create_constraint=True, name="flag_is_boolean")),
-        blob=sa.Column(sa.LargeBinary),
-        document=sa.Column(sa.JSON),
-        shouted=sa.Column(Shouted, index=True),
-        number=sa.Column(sa.Float),
-    )
-    session = open_database(db)
-    thing = model(id=1, **before)
-    session.add(thing)
-    session.commit()
-    after = before | {"uuid": UUID(int=6), "colour": Colour.BLUE, "flag": None, "document": {}, "shouted": "y"}
-    for name, value in after.items():
-        setattr(thing, name, value)
-    session.commit()
-    (version,) = thing.versions()
-    assert {name: getattr(version, name) for name in before} == before
-    assert thing.diff(version) == {
-        name: (before[name], after[name]) for name in ("uuid", "colour", "flag", "document", "shouted")
-    }
-    assert history_rows(session, "thing_history")[-1]["shouted"] == "X"
-
-
 def test_foreign_key_that_takes_its_type_from_a_table_defined_later_is_archived(open_database: Open) -> None:
     db = VersionedSQLAlchemy()
     child = define(
@@ -233,27 +189,6 @@ def test_tables_of_long_and_similar_names_get_on(open_database: Open) -> None:
         assert changes(history_rows(session, history_model(model).__table__.name)) == CHANGED  # type: ignore[attr-defined]
 
 
-def test_computed_column_is_archived(open_database: Open) -> None:
-    db = VersionedSQLAlchemy()
-    model = define(
-        db,
-        "Square",
-        __tablename__="square",
-        id=sa.Column(sa.Integer, primary_key=True),
-        side=sa.Column(sa.Integer),
-        area=sa.Column(sa.Integer, sa.Computed("side * side", persisted=True)),
-    )
-    session = open_database(db)
-    square = model(id=1, side=2)
-    session.add(square)
-    session.commit()
-    square.side = 3
-    session.commit()
-    row = history_rows(session, "square_history")[-1]
-    assert (row["side"], row["area"]) == (2, 4)
-    assert square.diff(square.versions()[0]) == {"side": (2, 3), "area": (4, 9)}
-
-
 def test_column_that_every_update_stamps_is_archived(open_database: Open) -> None:
     db = VersionedSQLAlchemy()
     stamps = iter(range(10, 20))
@@ -279,24 +214,6 @@ def test_column_that_every_update_stamps_is_archived(open_database: Open) -> Non
     rows = history_rows(session, "page_history")
     assert [(row["version"], row["text"], row["revision"]) for row in rows[1:]] == [(0, "a", 0), (1, "b", 10)]
     assert live_rows(session, "page") == [{"id": 1, "text": "b", "views": 1, "revision": 11, "version": 2}]
-
-
-def test_server_side_default_is_archived(open_database: Open) -> None:
-    db = VersionedSQLAlchemy()
-    model = define(
-        db,
-        "Page",
-        __tablename__="page",
-        id=sa.Column(sa.Integer, primary_key=True),
-        text=sa.Column(sa.String, server_default="empty"),
-    )
-    session = open_database(db)
-    page = model(id=1)
-    session.add(page)
-    session.flush()
-    page.text = "full"
-    session.commit()
-    assert [row["text"] for row in history_rows(session, "page_history")] == [None, "empty"]
 
 
 def _create_schema(metadata: object, connection: sa.Connection, **_: object) -> None:
