@@ -50,36 +50,50 @@ def capture_statement(
         # The rows of a flush are being archived by the versions that it knows.
         return unchanged
     parameters = multiparams or ([params] if params else [])
-    statement: UpdateBase
-    if isinstance(element, (sa.Update, sa.Delete)):
-        document = versioning.model._capture_change_info()
-        if extra_is_required() and not gives_reason(document):
-            raise MissingChangeInfoError(versioning.name, element.__visit_name__)
-        if not is_postgresql(connection):
-            # Its history is written by a statement of ours.
-            _refuse_translated(connection, element, versioning, execution_options)
-        try:
-            statement, parameters = bulk.captured(
-                element, parameters, versioning, connection, capture.current_transaction(), document
-            )
-        except UncapturedWriteError:
-            raise  # before anything was written
-        except BaseException:
-            capture.fail(versioning)
-            raise
-        capture.captured[statement] = versioning
-    elif _KEYS_RETURNED in execution_options:
-        statement = element
-        capture.captured[statement] = versioning
+    if isinstance(element, sa.Insert):
+        statement = _captured_insert(connection, versioning, element, parameters, execution_options)
     else:
-        assert isinstance(element, sa.Insert)
-        if element._returning:
-            raise UncapturedWriteError(versioning.table.name, "this INSERT", "execute it by the session")
-        _refuse_translated(connection, element, versioning, execution_options)
-        numbered = bulk.numbered(element, parameters, versioning)
-        statement = bulk.returning_keys(numbered, parameters, versioning)
-        capture.captured[statement] = versioning
+        statement, parameters = _captured_write(connection, capture, versioning, element, parameters, execution_options)
+    capture.captured[statement] = versioning
     return statement, list(parameters), {}
+
+
+def _captured_write(
+    connection: Connection,
+    capture: Capture,
+    versioning: Versioning,
+    statement: Any,
+    parameters: bulk.Parameters,
+    execution_options: Mapping[str, Any],
+) -> tuple[Any, bulk.Parameters]:
+    document = versioning.model._capture_change_info()
+    if extra_is_required() and not gives_reason(document):
+        raise MissingChangeInfoError(versioning.name, statement.__visit_name__)
+    if not is_postgresql(connection):
+        # Its history is written by a statement of ours.
+        _refuse_translated(connection, statement, versioning, execution_options)
+    try:
+        return bulk.captured(statement, parameters, versioning, connection, capture.current_transaction(), document)
+    except UncapturedWriteError:
+        raise  # before anything was written
+    except BaseException:
+        capture.fail(versioning)
+        raise
+
+
+def _captured_insert(
+    connection: Connection,
+    versioning: Versioning,
+    statement: sa.Insert,
+    parameters: bulk.Parameters,
+    execution_options: Mapping[str, Any],
+) -> sa.Insert:
+    if _KEYS_RETURNED in execution_options:
+        return statement
+    if statement._returning:
+        raise UncapturedWriteError(versioning.table.name, "this INSERT", "execute it by the session")
+    _refuse_translated(connection, statement, versioning, execution_options)
+    return bulk.returning_keys(bulk.numbered(statement, parameters, versioning), parameters, versioning)
 
 
 def _refuse_translated(
@@ -146,10 +160,9 @@ def _returning_keys(
     given: Any = state.parameters or {}
     parameters = [given] if isinstance(given, Mapping) else given
     keys = [column.label(f"{OWN}{column.key}") for column in versioning.key_columns]
+    returning = bulk.numbered(statement, parameters, versioning).returning(*keys)
     with capture.entire(versioning):
-        result = state.invoke_statement(
-            bulk.numbered(statement, parameters, versioning).returning(*keys), execution_options={_KEYS_RETURNED: True}
-        ).freeze()
+        result = state.invoke_statement(returning, execution_options={_KEYS_RETURNED: True}).freeze()
         rows: Any = result().all()
         columns = len(result().keys()) - len(keys)
         given_keys = [tuple(row[columns:]) for row in rows]

@@ -95,6 +95,11 @@ def test_identity_columns_are_kept(open_database: Open, always: bool) -> None:
         assert [(row["number"], row["text"]) for row in rows] == [(None, None), (number, "a"), (number, "b")]
 
 
+@pytest.mark.xfail(
+    sa.__version__.startswith("2.0"),
+    reason="SQLAlchemy 2.0 does not make virtual columns on PostgreSQL",
+    raises=sa.exc.CompileError,
+)
 @on_postgresql
 def test_virtual_computed_column_is_kept(open_database: Open) -> None:
     db = VersionedSQLAlchemy()
