@@ -50,6 +50,7 @@ class Relating:
                     self.keepers[obj] = of_key.get(Ident("owner", (keeper,)))
         self.known = of_key
         self.kept = {*self.keepers.values()}
+        self.receiving: set[Any] = set()
 
     def do(self, what: Relate) -> None:
         owner = self._pick(Owner, what.owner)
@@ -70,6 +71,7 @@ class Relating:
     def give_item(self, owner: Any, item: Any) -> None:
         if item is not None and self._related(item):
             self.owners[item] = item.owner = owner
+            self.receiving.add(owner)
 
     def free_item(self, owner: Any, item: Any) -> None:
         self.give_item(None, item)
@@ -78,6 +80,7 @@ class Relating:
         if owner is not None and item is not None and self.owners[item] is not owner and self._related(item):
             owner.items.append(item)
             self.owners[item] = owner
+            self.receiving.add(owner)
 
     def remove_item(self, owner: Any, item: Any) -> None:
         if item is not None and self.owners[item] is not None and self._related(item):
@@ -131,9 +134,10 @@ class Relating:
 
     def delete_owner(self, owner: Any, _: Any) -> None:
         belonging = [member for member, of in self.owners.items() if of is owner]
-        # The ORM does not know of an owner that was set by its key, nor takes a new member from one that it deletes.
+        # The ORM does not know of an owner that was set by its key, nor takes a new member from one that it deletes:
+        # an item that was given to it in the same flush would go on referring to it.
         unknown = self.set_by_key.union(self.added)
-        if owner is None or owner in self.kept or not unknown.isdisjoint(belonging):
+        if owner is None or owner in self.kept | self.receiving or not unknown.isdisjoint(belonging):
             return
         self.player.session.delete(owner)
         self.deleted.append(owner)
