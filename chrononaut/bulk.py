@@ -1,4 +1,4 @@
-"""Statements that write many records at once: `update()`, `delete()` and `insert()`, executed by the session.
+"""Statements that change many records at once: `update()` and `delete()`, executed by the session.
 
 They are rewritten before they are executed, so that the statement itself counts the versions of what it changes:
 
@@ -7,7 +7,6 @@ They are rewritten before they are executed, so that the statement itself counts
   rows that were locked.
 * Elsewhere (SQLite, whose write lock is the whole transaction's) an INSERT … SELECT with the criteria of the statement
   goes first, and the statement counts the rows that it has archived.
-* Of an INSERT, the database returns the keys of what it has inserted.
 
 Rows that are set to what they were are written, as without history, and keep their version.
 """
@@ -19,10 +18,9 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam
-from sqlalchemy.engine import Connection, CursorResult
+from sqlalchemy.engine import Connection
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import visitors
-from sqlalchemy.sql.dml import UpdateBase
 from sqlalchemy.sql.elements import Grouping
 
 from chrononaut.archive import (
@@ -36,7 +34,8 @@ from chrononaut.archive import (
     never_backwards,
 )
 from chrononaut.exceptions import UncapturedWriteError
-from chrononaut.history import NEVER, Key, Versioning
+from chrononaut.history import NEVER, Versioning
+from chrononaut.statements import refuse_joined
 from chrononaut.types import Instant, JSONDocument, JSONObject, is_distinct, now, with_names
 
 Parameters = Sequence[Mapping[str, Any]]
@@ -158,14 +157,6 @@ def captured(
     archiving = _archiving(write, connection, transaction, document, once=len(parameters) > 1)
     connection.execute(archiving, list(parameters) or None, execution_options=OPTIONS)
     return _after_archiving(write), parameters
-
-
-def refuse_joined(versioning: Versioning, statement: UpdateBase) -> None:
-    """:raises UncapturedWriteError: the records of the model have rows in several tables, or may have"""
-    if any(len(one.tables) > 1 for one in versioning.hierarchy):
-        raise UncapturedWriteError(
-            versioning.table.name, f"this {statement.__visit_name__.upper()} of a model with joined inheritance"
-        )
 
 
 def _resolved(
@@ -511,75 +502,3 @@ def _history_values(
         versioning.column("change_info"): document,
         versioning.column("transaction_id"): bindparam(None, transaction.id, type_=sa.Uuid()),
     }
-
-
-# Inserts
-
-
-def numbered(statement: sa.Insert, parameters: Parameters, versioning: Versioning) -> sa.Insert:
-    """An INSERT that leaves the version to be counted.
-
-    :raises UncapturedWriteError: what it inserts or replaces cannot be known
-    """
-    refuse_joined(versioning, statement)
-    table, version = versioning.table, versioning.version.key
-    upsert = statement._post_values_clause
-    if upsert is not None and upsert.__visit_name__ != "on_conflict_do_nothing":
-        raise UncapturedWriteError(
-            table.name, "an INSERT that updates", "insert with on_conflict_do_nothing(), then update() what was there"
-        )
-    if any("replace" in str(prefix).lower() for prefix, _ in statement._prefixes):
-        raise UncapturedWriteError(table.name, "INSERT OR REPLACE", "delete() first, then insert()")
-    if statement.table != table:
-        raise UncapturedWriteError(
-            table.name, "this INSERT into another description of the table", f"use {versioning.name}.__table__"
-        )
-    if version not in {*(parameters[0] if parameters else ()), *_names(statement)}:
-        return statement
-    if _names_several_rows(statement):
-        raise UncapturedWriteError(table.name, f"setting {version}", "leave it out: it is counted")
-    # No parameter: what the caller gives would take its place.
-    return statement.values({versioning.version: sa.literal_column(str(NEVER + 1))})
-
-
-def is_numbered(statement: Any, versioning: Versioning) -> bool:
-    """Can an INSERT that leaves no history at least go on with the numbering of keys that were used before?"""
-    return (
-        statement._post_values_clause is None
-        and not statement._prefixes
-        and statement.table == versioning.table
-        and all(len(one.tables) == 1 for one in versioning.hierarchy)
-    )
-
-
-def returning_keys(statement: sa.Insert, parameters: Parameters, versioning: Versioning) -> sa.Insert:
-    """An INSERT whose result tells the keys of what it has inserted, by `inserted_keys`."""
-    keys = versioning.key_columns
-    if _names_several_rows(statement) or statement._post_values_clause is not None or statement._prefixes:
-        return statement.returning(*keys)
-    if statement._return_defaults:
-        return statement
-    if len(parameters) > 1 and all(row.get(column.key) is not None for row in parameters for column in keys):
-        return statement
-    return statement.return_defaults(*keys)
-
-
-def _names_several_rows(statement: Any) -> bool:
-    return bool(statement._multi_values or statement._select_names)
-
-
-def _names(statement: Any) -> set[str]:
-    """The columns that an INSERT names in its VALUES or as those of its SELECT."""
-    rows = [row for group in statement._multi_values for row in group] or [statement._values or ()]
-    named = [*(name for row in rows if isinstance(row, Mapping) for name in row), *(statement._select_names or ())]
-    return {name if isinstance(name, str) else name.key for name in named}
-
-
-def inserted_keys(result: CursorResult[Any], versioning: Versioning) -> list[Key]:
-    """The keys of what an INSERT has inserted that was made by `returning_keys`."""
-    statement: Any = result.context.invoked_statement
-    if statement._returning:
-        return [tuple(row) for row in result.all()]
-    rows: list[Any] = result.inserted_primary_key_rows
-    order = [list(versioning.table.primary_key).index(column) for column in versioning.key_columns]
-    return [tuple(row[index] for index in order) for row in rows]

@@ -9,7 +9,7 @@ from sqlalchemy.orm import ORMExecuteState, Session
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import UpdateBase
 
-from chrononaut import bulk
+from chrononaut import bulk, inserts
 from chrononaut.archive import ARCHIVING, OWN, is_postgresql
 from chrononaut.change_info import extra_is_required, gives_reason
 from chrononaut.exceptions import (
@@ -46,7 +46,7 @@ def capture_statement(
     versioning = capture.versioning_of(table, connection)
     if versioning is None or versioning.is_history(table):
         return unchanged
-    if capture.is_flushed(versioning) or (is_suppressed() and not bulk.is_numbered(element, versioning)):
+    if capture.is_flushed(versioning) or (is_suppressed() and not inserts.is_numbered(element, versioning)):
         # The rows of a flush are being archived by the versions that it knows.
         return unchanged
     parameters = multiparams or ([params] if params else [])
@@ -93,7 +93,7 @@ def _captured_insert(
     if statement._returning:
         raise UncapturedWriteError(versioning.table.name, "this INSERT", "execute it by the session")
     _refuse_translated(connection, statement, versioning, execution_options)
-    return bulk.returning_keys(bulk.numbered(statement, parameters, versioning), parameters, versioning)
+    return inserts.returning_keys(inserts.numbered(statement, parameters, versioning), parameters, versioning)
 
 
 def _refuse_translated(
@@ -125,7 +125,7 @@ def follow_statement(
         capture.follow(connection, versioning)
     elif _KEYS_RETURNED not in execution_options:
         with capture.entire(versioning):
-            capture.follow_inserts(connection, versioning, bulk.inserted_keys(result, versioning))
+            capture.follow_inserts(connection, versioning, inserts.inserted_keys(result, versioning))
 
 
 def execute(state: ORMExecuteState) -> Any:
@@ -146,7 +146,7 @@ def execute(state: ORMExecuteState) -> Any:
     if state.is_update:
         with capture.keeping_versions():
             return state.invoke_statement()
-    if is_suppressed() and not bulk.is_numbered(statement, versioning):
+    if is_suppressed() and not inserts.is_numbered(statement, versioning):
         return None
     _refuse_translated(connection, statement, versioning, state.execution_options)
     return _returning_keys(state, capture, connection, versioning)
@@ -160,7 +160,7 @@ def _returning_keys(
     given: Any = state.parameters or {}
     parameters = [given] if isinstance(given, Mapping) else given
     keys = [column.label(f"{OWN}{column.key}") for column in versioning.key_columns]
-    returning = bulk.numbered(statement, parameters, versioning).returning(*keys)
+    returning = inserts.numbered(statement, parameters, versioning).returning(*keys)
     with capture.entire(versioning):
         result = state.invoke_statement(returning, execution_options={_KEYS_RETURNED: True}).freeze()
         rows: Any = result().all()

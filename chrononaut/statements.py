@@ -1,4 +1,4 @@
-"""What a compiled statement writes."""
+"""What a statement writes."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -6,6 +6,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import UpdateBase
+
+from chrononaut.exceptions import UncapturedWriteError
+from chrononaut.history import Versioning
 
 
 def writes(compiled: SQLCompiler) -> Iterator[tuple[UpdateBase, str | None]]:
@@ -35,3 +38,11 @@ def written_columns(write: UpdateBase, parameters: Sequence[Mapping[str, Any]]) 
     """The keys of the columns that an UPDATE of a flush sets, among the names of its other parameters."""
     expressions = getattr(write, "_values", None) or {}
     return {*(parameters[0] if parameters else ()), *(column.key for column in expressions)}
+
+
+def refuse_joined(versioning: Versioning, statement: UpdateBase) -> None:
+    """:raises UncapturedWriteError: the records of the model have rows in several tables, or may have"""
+    if any(len(one.tables) > 1 for one in versioning.hierarchy):
+        raise UncapturedWriteError(
+            versioning.table.name, f"this {statement.__visit_name__.upper()} of a model with joined inheritance"
+        )
