@@ -6,6 +6,7 @@ statements, and refuses a write to a versioned table that would leave no history
 """
 
 from collections.abc import Callable, Iterable
+from threading import Lock
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,6 +18,9 @@ from chrononaut import executions, flushes
 from chrononaut.change_info import is_within, roll_appended_back, take_appended
 from chrononaut.mapping import build_history
 from chrononaut.session import begin_capture, capture_by, end_capture
+
+# Two threads may be the first on an engine at once.
+_listening = Lock()
 
 
 def capture_sessions(factory: sessionmaker[Any], metadatas: Callable[[], Iterable[sa.MetaData]]) -> None:
@@ -53,11 +57,12 @@ def _version_model(mapper: Mapper[Any], model: type) -> None:
 
 
 def _listen_to(engine: sa.Engine) -> None:
-    if not event.contains(engine, "before_cursor_execute", executions.watch):
-        event.listen(engine, "before_execute", executions.capture_statement, retval=True)
-        event.listen(engine, "before_cursor_execute", executions.watch)
-        event.listen(engine, "after_execute", executions.follow_statement)
-        event.listen(engine, "handle_error", executions.fail_statement)
+    with _listening:
+        if not event.contains(engine, "before_cursor_execute", executions.watch):
+            event.listen(engine, "before_execute", executions.capture_statement, retval=True)
+            event.listen(engine, "before_cursor_execute", executions.watch)
+            event.listen(engine, "after_execute", executions.follow_statement)
+            event.listen(engine, "handle_error", executions.fail_statement)
 
 
 def _end_transaction(session: Session, transaction: SessionTransaction) -> None:

@@ -78,14 +78,15 @@ class UncapturedWriteError(ChrononautException):
     :param table: the versioned table
     :param what: the write
     :param instead: what to do instead
+    :param or_suppress: would it go through inside `suppress_versioning`?
     """
 
-    def __init__(self, table: str, what: str, instead: str = "change objects in the session instead") -> None:
+    def __init__(
+        self, table: str, what: str, instead: str = "change objects in the session instead", or_suppress: bool = True
+    ) -> None:
         self.table = table
-        super().__init__(
-            f"{what} on the versioned table {table} is not captured: {instead}, "
-            "or, to leave no history, do it inside suppress_versioning()"
-        )
+        suppress = ", or, to leave no history, do it inside suppress_versioning()" if or_suppress else ""
+        super().__init__(f"{what} on the versioned table {table} is not captured: {instead}{suppress}")
 
 
 class ConcurrentChangeError(ChrononautException, StaleDataError):

@@ -1,6 +1,7 @@
 """Listeners that see every statement of a session: they capture bulk statements, and refuse what leaves no history."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import sqlalchemy as sa
@@ -49,6 +50,8 @@ def capture_statement(
     if capture.is_flushed(versioning) or (is_suppressed() and not inserts.is_numbered(element, versioning)):
         # The rows of a flush are being archived by the versions that it knows.
         return unchanged
+    if not is_suppressed():
+        capture.refuse_autocommit(connection, versioning)
     parameters = multiparams or ([params] if params else [])
     if isinstance(element, sa.Insert):
         statement = _captured_insert(connection, versioning, element, parameters, execution_options)
@@ -66,7 +69,10 @@ def _captured_write(
     parameters: bulk.Parameters,
     execution_options: Mapping[str, Any],
 ) -> tuple[Any, bulk.Parameters]:
-    document = versioning.model._capture_change_info()
+    session = capture.session()
+    # The user may be loaded by this session, which must not flush before a statement that does not.
+    with nullcontext() if session is None else session.no_autoflush:
+        document = versioning.model._capture_change_info()
     if extra_is_required() and not gives_reason(document):
         raise MissingChangeInfoError(versioning.name, statement.__visit_name__)
     if not is_postgresql(connection):
@@ -202,7 +208,7 @@ def refuse_half_captured(session: Session) -> None:
     capture = capture_by(session)
     if capture is not None and capture.failed is not None:
         raise UncapturedWriteError(
-            capture.failed[0].table.name, "a statement that failed halfway", "roll the session back"
+            capture.failed[0].table.name, "a statement that failed halfway", "roll the session back", or_suppress=False
         )
 
 
@@ -227,5 +233,9 @@ def watch(
                 raise HistoryImmutableError(full_name(table))
         elif not is_suppressed():
             if not (by_flush and capture.is_announced(versioning, write, context)):
-                raise UncapturedWriteError(versioning.table.name, f"this {write.__visit_name__.upper()}")
+                raise UncapturedWriteError(
+                    versioning.table.name,
+                    f"this {write.__visit_name__.upper()}",
+                    "change objects in the session instead, or give the statement itself to session.execute()",
+                )
             capture.archive_pending(connection)

@@ -15,13 +15,16 @@ from sqlalchemy.orm.attributes import flag_modified
 from chrononaut.change_info import extra_is_required, gives_reason, has_appended
 from chrononaut.dirty import compare, dirty, forget, given_hidden, known_version, leave_alone
 from chrononaut.exceptions import MissingChangeInfoError, UncapturedWriteError
-from chrononaut.history import NEVER, versioning_of, versioning_of_table
-from chrononaut.session import Pending, capture_by, capture_of
+from chrononaut.history import NEVER, Versioning, versioning_of, versioning_of_table
+from chrononaut.session import Capture, Pending, capture_by, capture_of
 from chrononaut.suppression import is_suppressed
+
+_FLUSH = "chrononaut_flush"
 
 
 def require_change_info(session: Session, context: UOWTransaction, objects: object) -> None:
     """Refuse before the first statement of a flush what is certain to be refused in the middle of it."""
+    session.info[_FLUSH] = context
     if not extra_is_required() or is_suppressed():
         return
     for operation, changed in (("update", session.dirty), ("delete", session.deleted)):
@@ -36,8 +39,26 @@ def require_change_info(session: Session, context: UOWTransaction, objects: obje
                 raise MissingChangeInfoError(versioning.name, operation)
 
 
+def _capture_of(versioning: Versioning, obj: object, connection: Connection) -> Capture | None:
+    """What the session of an object has yet to write; ``None`` where it does not capture, and need not.
+
+    :raises UncapturedWriteError: it does not capture, or its connection has no transactions
+    """
+    capture = capture_of(obj)
+    if not is_suppressed():
+        if capture is None:
+            raise UncapturedWriteError(
+                versioning.table.name,
+                "a change by a session that does not capture",
+                "use the session of the VersionedSQLAlchemy that the model belongs to",
+            )
+        capture.refuse_autocommit(connection, versioning)
+    return capture
+
+
 def before_insert(mapper: Mapper[Any], connection: Connection, obj: Any) -> None:
-    versioning, capture = versioning_of(mapper.class_), capture_of(obj)
+    versioning = versioning_of(mapper.class_)
+    capture = _capture_of(versioning, obj, connection)
     if capture is None:
         return
     capture.flushing = True
@@ -45,6 +66,7 @@ def before_insert(mapper: Mapper[Any], connection: Connection, obj: Any) -> None
     state = sa.inspect(obj)
     replaced = _replaced_by(mapper, obj)
     if replaced is not None:
+        versioning = _replaced_versioning(versioning, replaced)
         known = known_version(versioning, replaced)
         hidden = [name for name in versioning.hidden if name in state.dict]
         if known is None or hidden:
@@ -66,17 +88,35 @@ def before_insert(mapper: Mapper[Any], connection: Connection, obj: Any) -> None
     capture.inserted[versioning].append((obj, document))
 
 
+def _replaced_versioning(versioning: Versioning, replaced: InstanceState[Any]) -> Versioning:
+    """The versioning of the object whose row a new one takes over; it may be of another class.
+
+    :raises UncapturedWriteError: its row is in other tables
+    """
+    before = versioning_of(replaced.class_)
+    if [one.live for one in before.tables] != [one.live for one in versioning.tables]:
+        raise UncapturedWriteError(
+            versioning.table.name,
+            f"replacing a {before.name} by a {versioning.name} of its key in one flush",
+            "flush the delete before you add the other",
+        )
+    return before
+
+
 def _replaced_by(mapper: Mapper[Any], obj: Any) -> InstanceState[Any] | None:
     """The object whose row a new one takes over: a flush turns the delete and insert of one key into an update."""
     session = object_session(obj)
     if session is None or any(part is None for part in mapper.primary_key_from_instance(obj)):
         return None
     existing = session.identity_map.get(mapper.identity_key_from_instance(obj))
-    return None if existing is None else sa.inspect(existing)
+    flush: Any = session.info.get(_FLUSH)
+    state: InstanceState[Any] | None = None if existing is None else sa.inspect(existing)
+    return state if flush is not None and state is not None and flush.is_deleted(state) else None
 
 
 def before_update(mapper: Mapper[Any], connection: Connection, obj: Any) -> None:
-    versioning, capture = versioning_of(mapper.class_), capture_of(obj)
+    versioning = versioning_of(mapper.class_)
+    capture = _capture_of(versioning, obj, connection)
     if capture is None:
         return
     capture.flushing = True
@@ -89,6 +129,8 @@ def before_update(mapper: Mapper[Any], connection: Connection, obj: Any) -> None
         known = found.version if known is None else known
         changed = changed | found.changed
         leave_alone(obj, [name for name in unknown if name not in found.changed])
+    if is_suppressed() and not changed.isdisjoint(versioning.key):
+        capture.unrecorded[versioning].append(obj)
     if not (changed or stamped) or is_suppressed():
         if version in state.committed_state:
             # The version is nobody's to set.
@@ -109,7 +151,8 @@ def before_update(mapper: Mapper[Any], connection: Connection, obj: Any) -> None
 
 
 def before_delete(mapper: Mapper[Any], connection: Connection, obj: Any) -> None:
-    versioning, capture = versioning_of(mapper.class_), capture_of(obj)
+    versioning = versioning_of(mapper.class_)
+    capture = _capture_of(versioning, obj, connection)
     if capture is None:
         return
     capture.flushing = True
@@ -120,6 +163,7 @@ def before_delete(mapper: Mapper[Any], connection: Connection, obj: Any) -> None
 
 
 def after_flush(session: Session, context: UOWTransaction) -> None:
+    session.info.pop(_FLUSH, None)
     capture = capture_by(session)
     if capture is None:
         return

@@ -137,10 +137,10 @@ class Versioning:
             return self
         return replace(
             self,
-            columns={name: column for one in hierarchy for name, column in one.columns.items()},
-            tracked={name: column for one in hierarchy for name, column in one.tracked.items()},
-            hidden={name: column for one in hierarchy for name, column in one.hidden.items()},
-            untracked={name: column for one in hierarchy for name, column in one.untracked.items()},
+            columns=_merged([one.columns for one in hierarchy]),
+            tracked=_merged([one.tracked for one in hierarchy]),
+            hidden=_merged([one.hidden for one in hierarchy]),
+            untracked=_merged([one.untracked for one in hierarchy]),
             stamped=frozenset().union(*(one.stamped for one in hierarchy)),
         )
 
@@ -166,6 +166,15 @@ class Versioning:
         """Is a row of the history table one of the record with this key?"""
         columns = [self.history_table.c[column.key] for column in self.key_columns]
         return sa.and_(*(column == part for column, part in zip(columns, key, strict=True)))
+
+
+def _merged(models: Sequence[Mapping[str, sa.Column[Any]]]) -> Mapping[str, sa.Column[Any]]:
+    """The columns of several models, each once; two of one attribute name are told apart."""
+    merged: dict[str, sa.Column[Any]] = {}
+    for columns in models:
+        for name, column in columns.items():
+            merged[name if merged.get(name, column) is column else f"{name} ({column.name})"] = column
+    return merged
 
 
 def versioning_of(model: type) -> Versioning:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Mapper, RelationshipDirection, column_property
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.base import SchemaEventTarget
 
-from chrononaut.exceptions import UnsupportedMappingError
+from chrononaut.exceptions import OptionError, UnsupportedMappingError
 from chrononaut.history import History, RecordTable, Versioning, describe_tables, versioning_of_table
 from chrononaut.options import Options, inherit_options, read_options, state_columns
 from chrononaut.types import Instant, JSONDocument
@@ -40,6 +40,12 @@ def build_history(mapper: Mapper[Any]) -> Versioning:
             f"the foreign key of {columns} lets the database change or delete rows by itself (ON DELETE or ON UPDATE), "
             "which would leave no history; leave it to the session, by a relationship's cascade",
         )
+    if _lets_rows_give_way(table):
+        raise UnsupportedMappingError(
+            model.__name__,
+            "a conflict clause (sqlite_on_conflict…) of REPLACE or IGNORE lets the database drop rows by itself, "
+            "which would leave no history; leave the conflict to be an error",
+        )
     if mapper.inherits is None or mapper.concrete:
         versioning = _of_root(mapper, table)
     else:
@@ -51,6 +57,7 @@ def build_history(mapper: Mapper[Any]) -> Versioning:
                 "version that as well",
             )
         versioning = _of_child(mapper, table, parent)
+        _refuse_contradictions(versioning)
     model.__chrononaut__ = versioning.history.__chrononaut__ = versioning
     describe_tables(versioning)
     _map_history(versioning)
@@ -175,6 +182,38 @@ def _child_key(mapper: Mapper[Any], table: sa.Table, parent: Versioning) -> list
     return [next(referring[column] for column in columns if column in referring) for columns in keys]
 
 
+def _refuse_contradictions(versioning: Versioning) -> None:
+    """:raises OptionError: another model of the same table versions a column in another way"""
+    for mapper in versioning.mapper.base_mapper.self_and_descendants:
+        other: Versioning | None = vars(mapper.class_).get("__chrononaut__")
+        if other is None or other.tables[-1].live is not versioning.tables[-1].live:
+            continue
+        for name, column in versioning.columns.items():
+            same_name = other.columns.get(name, column) is column
+            hidden_differently = any(
+                (kept.get(name) is column) != (column in others.values())
+                for kept, others in (
+                    (versioning.hidden, other.hidden),
+                    (versioning.untracked, other.untracked),
+                )
+                if column in other.columns.values()
+            )
+            if hidden_differently or (not same_name and (name in versioning.hidden or name in other.hidden)):
+                raise OptionError(
+                    versioning.name,
+                    name,
+                    f"{other.name} has the same column or attribute in the same table, and hides or ignores it "
+                    "otherwise; declare it at both, or at the model they inherit from",
+                )
+
+
+def _lets_rows_give_way(table: sa.Table) -> bool:
+    clauses = [
+        value for described in (*table.constraints, *table.columns) for value in described.dialect_kwargs.values()
+    ]
+    return any(isinstance(value, str) and value.upper() in ("REPLACE", "IGNORE") for value in clauses)
+
+
 def _cascades(constraint: sa.ForeignKeyConstraint) -> bool:
     actions = {(action or "no action").lower() for action in (constraint.ondelete, constraint.onupdate)}
     return not actions <= {"no action", "restrict"}
@@ -274,6 +313,18 @@ def _valid_from(versioning: Versioning) -> sa.ScalarSelect[datetime]:
 
 
 _WRITTEN_SIDES = {RelationshipDirection.ONETOMANY: "mapper", RelationshipDirection.MANYTOONE: "parent"}
+
+
+@event.listens_for(Mapper, "mapper_configured")
+def _refuse_late_columns(mapper: Mapper[Any], model: type) -> None:
+    versioning: Versioning | None = vars(model).get("__chrononaut__")
+    if versioning is None or versioning.mapper is not mapper:
+        return
+    known = {*versioning.columns.values(), versioning.version, *(key for one in versioning.tables for key in one.key)}
+    if late := [name for name, column in state_columns(mapper).items() if column not in known]:
+        raise UnsupportedMappingError(
+            versioning.name, f"{', '.join(late)} came after its history table was made; declare it in the class's body"
+        )
 
 
 @event.listens_for(Mapper, "mapper_configured")

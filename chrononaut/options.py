@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, cast
 
+import sqlalchemy as sa
 from sqlalchemy.orm import Mapper
 
 from chrononaut.exceptions import OptionError
@@ -27,6 +28,7 @@ CAPTURED = "__chrononaut_captured__"
 BOOKKEEPING = "__chrononaut_bookkeeping__"
 """The attributes of a model that say of a row who changed it last and when: no part of its state."""
 
+_OPTIONS = ("__chrononaut_hidden__", "__chrononaut_untracked__", "__chrononaut_tablename__", "__chrononaut_rename__")
 _METHODS = ("versions", "version_at", "has_changed_since", "previous_version", "diff", "changes", "delete_with_history")
 OWN_NAMES = tuple(field.name for field in fields(Names))
 
@@ -60,6 +62,7 @@ def read_options(mapper: Mapper[Any]) -> Options:
     """
     model = mapper.class_
     refuse_uncaptured(model)
+    _refuse_unknown(model)
     columns = state_columns(mapper)
     key = {mapper.get_property_by_column(column).key for column in mapper.primary_key}
     return _checked(
@@ -90,6 +93,7 @@ def inherit_options(mapper: Mapper[Any], parent: Options, own: Mapping[str, Any]
     :raises OptionError: an option is wrong, or would change how the columns of the parent are versioned
     """
     model = mapper.class_
+    _refuse_unknown(model)
     given = {}
     for option, inherited in (("__chrononaut_hidden__", parent.hidden), ("__chrononaut_untracked__", parent.untracked)):
         added = [name for name in _listed(model, option) if name not in inherited]
@@ -115,6 +119,15 @@ def inherit_options(mapper: Mapper[Any], parent: Options, own: Mapping[str, Any]
     )
 
 
+def _refuse_unknown(model: type) -> None:
+    known = {*_OPTIONS, CAPTURED, BOOKKEEPING}
+    unknown = [
+        name for name in dir(model) if name.startswith("__chrononaut_") and name not in known | {"__chrononaut__"}
+    ]
+    if unknown:
+        raise OptionError(model.__name__, unknown[0], f"there is no such option; there are {', '.join(_OPTIONS)}")
+
+
 def refuse_uncaptured(model: type) -> None:
     """:raises OptionError: no session would capture what happens to a model"""
     if not getattr(model, CAPTURED, False):
@@ -138,6 +151,8 @@ def _listed(model: type, option: str) -> tuple[str, ...]:
     given: Iterable[str] = getattr(model, option, ())
     if isinstance(given, str):
         raise OptionError(model.__name__, option, f"must be a list of attribute names, not the string {given!r}")
+    if not isinstance(given, Iterable):
+        raise OptionError(model.__name__, option, f"must be a list of attribute names, not {given!r}")
     return tuple(given)
 
 
@@ -156,11 +171,18 @@ def _attributes(
 
 
 def _table_name(mapper: Mapper[Any], name: object) -> str:
-    model, table = mapper.class_, mapper.local_table
+    model, table = mapper.class_, cast(sa.Table, mapper.local_table)
     if name is None:
-        return f"{getattr(table, 'name', model.__name__)}_history"
+        name = f"{getattr(table, 'name', model.__name__)}_history"
     if not isinstance(name, str) or not name:
         raise OptionError(model.__name__, "__chrononaut_tablename__", f"must be a table name, not {name!r}")
+    taken = (f"{table.schema}.{name}" if table.schema else name) in table.metadata.tables
+    if taken and not mapper.single:
+        raise OptionError(
+            model.__name__,
+            "__chrononaut_tablename__",
+            f"there is a table {name} already, and the history needs one of its own; give it another name",
+        )
     return name
 
 
@@ -168,7 +190,7 @@ def _names(mapper: Mapper[Any], column_names: set[str]) -> Names:
     model = mapper.class_
     option = "__chrononaut_rename__"
     renamed = getattr(model, option, {})
-    if not isinstance(renamed, Mapping) or not all(isinstance(name, str) and name for name in renamed.values()):
+    if not isinstance(renamed, Mapping) or not all(map(_is_name, renamed.values())):
         raise OptionError(model.__name__, option, 'must be a mapping of names, as {"version": "row_version"}')
     unknown = [name for name in renamed if name not in OWN_NAMES]
     if unknown:
@@ -194,6 +216,10 @@ def _names(mapper: Mapper[Any], column_names: set[str]) -> Names:
                 f'rename ours with {option} = {{"{own}": "another_name"}}',
             )
     return names
+
+
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and name.isidentifier() and not name.startswith("__")
 
 
 def _refuse_hiding(mapper: Mapper[Any], attributes: Iterable[str]) -> None:

@@ -28,7 +28,7 @@ from chrononaut.archive import (
 )
 from chrononaut.change_info import CapturesChangeInfo, extra_is_required, gives_reason, take_appended
 from chrononaut.dirty import dirty_hidden, forget
-from chrononaut.exceptions import MissingChangeInfoError
+from chrononaut.exceptions import MissingChangeInfoError, UncapturedWriteError
 from chrononaut.history import Key, Versioning, full_name, versioning_of_table
 from chrononaut.statements import written_columns
 from chrononaut.suppression import is_suppressed
@@ -62,6 +62,7 @@ class Capture:
     metadatas: Callable[[], Iterable[sa.MetaData]]
     transaction: Transaction | None = None
     connections: WeakSet[Connection] = field(default_factory=WeakSet)
+    transactional: WeakSet[Connection] = field(default_factory=WeakSet)
     pending: list[Pending] = field(default_factory=list)
     inserted: dict[Versioning, list[tuple[object, JSONObject]]] = field(default_factory=lambda: defaultdict(list))
     moved: dict[Versioning, list[tuple[object, JSONObject]]] = field(default_factory=lambda: defaultdict(list))
@@ -74,6 +75,18 @@ class Capture:
     followed: set[Versioning] = field(default_factory=set)
     kept: list[tuple[Any, str, int]] | None = None
     failed: tuple[Versioning, SessionTransaction | None] | None = None
+
+    def refuse_autocommit(self, connection: Connection, versioning: Versioning) -> None:
+        """:raises UncapturedWriteError: each statement would be committed by itself, a change without its history"""
+        if connection in self.transactional:
+            return
+        driver = connection.connection.dbapi_connection
+        option = connection.get_execution_options().get("isolation_level")
+        if option == "AUTOCOMMIT" or getattr(driver, "autocommit", None) is True:
+            raise UncapturedWriteError(
+                versioning.table.name, "a change in AUTOCOMMIT", "take an isolation level that has transactions"
+            )
+        self.transactional.add(connection)
 
     def current_transaction(self) -> Transaction:
         if self.transaction is None:

@@ -8,7 +8,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import UpdateBase
 
 from chrononaut.exceptions import UncapturedWriteError
-from chrononaut.history import Versioning
+from chrononaut.history import Versioning, full_name
 
 
 def writes(compiled: SQLCompiler) -> Iterator[tuple[UpdateBase, str | None]]:
@@ -44,5 +44,5 @@ def refuse_joined(versioning: Versioning, statement: UpdateBase) -> None:
     """:raises UncapturedWriteError: the records of the model have rows in several tables, or may have"""
     if any(len(one.tables) > 1 for one in versioning.hierarchy):
         raise UncapturedWriteError(
-            versioning.table.name, f"this {statement.__visit_name__.upper()} of a model with joined inheritance"
+            full_name(target(statement)), f"this {statement.__visit_name__.upper()} of a model with joined inheritance"
         )

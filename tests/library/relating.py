@@ -51,6 +51,7 @@ class Relating:
         self.known = of_key
         self.kept = {*self.keepers.values()}
         self.receiving: set[Any] = set()
+        self.given: set[Any] = set()
 
     def do(self, what: Relate) -> None:
         owner = self._pick(Owner, what.owner)
@@ -72,6 +73,7 @@ class Relating:
         if item is not None and self._related(item):
             self.owners[item] = item.owner = owner
             self.receiving.add(owner)
+            self.given.add(item)
 
     def free_item(self, owner: Any, item: Any) -> None:
         self.give_item(None, item)
@@ -83,7 +85,8 @@ class Relating:
             self.receiving.add(owner)
 
     def remove_item(self, owner: Any, item: Any) -> None:
-        if item is not None and self.owners[item] is not None and self._related(item):
+        # The ORM takes an item that was given to the owner it had, and then removed, for one that nothing happened to.
+        if item is not None and item not in self.given and self.owners[item] is not None and self._related(item):
             self.owners[item].items.remove(item)
             self.owners[item] = None
 

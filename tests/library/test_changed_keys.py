@@ -157,3 +157,17 @@ def test_children_follow_the_key_of_their_parent(open_database: Callable[..., Se
         (0, "update", "a"),
     ]
     assert live_rows(session, "child") == [{"id": 1, "parent_code": "b", "version": 1}]
+
+
+def test_key_that_was_used_before_goes_on_after_a_suppressed_change_to_it(session: Session) -> None:
+    session.add_all([Country(code="A"), Country(code="B")])
+    session.commit()
+    session.delete(session.get_one(Country, "B"))
+    session.commit()
+    country = session.get_one(Country, "A")
+    with suppress_versioning():
+        country.code = "B"
+        session.commit()
+    country.name = "changed"
+    session.commit()
+    assert changes(history_rows(session, "country_history", code="B")) == [*LIFE, (1, "update")]

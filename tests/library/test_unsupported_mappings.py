@@ -110,3 +110,25 @@ def _foreign_key(actions: dict[str, str], as_constraint: bool) -> list[Any]:
         constraint = sa.ForeignKeyConstraint(["parent_id"], ["parent.id"], **actions)  # type: ignore[arg-type]
         return [sa.Column(sa.Integer), constraint]
     return [sa.Column(sa.Integer, sa.ForeignKey("parent.id", **actions))]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("clause", ["REPLACE", "ignore"])
+def test_conflict_clause_by_which_the_database_drops_rows_is_refused(clause: str) -> None:
+    with pytest.raises(UnsupportedMappingError, match="conflict clause"):
+        define(
+            VersionedSQLAlchemy(),
+            "Person",
+            id=sa.Column(sa.Integer, primary_key=True),
+            email=sa.Column(sa.String, unique=True, sqlite_on_conflict_unique=clause),
+        )
+
+
+def test_column_that_comes_after_the_class_is_refused() -> None:
+    db: Any = VersionedSQLAlchemy()
+    person = define(db, "Person", id=sa.Column(sa.Integer, primary_key=True))
+    person.late = sa.Column(sa.String)
+    try:
+        with pytest.raises(UnsupportedMappingError, match=r"Person: late came after"):
+            db.Model.registry.configure()
+    finally:
+        db.Model.registry.dispose()

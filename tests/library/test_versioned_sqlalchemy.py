@@ -13,7 +13,7 @@ from flask_sqlalchemy.query import Query
 from flask_sqlalchemy.session import Session as FlaskSession
 from sqlalchemy.orm import DeclarativeBase, Session, scoped_session
 
-from chrononaut import VersionedSQLAlchemy
+from chrononaut import UncapturedWriteError, VersionedSQLAlchemy, suppress_versioning
 from tests.library.conftest import opened
 from tests.library.models import User, db, define
 from tests.library.rows import changes, history_rows, live_rows
@@ -159,19 +159,38 @@ def test_sessions_of_a_plain_sqlalchemy_are_left_alone(session: Session, other_d
     assert len(history_rows(session, "appuser_history")) == 1
 
 
-def test_plain_session_on_the_same_engine_is_left_alone(session: Session) -> None:
+def test_object_in_a_session_that_does_not_capture_is_refused(session: Session) -> None:
     session.add(User(id=1, email="a"))
     session.commit()
     with Session(db.engine) as plain:
-        plain.execute(sa.update(User).values(name="bulk"))
         plain.get_one(User, 1).email = "b"
+        with pytest.raises(UncapturedWriteError, match="a change by a session that does not capture"):
+            plain.commit()
+    with Session(db.engine) as plain, suppress_versioning():
+        plain.get_one(User, 1).email = "c"
         plain.commit()
     with db.engine.begin() as connection:
         connection.execute(sa.update(User).values(name="core"))
-    assert live_rows(session, "appuser")[0]["name"] == "core"
+    assert [(row["name"], row["email"]) for row in live_rows(session, "appuser")] == [("core", "c")]
     assert len(history_rows(session, "appuser_history")) == 1
-    session.execute(sa.update(User).values(name="bulk"))
-    assert len(history_rows(session, "appuser_history")) == 2
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("bulk", [False, True], ids=["flush", "bulk"])
+def test_change_in_autocommit_is_refused(session: Session, bulk: bool) -> None:
+    session.add(User(id=1, email="a"))
+    session.commit()
+    session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
+    if bulk:
+        with pytest.raises(UncapturedWriteError, match="AUTOCOMMIT"):
+            session.execute(sa.update(User).values(name="x"))
+    else:
+        session.get_one(User, 1).name = "b"
+        with pytest.raises(UncapturedWriteError, match="AUTOCOMMIT"):
+            session.flush()
+    session.rollback()
+    session.close()
+    assert live_rows(session, "appuser")[0]["name"] is None
 
 
 def test_another_scoped_session_of_the_same_object_captures(session: Session) -> None:
