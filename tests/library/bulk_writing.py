@@ -258,12 +258,13 @@ def _end(player: Player, shape: str, written: Sequence[Ident], synchronized: boo
     player.locked.update(map(lock, written))
     for ident in player.persistent():
         if ident.shape == shape:
-            known = player.known.get(ident)
+            known, record = player.known.get(ident), player.view.record(ident)
             # What is known of a record that another session has changed stays too old.
-            if ident in written and not (known is not None and known.stale):
+            stale = known is not None and (known.stale or record.values is None)
+            if ident in written and not stale:
                 player.known.pop(ident, None)
             # What the session has loaded may be older than the row.
-            if not synchronized or (known is not None and known.stale):
+            if not synchronized or stale:
                 player.vague.add(ident)
     player.bulk_written = True
     player.sync()

@@ -52,6 +52,7 @@ class Relating:
         self.kept = {*self.keepers.values()}
         self.receiving: set[Any] = set()
         self.given: set[Any] = set()
+        self.let_go: set[Any] = set()
 
     def do(self, what: Relate) -> None:
         owner = self._pick(Owner, what.owner)
@@ -91,7 +92,7 @@ class Relating:
             self.owners[item] = None
 
     def give_item_by_key(self, owner: Any, item: Any) -> None:
-        if item is not None and item not in self.set_by_object and owner is not None:
+        if item is not None and item not in self.set_by_object | self.let_go and owner is not None:
             self.set_by_key.add(item)
             item.owner_id = owner.id
             self.owners[item] = owner
@@ -149,7 +150,9 @@ class Relating:
                 del self.owners[member]
                 self.deleted.append(member)
             else:
+                # The ORM takes the key away, also one that is set in the same flush.
                 self.owners[member] = None
+                self.let_go.add(member)
 
     def tell(self, extra: dict[str, str]) -> None:
         """Tell the oracle, after the flush."""
