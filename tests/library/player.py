@@ -35,6 +35,7 @@ class Player:
         self.pending: dict[Ident, Pending] = {}
         self.known: dict[Ident, Known] = {}
         self.marks: dict[Ident, list[tuple[dict[str, str], int]]] = {}
+        self.marked: dict[Ident, Any] = {}
         self.locked: set[Any] = set()
         self.vague: set[Ident] = set()
         self.bulk_written = False
@@ -79,6 +80,10 @@ class Player:
         """Note what was loaded, and what has expired."""
         persistent = self.persistent()
         self.vague = {ident for ident in self.vague if ident in persistent and len(persistent[ident].__dict__) > 1}
+        # A mark is on the object: one whose row is gone, and is there again, is another.
+        for ident in [*self.marks]:
+            if ident in persistent and persistent[ident] is not self.marked[ident]:
+                del self.marks[ident]
         for ident, known in self.known.items():
             known.stale = known.version != self.view.record(ident).version
         for ident in [*self.known]:
@@ -273,6 +278,7 @@ class Player:
         if ident is not None and obj is not None:
             append_change_info(obj, **values)
             self.marks.setdefault(ident, []).append((values, len(self.savepoints)))
+            self.marked[ident] = obj
 
     def expire(self, target: Target | None) -> None:
         """Expire one object or all. What was not flushed of them is forgotten."""
