@@ -82,7 +82,8 @@ class Player:
         self.vague = {ident for ident in self.vague if ident in persistent and len(persistent[ident].__dict__) > 1}
         # A mark is on the object: one whose row is gone, and is there again, is another.
         for ident in [*self.marks]:
-            if ident in persistent and persistent[ident] is not self.marked[ident]:
+            replaced = ident in persistent and ident not in self.pending
+            if replaced and persistent[ident] is not self.marked[ident]:
                 del self.marks[ident]
         for ident, known in self.known.items():
             known.stale = known.version != self.view.record(ident).version
