@@ -324,15 +324,7 @@ def _archive_by_set(versioning: Versioning, operation: Literal["update", "delete
         .cte("moment")
         .prefix_with("MATERIALIZED")
     )
-    history = versioning.history_table.alias("before")
-    before = (
-        sa.select(history.c[versioning.options.names.changed])
-        .where(
-            *(history.c[column.key] == row[column] for column in versioning.key_columns),
-            history.c[versioning.options.names.version] == row[version] - 1,
-        )
-        .scalar_subquery()
-    )
+    before = versioning.began([row[column] for column in versioning.key_columns], row[version])
     first, *others = versioning.tables
     archived = insert_into(
         _state(first, row)
@@ -416,17 +408,8 @@ def _insert_by_set(versioning: Versioning) -> sa.Select[Any]:
 @cache
 def _archive_by_row(versioning: Versioning, operation: Literal["update", "delete"]) -> Sequence[sa.Insert]:
     """One INSERT … SELECT for each of the tables that records are in, the one with our own columns last."""
-    table, version = versioning.table, versioning.version
-    history = versioning.history_table.alias("before")
-    before = (
-        sa.select(history.c[versioning.options.names.changed])
-        .where(
-            *(history.c[column.key] == column for column in versioning.key_columns),
-            history.c[versioning.options.names.version] == version - 1,
-        )
-        .correlate(table)
-        .scalar_subquery()
-    )
+    version = versioning.version
+    before = versioning.began(versioning.key_columns, version)
     known = bindparam("known_version", type_=sa.Integer)
     source = (
         sa.select()

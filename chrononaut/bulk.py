@@ -35,10 +35,8 @@ from chrononaut.archive import (
 )
 from chrononaut.exceptions import UncapturedWriteError
 from chrononaut.history import NEVER, Versioning
-from chrononaut.statements import refuse_joined
+from chrononaut.statements import Parameters, refuse_joined, target
 from chrononaut.types import Instant, JSONDocument, JSONObject, is_distinct, now, with_names
-
-Parameters = Sequence[Mapping[str, Any]]
 
 # Functions of SQLite that answer the same when they are asked again.
 _PURE = frozenset(
@@ -166,11 +164,8 @@ def _resolved(
     compiled: Any = statement.compile(dialect=connection.dialect, column_keys=sorted(names))
     # What the ORM makes of its statement: entities are tables, attributes are columns, criteria are complete.
     state = compiled.compile_state
-    target: Any = state.statement.table
-    table = target
-    while not isinstance(table, sa.TableClause):
-        table = table.element
-    if table != versioning.table:
+    written: Any = state.statement
+    if target(written) != versioning.table:
         raise UncapturedWriteError(
             versioning.table.name,
             f"this {statement.__visit_name__.upper()} of another description of the table",
@@ -188,8 +183,8 @@ def _resolved(
     write = _Write(
         versioning=versioning,
         statement=statement,
-        target=target,
-        criteria=state.statement._where_criteria,
+        target=written.table,
+        criteria=written._where_criteria,
         values={key: _expression(versioning.table.c[key], value) for key, value in values.items()},
         given=_given_columns(statement, names, versioning) - values.keys(),
         joins=bool(state.is_multitable),
@@ -482,15 +477,8 @@ def _history_values(
     :param row: the columns of the row that is archived, by key
     """
     versioning = write.versioning
-    names = versioning.options.names
     version = row[versioning.version.key]
-    before = versioning.history_table.alias()
-    earlier = (
-        sa.select(before.c[names.changed])
-        .where(*_same_key(write, before.c, row), before.c[names.version] == version - 1)
-        .correlate_except(before)
-        .scalar_subquery()
-    )
+    earlier = versioning.began([row[key] for key in write.key], version)
     instant: sa.ColumnElement[Any] = bindparam(None, transaction.instant, type_=Instant)
     clock = CLOCK if is_postgresql(connection) else bindparam(None, now(), type_=Instant)
     # The history of a transaction that the statement waited for is there, but the statement does not see it.

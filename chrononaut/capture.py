@@ -36,7 +36,7 @@ def capture_sessions(factory: sessionmaker[Any], metadatas: Callable[[], Iterabl
 
     event.listen(factory, "do_orm_execute", executions.execute)
     event.listen(factory, "before_commit", executions.refuse_half_captured)
-    event.listen(factory, "before_flush", flushes.require_change_info)
+    event.listen(factory, "before_flush", flushes.before_flush)
     event.listen(factory, "after_flush", flushes.after_flush)
     event.listen(factory, "after_soft_rollback", _forget_flush)
     event.listen(factory, "after_transaction_end", _end_transaction)
@@ -71,9 +71,9 @@ def _end_transaction(session: Session, transaction: SessionTransaction) -> None:
 
 
 def _forget_flush(session: Session, previous: SessionTransaction) -> None:
+    flushes.forget_flush(session)
     capture = capture_by(session)
     if capture is not None:
-        capture.end_flush()
         if capture.failed is not None and is_within(capture.failed[1], previous):
             capture.failed = None
         capture.forget_followed()

@@ -22,7 +22,7 @@ from chrononaut.exceptions import (
 from chrononaut.history import Versioning, full_name
 from chrononaut.locking import is_conflict
 from chrononaut.session import Capture, capture_by, capturing
-from chrononaut.statements import target, writes
+from chrononaut.statements import Parameters, target, writes
 from chrononaut.suppression import is_suppressed, may_delete_history
 
 _KEYS_RETURNED = "chrononaut_keys_returned"
@@ -66,9 +66,9 @@ def _captured_write(
     capture: Capture,
     versioning: Versioning,
     statement: Any,
-    parameters: bulk.Parameters,
+    parameters: Parameters,
     execution_options: Mapping[str, Any],
-) -> tuple[Any, bulk.Parameters]:
+) -> tuple[Any, Parameters]:
     session = capture.session()
     # The user may be loaded by this session, which must not flush before a statement that does not.
     with nullcontext() if session is None else session.no_autoflush:
@@ -91,7 +91,7 @@ def _captured_insert(
     connection: Connection,
     versioning: Versioning,
     statement: sa.Insert,
-    parameters: bulk.Parameters,
+    parameters: Parameters,
     execution_options: Mapping[str, Any],
 ) -> sa.Insert:
     if _KEYS_RETURNED in execution_options:

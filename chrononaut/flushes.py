@@ -22,9 +22,13 @@ from chrononaut.suppression import is_suppressed
 _FLUSH = "chrononaut_flush"
 
 
-def require_change_info(session: Session, context: UOWTransaction, objects: object) -> None:
-    """Refuse before the first statement of a flush what is certain to be refused in the middle of it."""
+def before_flush(session: Session, context: UOWTransaction, objects: object) -> None:
     session.info[_FLUSH] = context
+    _require_change_info(session)
+
+
+def _require_change_info(session: Session) -> None:
+    """Refuse before the first statement of a flush what is certain to be refused in the middle of it."""
     if not extra_is_required() or is_suppressed():
         return
     for operation, changed in (("update", session.dirty), ("delete", session.deleted)):
@@ -40,7 +44,7 @@ def require_change_info(session: Session, context: UOWTransaction, objects: obje
 
 
 def _capture_of(versioning: Versioning, obj: object, connection: Connection) -> Capture | None:
-    """What the session of an object has yet to write; ``None`` where it does not capture, and need not.
+    """What the session of an object that is flushed has yet to write; ``None`` where it does not capture, and need not.
 
     :raises UncapturedWriteError: it does not capture, or its connection has no transactions
     """
@@ -53,6 +57,8 @@ def _capture_of(versioning: Versioning, obj: object, connection: Connection) -> 
                 "use the session of the VersionedSQLAlchemy that the model belongs to",
             )
         capture.refuse_autocommit(connection, versioning)
+    if capture is not None:
+        capture.flushing = True
     return capture
 
 
@@ -61,7 +67,6 @@ def before_insert(mapper: Mapper[Any], connection: Connection, obj: Any) -> None
     capture = _capture_of(versioning, obj, connection)
     if capture is None:
         return
-    capture.flushing = True
     version = versioning.options.names.version
     state = sa.inspect(obj)
     replaced = _replaced_by(mapper, obj)
@@ -119,7 +124,6 @@ def before_update(mapper: Mapper[Any], connection: Connection, obj: Any) -> None
     capture = _capture_of(versioning, obj, connection)
     if capture is None:
         return
-    capture.flushing = True
     state = sa.inspect(obj)
     version = versioning.options.names.version
     known = known_version(versioning, state)
@@ -155,21 +159,26 @@ def before_delete(mapper: Mapper[Any], connection: Connection, obj: Any) -> None
     capture = _capture_of(versioning, obj, connection)
     if capture is None:
         return
-    capture.flushing = True
     if is_suppressed():
         return
     state = sa.inspect(obj)
     capture.announce(versioning, "delete", known_version(versioning, state), state, by=state)
 
 
-def after_flush(session: Session, context: UOWTransaction) -> None:
+def forget_flush(session: Session) -> None:
+    """Drop what is kept during a flush, whichever way it ended."""
     session.info.pop(_FLUSH, None)
     capture = capture_by(session)
-    if capture is None:
-        return
-    if capture.pending:
+    if capture is not None:
+        capture.end_flush()
+
+
+def after_flush(session: Session, context: UOWTransaction) -> None:
+    capture = capture_by(session)
+    if capture is not None and capture.pending:
         # The statement that should have archived it was not seen: a connection whose events are hidden.
         left = capture.pending[0]
         raise UncapturedWriteError(left.versioning.table.name, f"this {left.operation.upper()}")
-    capture.archive_inserted(session)
-    capture.end_flush()
+    if capture is not None:
+        capture.archive_inserted(session)
+    forget_flush(session)

@@ -126,9 +126,9 @@ class Versioning:
 
     @property
     def hierarchy(self) -> "Sequence[Versioning]":
-        """This model's, and those of the models that inherit from it, but for concrete ones."""
-        below = [versioning_of(mapper.class_) for mapper in self.mapper.self_and_descendants if not mapper.concrete]
-        return [self, *(versioning for versioning in below if versioning is not self)]
+        """This model's, and those of the models that inherit from it and have rows in its table."""
+        below = [versioning_of(mapper.class_) for mapper in self.mapper.self_and_descendants]
+        return [self, *(one for one in below if one is not self and one.table is self.table)]
 
     def whole(self) -> "Versioning":
         """The same with the columns of all models whose rows are in the table."""
@@ -157,6 +157,20 @@ class Versioning:
         """One of our own columns of the history table, by its unrenamed name."""
         column: sa.Column[Any] = self.history_table.c[getattr(self.options.names, own)]
         return column
+
+    def began(self, key: Sequence[sa.ColumnElement[Any]], version: sa.ColumnElement[int]) -> sa.ScalarSelect[datetime]:
+        """When a version of a record began: the ``changed`` of the row before it; NULL if there is none.
+
+        :param key: the key columns of the row that has the version, in mapping order
+        """
+        before = self.history_table.alias()
+        same = [before.c[column.key] == part for column, part in zip(self.key_columns, key, strict=True)]
+        return (
+            sa.select(before.c[self.options.names.changed])
+            .where(*same, before.c[self.options.names.version] == version - 1)
+            .correlate_except(before)
+            .scalar_subquery()
+        )
 
     def key_of(self, obj: object) -> Key:
         """The record key of a live object or of a history object."""

@@ -1,6 +1,6 @@
 """`insert()` executed by the session: the database returns the keys of what it has inserted, so that it is recorded."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -8,9 +8,7 @@ from sqlalchemy.engine import CursorResult
 
 from chrononaut.exceptions import UncapturedWriteError
 from chrononaut.history import NEVER, Key, Versioning
-from chrononaut.statements import refuse_joined
-
-Parameters = Sequence[Mapping[str, Any]]
+from chrononaut.statements import Parameters, refuse_joined
 
 
 def numbered(statement: sa.Insert, parameters: Parameters, versioning: Versioning) -> sa.Insert:

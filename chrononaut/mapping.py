@@ -155,11 +155,12 @@ def _map_history(versioning: Versioning) -> None:
     properties |= {
         name: list(columns) for name, columns in zip((names.version, *versioning.key), identity, strict=True)
     }
+    began = versioning.began([first.history.c[column.key] for column in first.key], version)
     versioning.mapper.registry.map_imperatively(
         versioning.history,
         rows,
         primary_key=[*(first.history.c[column.key] for column in first.key), version],
-        properties={**properties, names.valid_from: column_property(_valid_from(versioning), deferred=True)},
+        properties={**properties, names.valid_from: column_property(began, deferred=True)},
         # A parent's history table has the columns of all models whose rows it holds.
         include_properties=[*properties, names.operation, names.changed, names.change_info, names.transaction_id],
     )
@@ -293,23 +294,6 @@ def _adopt_types(table: sa.Table, metadata: sa.MetaData) -> None:
     for copy, column in [pair for pair in _untyped if not isinstance(pair[1].type, sa.types.NullType)]:
         copy.type = column.type
         _untyped.remove((copy, column))
-
-
-def _valid_from(versioning: Versioning) -> sa.ScalarSelect[datetime]:
-    """When a state began: the ``changed`` of the row before it."""
-    table = versioning.history_table
-    before = table.alias()
-    names = versioning.options.names
-    keys = [column.key for column in versioning.key_columns]
-    return (
-        sa.select(before.c[names.changed])
-        .where(
-            *(before.c[key] == table.c[key] for key in keys),
-            before.c[names.version] == table.c[names.version] - 1,
-        )
-        .correlate(table)
-        .scalar_subquery()
-    )
 
 
 _WRITTEN_SIDES = {RelationshipDirection.ONETOMANY: "mapper", RelationshipDirection.MANYTOONE: "parent"}

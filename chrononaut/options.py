@@ -203,8 +203,7 @@ def _names(mapper: Mapper[Any], column_names: set[str]) -> Names:
         raise OptionError(model.__name__, option, f"two of ours would have one name: {', '.join(chosen)}")
     _refuse_hiding(mapper, [name for name in _METHODS if mapper.has_property(name)])
     for own, name in zip(OWN_NAMES, chosen, strict=True):
-        if mapper.concrete and getattr(mapper.inherits, "class_", None) and own == "version":
-            # A concrete model has a version of its own, in the place of the one that it inherits.
+        if own == "version" and name not in column_names and _inherits_version(mapper):
             continue
         if name in getattr(model, BOOKKEEPING, ()):
             continue
@@ -216,6 +215,11 @@ def _names(mapper: Mapper[Any], column_names: set[str]) -> Names:
                 f'rename ours with {option} = {{"{own}": "another_name"}}',
             )
     return names
+
+
+def _inherits_version(mapper: Mapper[Any]) -> bool:
+    """Is a model concrete, so that it has a version of its own in the place of the one that it inherits?"""
+    return mapper.concrete and mapper.inherits is not None and hasattr(mapper.inherits.class_, "__chrononaut__")
 
 
 def _is_name(name: object) -> bool:

@@ -111,16 +111,7 @@ def valid_from(model: type, key: Key, number: int) -> sa.Select[datetime]:
 def began(model: type) -> sa.ScalarSelect[datetime]:
     """When the live state began, as a column of a select from the model; NULL if it was there before versioning."""
     versioning = versioning_of(model)
-    history = versioning.history_table
-    return (
-        sa.select(versioning.column("changed"))
-        .where(
-            *(history.c[column.key] == column for column in versioning.key_columns),
-            versioning.column("version") == versioning.version - 1,
-        )
-        .correlate(versioning.table)
-        .scalar_subquery()
-    )
+    return versioning.began(versioning.key_columns, versioning.version)
 
 
 def change_infos(model: type, key: Key, start: int, stop: int) -> sa.Select[Any]:

@@ -56,7 +56,25 @@ class Pending(NamedTuple):
 
 @dataclass(slots=True)
 class Capture:
-    """What one session has yet to write into history."""
+    """What one session has yet to write into history.
+
+    :ivar metadatas: those that the tables of the session's models belong to
+    :ivar transaction: what all changes of the database transaction share; from the first capture on
+    :ivar connections: those that the session has begun to use in its transaction
+    :ivar transactional: those of them that were seen not to be in AUTOCOMMIT
+    :ivar pending: rows that the flush replaces, until its first statement archives them
+    :ivar inserted: objects that the flush inserts, with their change info
+    :ivar moved: objects whose key the flush changes, with their change info
+    :ivar unrecorded: objects that get a key without history, inside `suppress_versioning`
+    :ivar announced: how many rows of a table the flush is still to write, by kind of statement
+    :ivar counted: the execution that was counted last
+    :ivar change_infos: what the documents of one flush share, by model
+    :ivar flushing: is a flush under way that writes versioned objects?
+    :ivar captured: statements that were captured and are being executed
+    :ivar followed: models whose objects were given the versions that statements counted
+    :ivar kept: (object, attribute, version), while a statement is synchronized with the session
+    :ivar failed: what a statement that failed halfway wrote, and the transaction or savepoint it was in
+    """
 
     session: ref[Session]
     metadatas: Callable[[], Iterable[sa.MetaData]]

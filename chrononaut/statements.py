@@ -10,6 +10,9 @@ from sqlalchemy.sql.dml import UpdateBase
 from chrononaut.exceptions import UncapturedWriteError
 from chrononaut.history import Versioning, full_name
 
+Parameters = Sequence[Mapping[str, Any]]
+"""The sets of parameters that a statement is executed with; none where it has none."""
+
 
 def writes(compiled: SQLCompiler) -> Iterator[tuple[UpdateBase, str | None]]:
     """The INSERT, UPDATE and DELETE of a statement: the statement itself, and those in its WITH clause.
@@ -34,7 +37,7 @@ def target(write: UpdateBase) -> sa.FromClause:
     return table
 
 
-def written_columns(write: UpdateBase, parameters: Sequence[Mapping[str, Any]]) -> set[str]:
+def written_columns(write: UpdateBase, parameters: Parameters) -> set[str]:
     """The keys of the columns that an UPDATE of a flush sets, among the names of its other parameters."""
     expressions = getattr(write, "_values", None) or {}
     return {*(parameters[0] if parameters else ()), *(column.key for column in expressions)}

@@ -313,6 +313,57 @@ def test_concrete_models_have_histories_of_their_own(open_database: Callable[...
     assert (one.version, other.version) == (1, 1)
 
 
+def test_single_table_model_below_a_concrete_one_is_of_its_table(open_database: Callable[..., Session]) -> None:
+    db = VersionedSQLAlchemy()
+    animal = define(
+        db, "Animal", __tablename__="animal", id=sa.Column(sa.Integer, primary_key=True), name=sa.Column(sa.String)
+    )
+    dog: Any = type(
+        "Dog",
+        (animal,),
+        {
+            "__tablename__": "dog",
+            "__mapper_args__": {"concrete": True, "polymorphic_on": "kind", "polymorphic_identity": "dog"},
+            "id": sa.Column(sa.Integer, primary_key=True),
+            "name": sa.Column(sa.String),
+            "kind": sa.Column(sa.String),
+        },
+    )
+    attributes = {
+        "__chrononaut_hidden__": ["chip"],
+        "__mapper_args__": {"polymorphic_identity": "puppy"},
+        "weeks": sa.Column(sa.Integer),
+        "chip": sa.Column(sa.Integer),
+    }
+    puppy: Any = type("Puppy", (dog,), attributes)
+    session = open_database(db)
+    session.add_all([dog(id=1, name="d"), puppy(id=2, name="p", weeks=7)])
+    session.execute(sa.insert(animal).values(id=1, name="a"))
+    session.commit()
+    for model in (animal, dog):
+        session.execute(sa.update(model).values(name="all"))
+        session.commit()
+        session.execute(sa.delete(model))
+        session.commit()
+    assert changes(history_rows(session, "animal_history")) == [(-1, "insert"), (0, "update"), (1, "delete")]
+    rows = history_rows(session, "dog_history", id=2)
+    assert [(row["version"], row["operation"]) for row in rows] == [(-1, "insert"), (0, "update"), (1, "delete")]
+    assert [(row["name"], row["weeks"]) for row in rows] == [(None, None), ("p", 7), ("all", 7)]
+
+
+def test_concrete_model_that_has_a_version_of_its_own_is_refused() -> None:
+    db = VersionedSQLAlchemy()
+    animal = define(db, "Animal", __tablename__="animal", id=sa.Column(sa.Integer, primary_key=True))
+    attributes = {
+        "__tablename__": "dog",
+        "__mapper_args__": {"concrete": True},
+        "id": sa.Column(sa.Integer, primary_key=True),
+        "version": sa.Column(sa.Integer),
+    }
+    with pytest.raises(OptionError, match=r"Dog\.version: the model has this attribute already"):
+        type("Dog", (animal,), attributes)
+
+
 def test_model_below_one_that_is_not_versioned_is_refused() -> None:
     db: Any = VersionedSQLAlchemy()
     person: Any = type("Person", (db.Model,), {"id": sa.Column(sa.Integer, primary_key=True)})
