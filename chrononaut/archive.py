@@ -494,10 +494,12 @@ def _renumber(connection: Connection, versioning: Versioning, versions: Mapping[
 
 @cache
 def _renumbering(versioning: Versioning) -> sa.Update:
+    # What every UPDATE would stamp stays as it was inserted.
+    stamped = {column: column for column in versioning.table.c if column.onupdate is not None}
     return (
         sa.update(versioning.table)
         .where(*(column == bind for column, bind in _key_binds(versioning)))
-        .values({versioning.version: bindparam(f"{OWN}live_version", type_=sa.Integer)})
+        .values({**stamped, versioning.version: bindparam(f"{OWN}live_version", type_=sa.Integer)})
     )
 
 

@@ -1,9 +1,14 @@
 """Keys that are used again after a delete: numbering goes on."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
+import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from tests.library.models import Country, Release, User
+from chrononaut import VersionedSQLAlchemy
+from tests.library.models import Country, Release, User, define
 from tests.library.rows import changes, history_rows, live_rows
 
 AGAIN = [(-1, "insert"), (0, "delete"), (1, "insert")]
@@ -186,3 +191,25 @@ def test_delete_of_an_expired_object_archives_its_row(session: Session, expire: 
     rows = history_rows(session, "country_history")
     assert changes(rows) == AGAIN[:2]
     assert rows[-1]["name"] == "first"
+
+
+def test_row_stays_as_it_was_inserted_when_its_numbering_goes_on(open_database: Callable[..., Session]) -> None:
+    database: Any = VersionedSQLAlchemy()
+    page = define(
+        database,
+        "Page",
+        id=sa.Column(sa.Integer, primary_key=True),
+        state=sa.Column(sa.String, default="new", onupdate="edited"),
+    )
+    session = open_database(database)
+    for again in (lambda: session.add(page(id=1)), lambda: session.execute(sa.insert(page).values(id=1))):
+        session.add(page(id=1))
+        session.commit()
+        session.delete(session.get_one(page, 1))
+        session.commit()
+        again()
+        session.commit()
+        (row,) = live_rows(session, "page")
+        assert row["state"] == "new"
+        session.delete(session.get_one(page, 1))
+        session.commit()
