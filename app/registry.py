@@ -11,7 +11,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from flask_sqlalchemy import SQLAlchemy
 
-from chrononaut.history import Key, Versioning
+from chrononaut.history import Key, Versioning, versioned_models
 
 _ESCAPES = {"~": "~0", "/": "~1", ",": "~2"}
 _UNESCAPES = {escape: character for character, escape in _ESCAPES.items()}
@@ -105,10 +105,8 @@ class Registry(Mapping[str, Resource]):
         """
         self._resources: dict[str, Resource] = {}
         base: Any = db.Model
-        for mapper in base.registry.mappers:
-            versioning: Versioning | None = vars(mapper.class_).get("__chrononaut__")
-            if versioning is not None and versioning.mapper is mapper:
-                self._register(versioning)
+        for versioning in versioned_models(base.registry):
+            self._register(versioning)
         self._resources = dict(sorted(self._resources.items()))
 
     def _register(self, versioning: Versioning) -> None:

@@ -3,6 +3,7 @@
 from chrononaut.change_info import append_change_info as append_change_info
 from chrononaut.change_info import extra_change_info as extra_change_info
 from chrononaut.change_info import rationale as rationale
+from chrononaut.changes import Change as Change
 from chrononaut.exceptions import ChangeInfoError as ChangeInfoError
 from chrononaut.exceptions import ChangeInfoTypeError as ChangeInfoTypeError
 from chrononaut.exceptions import ChrononautException as ChrononautException
@@ -13,14 +14,17 @@ from chrononaut.exceptions import HiddenAttributeError as HiddenAttributeError
 from chrononaut.exceptions import HistoryImmutableError as HistoryImmutableError
 from chrononaut.exceptions import MissingChangeInfoError as MissingChangeInfoError
 from chrononaut.exceptions import OptionError as OptionError
+from chrononaut.exceptions import RestoreError as RestoreError
 from chrononaut.exceptions import UncapturedWriteError as UncapturedWriteError
 from chrononaut.exceptions import UnsupportedMappingError as UnsupportedMappingError
 from chrononaut.exceptions import UntrackedAttributeError as UntrackedAttributeError
+from chrononaut.feed import ChangeFilter as ChangeFilter
+from chrononaut.feed import FeedPage as FeedPage
+from chrononaut.feed import Position as Position
 from chrononaut.flask import VersionedSQLAlchemy as VersionedSQLAlchemy
 from chrononaut.history import History as History
 from chrononaut.history import history_model as history_model
 from chrononaut.suppression import suppress_versioning as suppress_versioning
-from chrononaut.timeline import Change as Change
 from chrononaut.timeline import Timeline as Timeline
 from chrononaut.versioned import RecordChanges as RecordChanges
 from chrononaut.versioned import Versioned as Versioned

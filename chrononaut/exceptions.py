@@ -12,6 +12,7 @@
     ├── ConcurrentChangeError (StaleDataError)  another transaction changed the record meanwhile
     ├── HistoryImmutableError               an attempt to change history
     ├── DiffError (ValueError)              two states that cannot be compared
+    ├── RestoreError (ValueError)           an old state that cannot be had again
     ├── DetachedError                       the object belongs to no session
     └── HiddenAttributeError (AttributeError)   a value that history does not keep
         └── UntrackedAttributeError
@@ -117,6 +118,10 @@ class HistoryImmutableError(ChrononautException):
 
 class DiffError(ChrononautException, ValueError):
     """Two states that cannot be compared; the message says why."""
+
+
+class RestoreError(ChrononautException, ValueError):
+    """An old state that cannot be had again as it was; the message says why, and what to give."""
 
 
 class DetachedError(ChrononautException):

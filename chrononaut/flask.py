@@ -3,15 +3,19 @@
 import warnings
 from collections.abc import Iterable
 from typing import Any
+from uuid import UUID
 
 import sqlalchemy as sa
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy.orm import sessionmaker
+from sqlalchemy.orm import Session, sessionmaker
 
 from chrononaut.capture import capture_sessions
+from chrononaut.changes import Change
 from chrononaut.commands import register_commands
-from chrononaut.options import CAPTURED
+from chrononaut.feed import transaction
+from chrononaut.history import versioned_models
+from chrononaut.options import SESSION
 
 
 class VersionedSQLAlchemy(SQLAlchemy):
@@ -36,9 +40,21 @@ class VersionedSQLAlchemy(SQLAlchemy):
         super().init_app(app)
         register_commands(app)
 
+    def transaction(self, transaction_id: UUID) -> list[Change]:
+        """Everything that one transaction changed, over all versioned models. See `feed.transaction`.
+
+        :param transaction_id: as history rows and changes have it
+        """
+        base: Any = self.Model
+        return transaction(self.session(), versioned_models(base.registry), transaction_id)
+
     def _make_declarative_base(self, *args: Any, **options: Any) -> Any:
+        def current_session() -> Session:
+            session: Session = self.session()
+            return session
+
         model = super()._make_declarative_base(*args, **options)
-        setattr(model, CAPTURED, True)
+        setattr(model, SESSION, staticmethod(current_session))
         return model
 
     def _versioned_metadatas(self) -> Iterable[sa.MetaData]:

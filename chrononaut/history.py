@@ -1,6 +1,6 @@
 """The rows of history, and what is known of each versioned model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -8,6 +8,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapper
+from sqlalchemy.orm import registry as orm_registry
 
 from chrononaut.exceptions import HiddenAttributeError, UntrackedAttributeError
 from chrononaut.options import Options
@@ -176,6 +177,18 @@ class Versioning:
         """The record key of a live object or of a history object."""
         return tuple(getattr(obj, name) for name in self.key)
 
+    def own(self, obj: object, name: str) -> Any:
+        """One of our own attributes of the live object or of a history object, by its unrenamed name."""
+        return getattr(obj, getattr(self.options.names, name))
+
+    def identity_of(self, obj: object) -> tuple[Key, int]:
+        """The record key and the version of a live object or of a history object."""
+        return self.key_of(obj), self.own(obj, "version")
+
+    def state(self, obj: object) -> Mapping[str, Any]:
+        """The tracked attributes of a live object or of a history object."""
+        return {name: getattr(obj, name) for name in self.tracked}
+
     def has_key(self, key: Key) -> sa.ColumnElement[bool]:
         """Is a row of the history table one of the record with this key?"""
         columns = [self.history_table.c[column.key] for column in self.key_columns]
@@ -200,6 +213,14 @@ def versioning_of(model: type) -> Versioning:
     if versioning is None or not isinstance(versioning, Versioning):
         raise TypeError(f"{model.__name__} is no versioned model")
     return versioning
+
+
+def versioned_models(registry: orm_registry) -> Iterator[Versioning]:
+    """What is known of each versioned model of a registry."""
+    for mapper in registry.mappers:
+        versioning: Versioning | None = vars(mapper.class_).get("__chrononaut__")
+        if versioning is not None and versioning.mapper is mapper:
+            yield versioning
 
 
 def history_model(model: type) -> type[History]:

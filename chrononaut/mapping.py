@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -17,7 +18,6 @@ from chrononaut.options import Options, inherit_options, read_options, state_col
 from chrononaut.types import Instant, JSONDocument
 
 _LONGEST_NAME = 63  # PostgreSQL's limit, in bytes
-_TRANSACTION_ID = sa.Uuid()
 _Columns = Mapping[str, sa.Column[Any]]
 
 
@@ -225,20 +225,29 @@ def _history_table(
 ) -> sa.Table:
     names = options.names
     key_columns = [_copy(column, primary_key=True) for column in key]
+    version: sa.Column[int] = sa.Column(names.version, sa.Integer, primary_key=True, autoincrement=False)
     changed: sa.Column[datetime] = sa.Column(names.changed, Instant, nullable=False)
+    transaction_id: sa.Column[UUID] = sa.Column(names.transaction_id, sa.Uuid(), nullable=False)
     history_table = sa.Table(
         options.history_table,
         table.metadata,
         *key_columns,
-        sa.Column(names.version, sa.Integer, primary_key=True, autoincrement=False),
+        version,
         *(_copy(column) for column in state),
         sa.Column(names.operation, sa.String(6), nullable=False),
         changed,
         sa.Column(names.change_info, JSONDocument, nullable=False),
-        sa.Column(names.transaction_id, _TRANSACTION_ID, nullable=False),
+        transaction_id,
         schema=table.schema,
     )
-    sa.Index(_shortened(f"ix_{options.history_table}_changed"), *key_columns, changed)
+    # Each ends with what orders equal instants, so that nothing is sorted: a record as of an instant; the changes of
+    # all records, newest first; those of one transaction.
+    for what, columns in (
+        ("changed", (*key_columns, changed, version)),
+        ("feed", (changed, *key_columns, version)),
+        ("transaction", (transaction_id,)),
+    ):
+        sa.Index(_shortened(f"ix_{options.history_table}_{what}"), *columns)
     return history_table
 
 

@@ -22,14 +22,17 @@ class Names:
     valid_from: str = "valid_from"
 
 
-CAPTURED = "__chrononaut_captured__"
-"""What the declarative base of a `VersionedSQLAlchemy` has: its sessions capture."""
+SESSION = "__chrononaut_session__"
+"""What the declarative base of a `VersionedSQLAlchemy` has: a function that returns the session, which captures."""
 
 BOOKKEEPING = "__chrononaut_bookkeeping__"
 """The attributes of a model that say of a row who changed it last and when: no part of its state."""
 
 _OPTIONS = ("__chrononaut_hidden__", "__chrononaut_untracked__", "__chrononaut_tablename__", "__chrononaut_rename__")
-_METHODS = ("versions", "version_at", "has_changed_since", "previous_version", "diff", "changes", "delete_with_history")
+_METHODS = (
+    *("versions", "version_at", "has_changed_since", "previous_version", "diff", "changes", "blame", "revert_to"),
+    *("delete_with_history", "as_of", "feed", "timeline", "restore"),
+)
 OWN_NAMES = tuple(field.name for field in fields(Names))
 
 
@@ -120,7 +123,7 @@ def inherit_options(mapper: Mapper[Any], parent: Options, own: Mapping[str, Any]
 
 
 def _refuse_unknown(model: type) -> None:
-    known = {*_OPTIONS, CAPTURED, BOOKKEEPING}
+    known = {*_OPTIONS, SESSION, BOOKKEEPING}
     unknown = [
         name for name in dir(model) if name.startswith("__chrononaut_") and name not in known | {"__chrononaut__"}
     ]
@@ -130,7 +133,7 @@ def _refuse_unknown(model: type) -> None:
 
 def refuse_uncaptured(model: type) -> None:
     """:raises OptionError: no session would capture what happens to a model"""
-    if not getattr(model, CAPTURED, False):
+    if not hasattr(model, SESSION):
         raise OptionError(
             model.__name__,
             "Versioned",

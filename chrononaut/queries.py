@@ -4,13 +4,16 @@ Validity is half-open: a state is valid in [``valid_from``, ``changed``), so tha
 state holds. An ``insert`` row has no state, and only `changes` lists it.
 """
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Dialect
+from sqlalchemy.orm import aliased
 
-from chrononaut.history import History, Key, Versioning, versioning_of
-from chrononaut.types import utc
+from chrononaut.history import NEVER, History, Key, Versioning, versioning_of
+from chrononaut.types import as_loaded, is_distinct, lists_name, utc
 
 HistorySelect = sa.Select[History]
 
@@ -106,6 +109,76 @@ def valid_from(model: type, key: Key, number: int) -> sa.Select[datetime]:
     return sa.select(versioning.column("changed")).where(
         versioning.has_key(key), versioning.column("version") == number - 1
     )
+
+
+def last_set(model: type, key: Key, end: int, is_live: bool, dialect: Dialect) -> sa.Select[Any]:
+    """Which changes gave the attributes of a record the values that they have in its last state.
+
+    :param key: primary key values, in mapping order
+    :param end: the version of the last state
+    :param is_live: is that the live row? Otherwise it is the history row of the record's deletion.
+    :return: a select of one row: the version of the history row of the record's creation, NULL if that is unknown; then
+        for each of `blamed` that of the last change of the attribute since then, NULL if there was none
+    """
+    versioning = versioning_of(model)
+    history = versioning.history
+    last: Any = aliased(versioning.model if is_live else history, flat=True)
+    number, info = versioning.column("version"), versioning.column("change_info")
+    created = (
+        sa.select(sa.func.max(number)).where(versioning.has_key(key), versioning.column("operation") == "insert")
+    ).scalar_subquery()
+    changed = (
+        lists_name(info, "hidden_cols_changed", name, dialect.name)
+        if name in versioning.hidden
+        else is_distinct(as_loaded(getattr(history, name), dialect), as_loaded(getattr(last, name), dialect), dialect)
+        for name in blamed(versioning)
+    )
+    return (
+        sa.select(created, *(sa.func.max(sa.case((condition, number))) for condition in changed))
+        .join_from(history, last, sa.and_(*(getattr(history, name) == getattr(last, name) for name in versioning.key)))
+        .where(
+            versioning.has_key(key),
+            getattr(last, versioning.options.names.version) == end,
+            number.between(sa.func.coalesce(created, NEVER), end - 1),
+        )
+    )
+
+
+def blamed(versioning: Versioning) -> list[str]:
+    """The attributes that changes can set: the tracked ones but the key's, and the hidden ones."""
+    return [name for name in (*versioning.tracked, *versioning.hidden) if name not in versioning.key]
+
+
+def live_states(versioning: Versioning, states: Sequence[tuple[Key, int]]) -> sa.Select[Any]:
+    """Those of some states that are live: the version, then the tracked attributes.
+
+    :param states: record keys and versions
+    """
+    key = versioning.key_columns
+    return _states(versioning.rows, versioning.tracked, key, versioning.version, states)
+
+
+def prior_states(versioning: Versioning, states: Sequence[tuple[Key, int]]) -> sa.Select[Any]:
+    """Those of some states that were replaced: the version, then the tracked attributes.
+
+    :param states: record keys and versions
+    """
+    rows: Any = sa.inspect(versioning.history)
+    key = [versioning.history_table.c[column.key] for column in versioning.key_columns]
+    columns = {name: rows.columns[name] for name in versioning.tracked}
+    select = _states(rows.persist_selectable, columns, key, versioning.column("version"), states)
+    return select.where(_has_state(versioning))
+
+
+def _states(
+    rows: sa.FromClause,
+    columns: Mapping[str, sa.ColumnElement[Any]],
+    key: Sequence[sa.ColumnElement[Any]],
+    version: sa.ColumnElement[int],
+    states: Sequence[tuple[Key, int]],
+) -> sa.Select[Any]:
+    wanted = sa.tuple_(*key, version).in_([(*of_record, number) for of_record, number in states])
+    return sa.select(version, *columns.values()).select_from(rows).where(wanted)
 
 
 def began(model: type) -> sa.ScalarSelect[datetime]:

@@ -4,37 +4,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, undefer
 
-from chrononaut import queries
+from chrononaut import queries, restoring
+from chrononaut.changes import Change, changes_of
 from chrononaut.diff import Differences, differences
-from chrononaut.exceptions import DiffError
-from chrononaut.history import History, Key, Operation, Versioning, versioning_of
+from chrononaut.exceptions import DiffError, RestoreError
+from chrononaut.history import History, Key, Versioning, versioning_of
 from chrononaut.options import OWN_NAMES
 from chrononaut.suppression import suppress_versioning
-from chrononaut.types import JSONObject
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What replaced one state of a record by the next, and who and why.
-
-    :ivar version: the number of the state that was replaced; of an ``insert`` the one below the record's first
-    :ivar at: when, in UTC
-    :ivar differences: attribute name → (value before, value after); of an ``insert`` and a ``delete`` against ``None``
-    :ivar hidden: the hidden attributes that changed
-    """
-
-    version: int
-    operation: Operation
-    at: datetime
-    info: JSONObject
-    transaction_id: UUID
-    differences: Differences
-    hidden: tuple[str, ...]
+from chrononaut.types import utc
 
 
 @dataclass(slots=True)
@@ -81,11 +62,19 @@ class Timeline:
         replaced = self.session.scalars(queries.version_at(self.model, self.key, at)).one_or_none()
         if replaced is None:
             return self.live
-        return None if self._own(replaced, "operation") == "insert" else replaced
+        return None if self._versioning.own(replaced, "operation") == "insert" else replaced
 
     def last_changed(self) -> datetime | None:
         """When the record was last updated or deleted, in UTC; ``None`` if never."""
         return self.session.scalar(queries.last_changed(self.model, self.key))
+
+    def has_changed_since(self, since: datetime) -> bool:
+        """Was the record updated or deleted later than an instant?
+
+        :param since: an instant; a naive one is read as UTC
+        """
+        last = self.last_changed()
+        return last is not None and last > utc(since)
 
     def previous_version(self) -> History | None:
         """The last prior version."""
@@ -106,15 +95,69 @@ class Timeline:
         """
         if rows is None:
             rows = self.session.scalars(queries.changes(self.model, self.key)).all()
-        states: dict[int, Any] = {self.number(row): row for row in rows}
+        return changes_of(self.session, self._versioning, rows)
+
+    def blame(self) -> dict[str, Change | None]:
+        """For each attribute the change that gave it the value that it has, or had when the record was deleted.
+
+        The change's ``differences`` have the value before. What was not changed since the record's creation was given
+        by that.
+
+        :return: tracked and hidden attributes but the key's, in mapping order → a change; ``None`` if the value was
+            there before the record was versioned. Empty if the record never was.
+        """
+        end = self.number(self.live) if self.live is not None else self._last_number()
+        if end is None:
+            return {}
+        names = queries.blamed(self._versioning)
+        dialect = self.session.get_bind(self._versioning.mapper).dialect
+        select = queries.last_set(self.model, self.key, end, self.live is not None, dialect)
+        created, *last = self.session.execute(select).one()
+        numbers = {name: created if number is None else number for name, number in zip(names, last, strict=True)}
+        version = self._versioning.column("version")
+        rows = self.session.scalars(queries.changes(self.model, self.key).where(version.in_({*numbers.values()}))).all()
+        changes = {change.version: change for change in self.changes(rows)}
+        return {name: changes.get(number) for name, number in numbers.items()}
+
+    def revert_to(self, version: int | History, **values: Any) -> Any:
+        """Set the live object's attributes to what they were in a prior version: a change like any other.
+
+        Hidden and untracked attributes keep their values, and so do those that the database or the ORM sets by itself.
+        Nothing is flushed.
+
+        :param version: a version's number, or a history object of the record
+        :param values: attribute name → value, which goes before the old one
+        :return: the live object
+        :raises RestoreError: the record is deleted; there is no such version; a value is missing that must be there
+        """
+        if self.live is None:
+            raise RestoreError(f"{self._described()} is deleted: restore it, which makes it anew")
+        if type(self.live) is not self.model:
+            return self._of(type(self.live)).revert_to(version, **values)
+        restoring.revert(self._versioning, self.live, self._state_of(version), values)
+        return self.live
+
+    def restore(self, version: int | History | None = None, **values: Any) -> Any:
+        """Make a deleted record anew, with the state that it had: an insert like any other.
+
+        Nobody has kept the values of hidden and untracked attributes: they get their defaults, if they are not given.
+        Nothing is flushed.
+
+        :param version: a version's number, or a history object of the record; by default the last one
+        :param values: attribute name → value, which goes before the old one
+        :return: the new object, which is pending in the session
+        :raises RestoreError: the record is live, or never was; there is no such version; a value is missing that must
+            be there
+        """
         if self.live is not None:
-            states[self.number(self.live)] = self.live
-        replaced = {self.number(row) + 1 for row in rows if self._own(row, "operation") != "delete"}
-        if unknown := replaced - states.keys():
-            number = self._versioning.column("version")
-            select = queries.versions(self.model, self.key).where(number.in_(unknown))
-            states |= {self.number(row): row for row in self.session.scalars(select)}
-        return [self._change(row, states.get(self.number(row) + 1)) for row in rows]
+            raise RestoreError(f"{self._described()} is live: revert it with revert_to")
+        state = self._state_of(version)
+        kind = self._versioning.mapper.polymorphic_map.get(restoring.kind(self._versioning, state))
+        if kind is not None and kind.class_ is not self.model:
+            return self._of(kind.class_).restore(version, **values)
+        self.live = restoring.recreate(self._versioning, self.key, state, values)
+        self.session.add(self.live)
+        return self.live
 
     def diff(self, from_: Any, to: Any = None, include_hidden: bool = False) -> Differences:
         """What changed between two states.
@@ -163,19 +206,47 @@ class Timeline:
 
     def number(self, obj: Any) -> int:
         """The version number of the live object or of a history object."""
-        number: int = self._own(obj, "version")
+        number: int = self._versioning.own(obj, "version")
         return number
 
     def own(self, row: History) -> dict[str, Any]:
         """Our own attributes of a history object, by their unrenamed names."""
-        return {name: self._own(row, name) for name in OWN_NAMES}
+        return {name: self._versioning.own(row, name) for name in OWN_NAMES}
 
     def state(self, obj: Any) -> Mapping[str, Any]:
         """The tracked attributes of the live object or of a history object."""
-        return {name: getattr(obj, name) for name in self._versioning.tracked}
+        return self._versioning.state(obj)
 
-    def _own(self, obj: Any, name: str) -> Any:
-        return getattr(obj, getattr(self._versioning.options.names, name))
+    def _of(self, model: type) -> "Timeline":
+        """The same record's, as that of another model of the hierarchy."""
+        return Timeline(self.session, model, self.key, self.live)
+
+    def _described(self) -> str:
+        return f"{self._versioning.name} {self.key[0] if len(self.key) == 1 else self.key!r}"
+
+    def _state_of(self, version: int | History | None) -> Mapping[str, Any]:
+        """The tracked attributes in a version; by default in the last prior one.
+
+        :raises RestoreError: there is none
+        """
+        if version is None:
+            found: Any = self.previous_version()
+        elif not isinstance(version, History):
+            is_live = self.live is not None and self.number(self.live) == version
+            found = self.live if is_live else self.version(version)
+        elif not isinstance(version, self._versioning.history) or self._versioning.key_of(version) != self.key:
+            raise RestoreError(f"{version!r} is no state of {self._described()}")
+        else:
+            found = None if self._versioning.own(version, "operation") == "insert" else version
+        if found is None:
+            which = "prior version" if version is None else f"version {version}"
+            raise RestoreError(f"{self._described()} has no {which}")
+        return self.state(found)
+
+    def _last_number(self) -> int | None:
+        """The version of the last state of a deleted record."""
+        last = self.previous_version()
+        return None if last is None else self.number(last)
 
     def _check_comparable(self, from_: Any, to: Any) -> None:
         name = self._versioning.name
@@ -186,30 +257,12 @@ class Timeline:
         for end, obj in (("from", from_), ("to", to)):
             if self._versioning.key_of(obj) != self.key:
                 raise DiffError(f"{end} is a state of {name} {self._versioning.key_of(obj)}, not of {self.key}")
-            if isinstance(obj, History) and self._own(obj, "operation") == "insert":
+            if isinstance(obj, History) and self._versioning.own(obj, "operation") == "insert":
                 raise DiffError(f"{end} is the creation of {name} {self.key}, which has no state")
         if self.number(to) < self.number(from_):
             raise DiffError(
                 f"to is version {self.number(to)}, older than from, which is version {self.number(from_)}; swap them"
             )
-
-    def _change(self, row: History, following: Any) -> Change:
-        operation: Operation = self._own(row, "operation")
-        absent = dict.fromkeys(self._versioning.tracked)
-        before = absent if operation == "insert" else self.state(row)
-        # A state that nobody archived, as when another program has deleted it: what changed into it is not known.
-        after = absent if operation == "delete" else before if following is None else self.state(following)
-        changed = differences(before, after)
-        info: JSONObject = self._own(row, "change_info")
-        return Change(
-            version=self.number(row),
-            operation=operation,
-            at=self._own(row, "changed"),
-            info=info,
-            transaction_id=self._own(row, "transaction_id"),
-            differences={name: values for name, values in changed.items() if name not in self._versioning.key},
-            hidden=tuple(info.get("hidden_cols_changed", ())),
-        )
 
 
 def _described(obj: object) -> str:

@@ -62,14 +62,26 @@ def is_distinct(column: sa.ColumnElement[Any], value: object, dialect: Dialect) 
     return comparable(column).is_distinct_from(comparable(value))
 
 
+def as_loaded(column: Any, dialect: Dialect) -> Any:
+    """A column as Python sees it: the null of JSON and NULL are both ``None``."""
+    if not isinstance(_implementation(column.type.dialect_impl(dialect)), sa.JSON):
+        return column
+    return sa.type_coerce(sa.case((sa.cast(column, sa.Text) == "null", sa.null()), else_=column), column.type)
+
+
 _Comparable = Callable[[Any], sa.ColumnElement[Any]]
 
 
 def _comparable(type_: Any, dialect: str) -> _Comparable:
     """How the values of a type are compared exactly."""
+    type_ = _implementation(type_)
+    return _on_postgresql(type_) if dialect == "postgresql" else _on_sqlite(type_)
+
+
+def _implementation(type_: Any) -> Any:
     while isinstance(type_, TypeDecorator):
         type_ = type_.impl_instance
-    return _on_postgresql(type_) if dialect == "postgresql" else _on_sqlite(type_)
+    return type_
 
 
 def _on_sqlite(type_: Any) -> _Comparable:
@@ -106,6 +118,29 @@ def _sorted_json(document: Any) -> sa.ColumnElement[Any]:
     node = nodes.c.fullkey + sa.literal(" ") + nodes.c.type + sa.literal(" ") + sa.func.quote(nodes.c.atom)
     ordered = sa.select(node.label("node")).order_by(nodes.c.fullkey).subquery()
     return sa.select(sa.func.group_concat(ordered.c.node, sa.text("char(10)"))).scalar_subquery()
+
+
+def lists_name(document: sa.ColumnElement[Any], key: str, name: str, dialect: str) -> sa.ColumnElement[bool]:
+    """Does a JSON object have, under a key, a list that holds a name?
+
+    :param dialect: the name of the dialect
+    """
+    if dialect == "postgresql":
+        return document.op("@>", return_type=sa.Boolean())(sa.literal({key: [name]}, JSONDocument))
+    listed = sa.func.json_each(document, f"$.{key}").table_valued("value")
+    return sa.exists().select_from(listed).where(listed.c.value == name)
+
+
+def has_text(document: sa.ColumnElement[Any], key: str, name: str, text: str, dialect: str) -> sa.ColumnElement[bool]:
+    """Does a JSON object have, under a key, an object that has a text under a name?
+
+    :param dialect: the name of the dialect
+    """
+    if dialect == "postgresql":
+        return document.op("@>", return_type=sa.Boolean())(sa.literal({key: {name: text}}, JSONDocument))
+    # Not by a path, in which SQLite knows no way to write a quotation mark.
+    member = sa.func.json_each(document, f"$.{key}").table_valued("key", "value")
+    return sa.exists().select_from(member).where(member.c.key == name, member.c.value == text)
 
 
 def with_names(

@@ -1,7 +1,8 @@
 """The mixins: `Versioned` keeps every prior version, `RecordChanges` who changed a row last, when and why."""
 
+from collections.abc import Callable
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, overload
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -10,13 +11,15 @@ from sqlalchemy.orm import Mapped, Mapper, Query, Session, declared_attr, mapped
 from chrononaut import queries
 from chrononaut.capture import capture_models
 from chrononaut.change_info import CapturesChangeInfo, appended_to, has_appended, take_appended
+from chrononaut.changes import Change
 from chrononaut.diff import Differences
 from chrononaut.exceptions import DetachedError
+from chrononaut.feed import EVERYTHING, ChangeFilter, FeedPage, Position, feed
 from chrononaut.history import History, Versioning, versioning_of
 from chrononaut.options import refuse_uncaptured
 from chrononaut.session import instant_of
-from chrononaut.timeline import Change, Timeline
-from chrononaut.types import Instant, JSONDocument, JSONObject, utc
+from chrononaut.timeline import Timeline
+from chrononaut.types import Instant, JSONDocument, JSONObject
 
 
 class Versioned(CapturesChangeInfo):
@@ -35,6 +38,7 @@ class Versioned(CapturesChangeInfo):
 
     if TYPE_CHECKING:
         __chrononaut__: ClassVar[Versioning]
+        __chrononaut_session__: ClassVar[Callable[[], Session]]
         version: Mapped[int]
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -84,8 +88,7 @@ class Versioned(CapturesChangeInfo):
 
         :param since: an instant; a naive one is read as UTC
         """
-        last = self._timeline().last_changed()
-        return last is not None and last > utc(since)
+        return self._timeline().has_changed_since(since)
 
     def previous_version(self) -> History | None:
         """The state before the current one; ``None`` if there was none."""
@@ -94,6 +97,70 @@ class Versioned(CapturesChangeInfo):
     def changes(self) -> list[Change]:
         """What happened to the record, its creation included, oldest first."""
         return self._timeline().changes()
+
+    def blame(self) -> dict[str, Change | None]:
+        """For each attribute the change that gave it the value that it has. See `Timeline.blame`."""
+        return self._timeline().blame()
+
+    def revert_to(self, version: int | History, **values: Any) -> Self:
+        """Set the attributes to what they were in a prior version. See `Timeline.revert_to`.
+
+        ::
+
+            user.revert_to(3)
+            db.session.commit()
+
+        :param version: a version's number, or a history object
+        :param values: attribute name → value, which goes before the old one
+        :return: this object
+        :raises RestoreError: there is no such version; a value is missing that must be there
+        """
+        self._timeline().revert_to(version, **values)
+        return self
+
+    @classmethod
+    def restore(cls, key: Any, version: int | History | None = None, **values: Any) -> Self:
+        """Make a deleted record anew, with the state that it had. See `Timeline.restore`.
+
+        ::
+
+            user = User.restore(42, password_hash=new_hash)
+            db.session.commit()
+
+        :param key: the record key: one value, or a tuple in mapping order
+        :param version: a version's number, or a history object; by default the last state before the deletion
+        :param values: attribute name → value, for hidden and untracked attributes that cannot be empty
+        :return: the new object, which is pending in the session
+        :raises RestoreError: the record is live, or never was; a value is missing that must be there
+        """
+        restored: Self = cls.timeline(key).restore(version, **values)
+        return restored
+
+    @classmethod
+    def timeline(cls, key: Any) -> Timeline:
+        """The history of a record by its key: whether it is live or deleted.
+
+        :param key: one value, or a tuple in mapping order
+        """
+        return Timeline(cls.__chrononaut_session__(), cls, key if isinstance(key, tuple) else (key,))
+
+    @classmethod
+    def feed(cls, which: ChangeFilter = EVERYTHING, *, limit: int = 50, cursor: Position | None = None) -> FeedPage:
+        """A page of what happened to all records of the model, newest first. See `feed.feed`.
+
+        ::
+
+            of_admin = ChangeFilter(user_id="admin@example.com", attribute="email")
+            page = User.feed(of_admin)
+            more = User.feed(of_admin, cursor=page.next)
+
+        :param which: which changes; all by default
+        :param limit: changes on the page at the most
+        :param cursor: `FeedPage.next` of the page before
+        :raises AttributeError: the filter's attribute is none of the model's
+        :raises UntrackedAttributeError: the filter's attribute is untracked
+        """
+        return feed(cls.__chrononaut_session__(), cls, which, limit, cursor)
 
     def diff(self, from_model: Any, to: Any = None, include_hidden: bool = False) -> Differences:
         """What changed between two states of this record.

@@ -1,0 +1,86 @@
+"""Changes as people read them: what replaced one state by the next, and who and why."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from chrononaut import queries
+from chrononaut.diff import Differences, differences
+from chrononaut.history import History, Key, Operation, Versioning
+from chrononaut.types import JSONObject
+
+_BATCH = 500  # keys in one query
+
+_States = dict[tuple[Key, int], Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What replaced one state of a record by the next, and who and why.
+
+    :ivar model: the model whose record it is
+    :ivar key: the record key
+    :ivar version: the number of the state that was replaced; of an ``insert`` the one below the record's first
+    :ivar at: when, in UTC
+    :ivar info: the change info
+    :ivar differences: attribute name → (value before, value after); of an ``insert`` and a ``delete`` against ``None``
+    :ivar hidden: the hidden attributes that changed
+    """
+
+    model: type
+    key: Key
+    version: int
+    operation: Operation
+    at: datetime
+    info: JSONObject
+    transaction_id: UUID
+    differences: Differences
+    hidden: tuple[str, ...]
+
+
+def changes_of(session: Session, versioning: Versioning, rows: Sequence[History]) -> list[Change]:
+    """What history rows of a model tell, in the same order.
+
+    The states that followed are read from history, and from the live rows, in sets.
+
+    :param rows: of one record or of several
+    """
+    states: _States = {versioning.identity_of(row): versioning.state(row) for row in rows}
+    replaced = {
+        (key, version + 1)
+        for (key, version), row in zip(states, rows, strict=True)
+        if versioning.own(row, "operation") != "delete"
+    }
+    unknown = sorted(replaced - states.keys(), key=repr)
+    for start in range(0, len(unknown), _BATCH):
+        batch = unknown[start : start + _BATCH]
+        for select in (queries.live_states(versioning, batch), queries.prior_states(versioning, batch)):
+            for version, *values in session.execute(select, bind_arguments={"mapper": versioning.mapper}):
+                state = dict(zip(versioning.tracked, values, strict=True))
+                states[tuple(state[name] for name in versioning.key), version] = state
+    return [_change(versioning, row, states) for row in rows]
+
+
+def _change(versioning: Versioning, row: History, states: _States) -> Change:
+    key, version = versioning.identity_of(row)
+    operation: Operation = versioning.own(row, "operation")
+    absent = dict.fromkeys(versioning.tracked)
+    before = absent if operation == "insert" else states[key, version]
+    # A state that nobody archived, as when another program has deleted it: what changed into it is not known.
+    after = absent if operation == "delete" else states.get((key, version + 1), before)
+    info: JSONObject = versioning.own(row, "change_info")
+    return Change(
+        model=versioning.model,
+        key=key,
+        version=version,
+        operation=operation,
+        at=versioning.own(row, "changed"),
+        info=info,
+        transaction_id=versioning.own(row, "transaction_id"),
+        differences={name: values for name, values in differences(before, after).items() if name not in versioning.key},
+        hidden=tuple(info.get("hidden_cols_changed", ())),
+    )

@@ -1,0 +1,210 @@
+"""The change feed: what happened to all records of a model, newest first, and what one transaction changed."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Dialect
+from sqlalchemy.orm import Mapper, Session, aliased
+
+from chrononaut.changes import Change, changes_of
+from chrononaut.exceptions import UntrackedAttributeError
+from chrononaut.history import Key, Operation, Versioning, versioning_of
+from chrononaut.types import as_loaded, has_text, is_distinct, lists_name, utc
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeFilter:
+    """Which changes of a model are asked for; all by default.
+
+    :ivar since: only later than this instant
+    :ivar until: only at this instant or earlier, so that the two split the feed
+    :ivar extra: key → value of the change info's ``extra``; all must be there
+    :ivar attribute: only changes of this attribute, a tracked or a hidden one; that a record is created or deleted with
+        a value of it is a change too
+    """
+
+    since: datetime | None = None
+    until: datetime | None = None
+    user_id: str | None = None
+    operation: Operation | None = None
+    transaction_id: UUID | None = None
+    extra: Mapping[str, str] = field(default_factory=dict)
+    attribute: str | None = None
+
+
+EVERYTHING = ChangeFilter()
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place in the feed of a model: that of a change."""
+
+    at: datetime
+    key: Key
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class FeedPage:
+    """Some changes of a model, newest first.
+
+    :ivar next: where the next page begins; ``None`` on the last one
+    """
+
+    changes: list[Change]
+    next: Position | None
+
+
+def feed(
+    session: Session, model: type, which: ChangeFilter, limit: int = 50, cursor: Position | None = None
+) -> FeedPage:
+    """A page of the changes of all records of a model, newest first.
+
+    The changes of one instant are in the order of their keys. Pages that follow each other hold every change that was
+    there when the first was read exactly once, whatever is written meanwhile.
+
+    :param limit: changes on the page at the most
+    :param cursor: `FeedPage.next` of the page before; the first page by default
+    :raises AttributeError: the filter's attribute is none of the model's
+    :raises UntrackedAttributeError: the filter's attribute is untracked
+    :raises ValueError: the limit is less than 1
+    """
+    if limit < 1:
+        raise ValueError(f"limit must be at least 1, not {limit}")
+    versioning = versioning_of(model)
+    order = [versioning.column("changed"), *_history_key(versioning), versioning.column("version")]
+    select = (
+        sa.select(versioning.history)
+        .where(*_criteria(versioning, which, _dialect(session, versioning)), *_of_model(versioning))
+        .order_by(*(column.desc() for column in order))
+        .limit(limit + 1)
+    )
+    if cursor is not None:
+        position = (utc(cursor.at), *cursor.key, cursor.version)
+        bounds = [sa.literal(part, column.type) for part, column in zip(position, order, strict=True)]
+        select = select.where(sa.tuple_(*order) < sa.tuple_(*bounds))
+    rows = session.scalars(select).all()
+    page = changes_of(session, versioning, rows[:limit])
+    following = Position(page[-1].at, page[-1].key, page[-1].version) if len(rows) > limit else None
+    return FeedPage(page, following)
+
+
+def transaction(session: Session, models: Iterable[Versioning], transaction_id: UUID) -> list[Change]:
+    """Everything that one transaction changed, in the order of instants, models, keys and versions.
+
+    A record is told of by the most specific of the models that have it.
+
+    :param models: those to look at
+    """
+    changes: list[Change] = []
+    for versioning in models:
+        select = sa.select(versioning.history).where(
+            versioning.column("transaction_id") == transaction_id, *_of_model(versioning, exactly=True)
+        )
+        rows = session.scalars(select.order_by(*_history_key(versioning), versioning.column("version"))).all()
+        changes += changes_of(session, versioning, rows)
+    return sorted(changes, key=lambda change: (change.at, change.model.__name__))
+
+
+def _history_key(versioning: Versioning) -> list[sa.Column[Any]]:
+    return [versioning.history_table.c[column.key] for column in versioning.key_columns]
+
+
+def _dialect(session: Session, versioning: Versioning) -> Dialect:
+    return session.get_bind(versioning.mapper).dialect
+
+
+def _criteria(versioning: Versioning, which: ChangeFilter, dialect: Dialect) -> Iterator[sa.ColumnElement[bool]]:
+    changed, info = versioning.column("changed"), versioning.column("change_info")
+    if which.since is not None:
+        yield changed > utc(which.since)
+    if which.until is not None:
+        yield changed <= utc(which.until)
+    if which.user_id is not None:
+        yield info["user_id"].as_string() == which.user_id
+    if which.operation is not None:
+        yield versioning.column("operation") == which.operation
+    if which.transaction_id is not None:
+        yield versioning.column("transaction_id") == which.transaction_id
+    for name, value in which.extra.items():
+        yield has_text(info, "extra", name, value, dialect.name)
+    if which.attribute is not None:
+        yield _changes_attribute(versioning, which.attribute, dialect)
+
+
+def _changes_attribute(versioning: Versioning, name: str, dialect: Dialect) -> sa.ColumnElement[bool]:
+    if name in versioning.hidden:
+        return lists_name(versioning.column("change_info"), "hidden_cols_changed", name, dialect.name)
+    if name in versioning.untracked:
+        raise UntrackedAttributeError(versioning.name, name)
+    if name not in versioning.tracked:
+        there = ", ".join([*versioning.tracked, *versioning.hidden])
+        raise AttributeError(f"{versioning.name} has no tracked or hidden attribute {name!r}; there are {there}")
+    before = as_loaded(getattr(versioning.history, name), dialect)
+    # The row of an insert has no state: NULL.
+    following = [
+        sa.exists().where(
+            *_follows(versioning, entity), is_distinct(before, as_loaded(getattr(entity, name), dialect), dialect)
+        )
+        for entity in (aliased(versioning.history, flat=True), aliased(versioning.model, flat=True))
+    ]
+    is_delete = versioning.column("operation") == "delete"
+    return sa.or_(sa.and_(is_delete, before.is_not(None)), sa.and_(~is_delete, sa.or_(*following)))
+
+
+def _follows(versioning: Versioning, entity: Any) -> Iterator[sa.ColumnElement[bool]]:
+    """Is a history row, or a live one, the state that followed?
+
+    :param entity: an alias of the model or of its history
+    """
+    for name, column in zip(versioning.key, _history_key(versioning), strict=True):
+        yield getattr(entity, name) == column
+    yield getattr(entity, versioning.options.names.version) == versioning.column("version") + 1
+
+
+def _of_model(versioning: Versioning, exactly: bool = False) -> Iterator[sa.ColumnElement[bool]]:
+    """Which rows of a history table are those of a model that shares it with others.
+
+    :param exactly: leave out those of the models that inherit from it
+    """
+    mapper = versioning.mapper
+    below = [one for one in versioning.hierarchy if one is not versioning]
+    if not (mapper.single or (exactly and below)):
+        return
+    discriminator = _discriminator(versioning)
+    if discriminator is None:
+        for one in below if exactly else ():
+            own = one.tables[-1]
+            if own.history is not versioning.tables[-1].history:
+                yield ~_has_row(versioning, one)
+        return
+    mappers: Iterable[Mapper[Any]] = [mapper] if exactly else mapper.self_and_descendants
+    yield discriminator.in_([one.polymorphic_identity for one in mappers])
+
+
+def _discriminator(versioning: Versioning) -> sa.ColumnElement[Any] | None:
+    """Which model a history row is of; of an insert, the state that followed says so."""
+    column: Any = versioning.mapper.polymorphic_on
+    root = versioning_of(versioning.mapper.base_mapper.class_)
+    name = next((name for name, one in root.tracked.items() if one is column), None)
+    if name is None:
+        return None
+    following = [
+        sa.select(getattr(entity, name)).where(*_follows(versioning, entity)).scalar_subquery()
+        for entity in (aliased(root.history, flat=True), aliased(root.model, flat=True))
+    ]
+    return sa.func.coalesce(getattr(versioning.history, name), *following)
+
+
+def _has_row(versioning: Versioning, below: Versioning) -> sa.ColumnElement[bool]:
+    """Has a model below a row of its own besides a history row?"""
+    own = below.tables[-1]
+    key = zip(own.key, _history_key(versioning), strict=True)
+    return sa.exists().where(
+        *(own.history.c[column.key] == part for column, part in key),
+        own.history.c[versioning.options.names.version] == versioning.column("version"),
+    )
