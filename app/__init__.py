@@ -12,6 +12,7 @@ from app.auth import init_login
 from app.cli import register_commands
 from app.db import engine_options, prepare_engine
 from app.history.routes import add_history, add_list_of_models
+from app.history.timemap import add_timemap
 from app.problems import register_problems
 from app.records.routes import add_records
 from app.registry import Registry
@@ -57,6 +58,7 @@ def create_app(environment: Mapping[str, str] = os.environ) -> Flask:
     for resource in registry.values():
         blueprint = Blueprint(resource.name, __name__, description=resource.description)
         add_history(blueprint, resource)
+        add_timemap(blueprint, resource)
         add_records(blueprint, resource)
         api.register_blueprint(blueprint)
     return app

@@ -25,6 +25,8 @@ from chrononaut.flask import VersionedSQLAlchemy as VersionedSQLAlchemy
 from chrononaut.history import History as History
 from chrononaut.history import history_model as history_model
 from chrononaut.suppression import suppress_versioning as suppress_versioning
+from chrononaut.timeline import Place as Place
+from chrononaut.timeline import Span as Span
 from chrononaut.timeline import Timeline as Timeline
 from chrononaut.versioned import RecordChanges as RecordChanges
 from chrononaut.versioned import Versioned as Versioned

@@ -9,8 +9,9 @@ from sqlalchemy.orm import undefer
 from werkzeug import Response
 
 from app.api import Blueprint
-from app.conditional import not_modified
+from app.conditional import cacheable
 from app.db import session
+from app.history.mementos import describe_memento
 from app.history.schemas import (
     AtQuery,
     ChangedSinceSchema,
@@ -24,12 +25,13 @@ from app.history.schemas import (
     history_schemas,
 )
 from app.instants import instant_text
+from app.json_patch import JSON_PATCH, JSON_PATCH_ANSWER, patch_between
+from app.media import JSON, acceptable
 from app.pages import make_cursor, read_cursor
 from app.problems import Problem
 from app.registry import Registry, Resource, UnknownKeyError
 from chrononaut import History, Timeline, queries
 
-_IMMUTABLE = "private, max-age=31536000, immutable"
 Document = dict[str, Any]
 
 
@@ -70,7 +72,7 @@ def add_history(blueprint: Blueprint, resource: Resource) -> None:
     @blueprint.operation("GET", path, f"list_{name}_versions", answer=schemas.versions, query=VersionsQuery, **common)
     def list_versions(query: Document, key: str) -> Document:
         """The current state and the prior versions."""
-        timeline = _timeline(resource, key)
+        timeline = timeline_of(resource, key)
         select = queries.versions(timeline.model, timeline.key, query.get("before"), query.get("after"))
         rows, following = _page(
             resource, "versions", key, select.options(undefer(resource.versioning.valid_from)), query
@@ -87,25 +89,27 @@ def add_history(blueprint: Blueprint, resource: Resource) -> None:
         f"{path}/versions/<int(max=2147483647):number>",
         f"get_{name}_version",
         answer=schemas.version,
+        headers=["Link", "Memento-Datetime"],
+        cacheable=True,
         **of_version,
     )
-    def get_version(query: Document, key: str, number: int) -> Document | Response:
-        """One version, a prior one or the current one. A prior one never changes."""
-        timeline = _timeline(resource, key)
+    def get_version(query: Document, key: str, number: int) -> Response:
+        """One version, a prior one or the current one: a Memento of the record (RFC 7089). A prior one never changes.
+
+        Its links may be followed by newer ones: a later version's `last memento` is later.
+        """
+        timeline = timeline_of(resource, key)
         found = _numbered(timeline, number)
-        document = _identified(resource, key) | _version(timeline, found)
-        if not isinstance(found, History):
-            return document
-        response = jsonify(schemas.version().dump(document))
-        response.headers["Cache-Control"] = _IMMUTABLE
-        return not_modified(response, f"v{number}")
+        response = jsonify(schemas.version().dump(_identified(resource, key) | _version(timeline, found)))
+        describe_memento(response, resource.links(key), timeline.place(number))
+        return cacheable(response, _etag(timeline, found), immutable=isinstance(found, History))
 
     @blueprint.operation(
         "GET", f"{path}/version_at", f"get_{name}_version_at", answer=schemas.version, query=AtQuery, **of_version
     )
     def get_version_at(query: Document, key: str) -> Document:
         """The state that was valid at an instant. A state is valid from its beginning until just before its end."""
-        timeline = _timeline(resource, key)
+        timeline = timeline_of(resource, key)
         return _identified(resource, key) | _version(timeline, _valid_at(timeline, query["at"]))
 
     @blueprint.operation(
@@ -118,7 +122,7 @@ def add_history(blueprint: Blueprint, resource: Resource) -> None:
     )
     def has_changed_since(query: Document, key: str) -> Document:
         """Whether the record was updated or deleted later than an instant."""
-        last = _timeline(resource, key).last_changed()
+        last = timeline_of(resource, key).last_changed()
         return _identified(resource, key) | {
             "has_changed": last is not None and last > query["since"],
             "since": query["since"],
@@ -126,33 +130,53 @@ def add_history(blueprint: Blueprint, resource: Resource) -> None:
         }
 
     @blueprint.operation(
-        "GET", f"{path}/diff", f"diff_{name}_versions", answer=DiffSchema, query=DiffQuery, **of_version
+        "GET",
+        f"{path}/diff",
+        f"diff_{name}_versions",
+        answer=DiffSchema,
+        query=DiffQuery,
+        media={JSON_PATCH: JSON_PATCH_ANSWER},
+        cacheable=True,
+        **of_version,
     )
-    def diff_versions(query: Document, key: str) -> Document:
-        """What differs between two states, each given by its version number or by an instant."""
-        timeline = _timeline(resource, key)
+    def diff_versions(query: Document, key: str) -> Response:
+        """What differs between two states, each given by its version number or by an instant.
+
+        As a JSON Patch (RFC 6902) it makes the `state` of the one into that of the other. Between prior versions that
+        are given by their numbers it never changes.
+        """
+        media_type = acceptable(JSON, JSON_PATCH)
+        timeline = timeline_of(resource, key)
         from_ = _find(timeline, query["from_"])
         to = _live(timeline) if query["to"] is None else _find(timeline, query["to"])
         if timeline.number(to) < timeline.number(from_):
             raise _invalid(
                 "to", f"version {timeline.number(to)} is older than version {timeline.number(from_)}; swap them"
             )
-        # The live state against itself has no differences, and is no history object.
-        changed = timeline.diff(from_, to) if isinstance(from_, History) else {}
-        hidden = timeline.hidden_changes(from_, to) if query["include_hidden"] else []
-        return _identified(resource, key) | {
-            "from_": _version(timeline, from_),
-            "to": _version(timeline, to),
-            "changes": _differences(state, changed),
-            "hidden_changed": hidden,
-        }
+        etag = f"{_etag(timeline, from_)}.{_etag(timeline, to)}"
+        if media_type == JSON_PATCH:
+            response = patch_between(state.dump(timeline.state(from_)), state.dump(timeline.state(to)))
+            etag += ".patch"
+        else:
+            # The live state against itself has no differences, and is no history object.
+            changed = timeline.diff(from_, to) if isinstance(from_, History) else {}
+            hidden = timeline.hidden_changes(from_, to) if query["include_hidden"] else []
+            document = _identified(resource, key) | {
+                "from_": _version(timeline, from_),
+                "to": _version(timeline, to),
+                "changes": _differences(state, changed),
+                "hidden_changed": hidden,
+            }
+            response = jsonify(DiffSchema().dump(document))
+        fixed = isinstance(query["from_"], int) and isinstance(query["to"], int) and isinstance(to, History)
+        return cacheable(response, etag, immutable=fixed)
 
     @blueprint.operation(
         "GET", f"{path}/changes", f"list_{name}_changes", answer=ChangesSchema, query=PageQuery, **common
     )
     def list_changes(query: Document, key: str) -> Document:
         """What happened to the record, its creation and deletion included: when, who, why, and what changed."""
-        timeline = _timeline(resource, key)
+        timeline = timeline_of(resource, key)
         rows, following = _page(resource, "changes", key, queries.changes(timeline.model, timeline.key), query)
         return _identified(resource, key) | {
             "changes": [
@@ -171,7 +195,11 @@ def add_history(blueprint: Blueprint, resource: Resource) -> None:
         }
 
 
-def _timeline(resource: Resource, key_text: str) -> Timeline:
+def timeline_of(resource: Resource, key_text: str) -> Timeline:
+    """The history of the record that a text is the key of.
+
+    :raises Problem: 404: there never was such a record
+    """
     try:
         key = resource.parse_key(key_text)
     except UnknownKeyError:
@@ -223,6 +251,12 @@ def _page(
         return rows, None
     rows.pop()
     return rows, make_cursor(what, [getattr(rows[-1], resource.versioning.options.names.version)])
+
+
+def _etag(timeline: Timeline, obj: Any) -> str:
+    """What identifies a version as it is answered: the current one is another answer once it is a prior one."""
+    number = timeline.number(obj)
+    return f"v{number}" if isinstance(obj, History) else f"v{number}-current"
 
 
 def _live(timeline: Timeline) -> Any:

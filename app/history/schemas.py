@@ -175,6 +175,43 @@ class ChangesSchema(Schema):
     links = fields.Nested(LinksSchema, required=True)
 
 
+class TimeMapQuery(Query):
+    """Which page of a TimeMap."""
+
+    limit = limit_field()
+    cursor = cursor_field()
+
+
+class MementoSchema(Schema):
+    """A version as a Memento."""
+
+    version = fields.Integer(required=True)
+    datetime = Instant(required=True, metadata={"description": "`valid_from` cut to the second; 1970-01-01 if unknown"})
+    valid_from = Instant(required=True, allow_none=True)
+    changed = Instant(required=True, allow_none=True, metadata={"description": "null of the live state"})
+    link = fields.String(required=True, metadata={"example": "/history/user/42/versions/0"})
+
+
+class TimeMapSchema(Schema):
+    """The states of a record as Mementos."""
+
+    model = fields.String(required=True)
+    key = fields.String(required=True)
+    original = fields.String(required=True, metadata={"description": "the record", "example": "/records/user/42"})
+    timegate = fields.String(required=True, metadata={"description": "the record", "example": "/records/user/42"})
+    self = fields.String(required=True, metadata={"example": "/history/user/42/timemap"})
+    from_ = Instant(
+        required=True,
+        allow_none=True,
+        data_key="from",
+        metadata={"description": "`datetime` of the first on this page"},
+    )
+    until = Instant(required=True, allow_none=True, metadata={"description": "`datetime` of the last on this page"})
+    mementos = fields.List(fields.Nested(MementoSchema), required=True)
+    next = fields.String(required=True, allow_none=True, metadata={"description": "the next page's cursor"})
+    links = fields.Nested(LinksSchema, required=True)
+
+
 @dataclass(frozen=True, slots=True)
 class HistorySchemas:
     """The documents of one model's history."""

@@ -10,9 +10,13 @@ from werkzeug import Response
 
 from app.api import Blueprint
 from app.change_headers import change_info_of
-from app.conditional import check_preconditions, not_modified
+from app.conditional import cacheable, check_preconditions
 from app.db import session
-from app.history.routes import unknown_record
+from app.history.mementos import links_of, send_to_memento
+from app.history.routes import timeline_of, unknown_record
+from app.links import link_header
+from app.media import vary_on
+from app.memento import resource_links
 from app.pages import make_cursor, read_cursor
 from app.problems import Problem
 from app.records.schemas import RecordSchemas, RecordsQuery, record_schemas
@@ -61,19 +65,29 @@ def _add_reads(blueprint: Blueprint, resource: Resource, schemas: RecordSchemas)
         f"get_{name}",
         scope="read",
         answer=schemas.record,
-        problems=["unknown-record", "deleted"],
+        problems=["unknown-record", "unknown-version", "deleted"],
+        cacheable=True,
+        timegate=True,
     )
     def get_record(query: Document, key: str) -> Response:
-        """A record as it is now."""
+        """A record as it is now. With `Accept-Datetime` it is its own TimeGate (RFC 7089), also while it is deleted."""
+        vary_on("Accept-Datetime")
+        if "Accept-Datetime" in request.headers:
+            return send_to_memento(timeline_of(resource, key), resource.links(key))
         record = _find(resource, key)
         check_preconditions(_etags(resource, record))
-        return not_modified(_answer(schemas, resource, record), _etags(resource, record)[0])
+        response = _answer(schemas, resource, record)
+        place = Timeline(session(), resource.model, resource.versioning.key_of(record), record).place(
+            _number(resource, record)
+        )
+        response.headers["Link"] = link_header(links_of(resource.links(key), place))
+        return cacheable(response, _etags(resource, record)[0])
 
 
 def _add_writes(blueprint: Blueprint, resource: Resource, schemas: RecordSchemas) -> None:
     name = resource.name
     path = f"/records/{name}/<key>"
-    common: Document = {"scope": "write", "answer": schemas.record}
+    common: Document = {"scope": "write", "answer": schemas.record, "headers": ["ETag"]}
     changing: Document = common | {
         "problems": ["unknown-record", "deleted", "conflict", "precondition-failed"],
         "conditional": True,
@@ -86,7 +100,7 @@ def _add_writes(blueprint: Blueprint, resource: Resource, schemas: RecordSchemas
         status=201,
         body=schemas.new,
         problems=["record-exists", "conflict"],
-        **common,
+        **common | {"headers": ["ETag", "Location"]},
     )
     def create_record(query: Document, body: Document) -> Response:
         """Make a record."""
@@ -114,7 +128,7 @@ def _add_writes(blueprint: Blueprint, resource: Resource, schemas: RecordSchemas
         """Change the columns that the body names (RFC 7396); `null` clears one. Equal values change nothing."""
         return _change(schemas, resource, key, body)
 
-    @blueprint.operation("DELETE", path, f"delete_{name}", status=204, **changing | {"answer": None})
+    @blueprint.operation("DELETE", path, f"delete_{name}", status=204, **changing | {"answer": None, "headers": []})
     def delete_record(query: Document, key: str) -> Response:
         """Delete a record. Its history stays readable."""
         with extra_change_info(**change_info_of(request.headers)):
@@ -151,8 +165,11 @@ def _find(resource: Resource, key_text: str, *, to_write: bool = False) -> Any:
     record = session().get(resource.model, key, with_for_update={"key_share": True} if to_write else None)
     if record is None:
         if Timeline(session(), resource.model, key).exists():
+            paths = resource.links(key_text)
             raise Problem(
-                "deleted", f"the {resource.name} was deleted; {resource.links(key_text)['history']} tells its history"
+                "deleted",
+                f"the {resource.name} was deleted; {paths['history']} tells its history",
+                headers={"Link": link_header(resource_links(paths))},
             )
         raise unknown_record(resource, key_text)
     return record
