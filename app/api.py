@@ -100,6 +100,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         body: type[marshmallow.Schema] | None = None,
         problems: Sequence[str] = (),
         headers: Sequence[str] = (),
+        example: Any = None,
         media: Mapping[str, Any] | None = None,
         conditional: bool = False,
         cacheable: bool = False,
@@ -114,6 +115,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         :param answer: the schema of the answer's body; ``None`` for an empty one
         :param problems: kinds of problems that it answers with, besides those that every operation has
         :param headers: names of headers of its answer
+        :param example: of the answer
         :param media: media types that it answers with besides JSON, as the OpenAPI document tells of them
         :param conditional: does it take ``If-Match``?
         :param cacheable: does it take ``If-None-Match``, and answer with what `app.conditional.cacheable` makes?
@@ -135,7 +137,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
                 content_type = _MERGE_PATCH if method == "PATCH" else "application/json"
                 wrapped = self.arguments(body, content_type=content_type)(wrapped)
             wrapped = self.arguments(query, location="query")(wrapped)
-            wrapped = self.response(status, answer, headers=answered(*names) or None)(wrapped)
+            wrapped = self.response(status, answer, example=example, headers=answered(*names) or None)(wrapped)
             for media_type, told in (media or {}).items():
                 wrapped = self.alt_response(status, content_type=media_type, **told)(wrapped)
             if timegate:

@@ -17,7 +17,7 @@ _CHANGING = "private, no-cache"
 def check_preconditions(etags: tuple[str, ...]) -> None:
     """Refuse a request whose ``If-Match`` is none of a record's entity tags, or a write whose ``If-None-Match`` is one.
 
-    :param etags: what identifies the current representation; the first is its own tag
+    :param etags: what identifies the current representation; the first is its own tag. None of a deleted record.
     :raises Problem: 412
     """
     # A header that cannot be read matches nothing.
@@ -25,7 +25,10 @@ def check_preconditions(etags: tuple[str, ...]) -> None:
     unwanted = request.method not in _READING and any(request.if_none_match.contains(etag) for etag in etags)
     if unmet or unwanted:
         raise Problem(
-            "precondition-failed", f'the record is at "{etags[0]}" now; read it again before you decide what to do'
+            "precondition-failed",
+            f'the record is at "{etags[0]}" now; read it again before you decide what to do'
+            if etags
+            else "the record is deleted; read its history before you decide what to do",
         )
 
 
