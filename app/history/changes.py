@@ -23,7 +23,7 @@ from app.history.change_schemas import (
 from app.history.routes import Document, differences_of, identified, page_of, timeline_of
 from app.history.schemas import PageQuery
 from app.instants import instant_text, parse_instant
-from app.pages import make_cursor, read_cursor
+from app.pages import make_cursor, next_link, read_cursor
 from app.problems import Problem
 from app.registry import Registry, Resource
 from chrononaut import Change, ChangeFilter, Position, queries
@@ -121,12 +121,12 @@ def add_transactions(blueprint: Blueprint, registry: Registry) -> None:
         page = transaction(session(), models, transaction_id, query["limit"], position)
         if not page.changes:
             raise Problem("unknown-transaction", f"no transaction {transaction_id} has changed a record")
-        document = {
-            "transaction_id": transaction_id,
-            "changes": [_of_record(resources[change.model], change) for change in page.changes],
-            "next": page.next and _cursor(resources[page.changes[-1].model], what, page.next),
-        }
-        return cacheable(jsonify(TransactionSchema().dump(document)), f"t{transaction_id}", immutable=True)
+        following = page.next and _cursor(resources[page.changes[-1].model], what, page.next)
+        changes = [_of_record(resources[change.model], change) for change in page.changes]
+        document = {"transaction_id": transaction_id, "changes": changes, "next": following}
+        response = jsonify(TransactionSchema().dump(document))
+        response.headers.extend(next_link(following))
+        return cacheable(response, f"t{transaction_id}", immutable=True)
 
 
 def _cause(change: Change) -> Document:
