@@ -121,7 +121,7 @@ def add_transactions(blueprint: Blueprint, registry: Registry) -> None:
         page = transaction(session(), models, transaction_id, query["limit"], position)
         if not page.changes:
             raise Problem("unknown-transaction", f"no transaction {transaction_id} has changed a record")
-        following = page.next and _cursor(resources[page.changes[-1].model], what, page.next)
+        following = None if page.next is None else _cursor(resources[page.changes[-1].model], what, page.next)
         changes = [_of_record(resources[change.model], change) for change in page.changes]
         document = {"transaction_id": transaction_id, "changes": changes, "next": following}
         response = jsonify(TransactionSchema().dump(document))
