@@ -155,6 +155,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
                 *(("malformed-request",) if timegate else ()),
             )
             for kind_status, kinds in _by_status(kinds_of_problems).items():
+                told_of = [*(("Link",) if "deleted" in kinds else ()), *(("Vary",) if "Vary" in names else ())]
                 wrapped = self.alt_response(
                     kind_status,
                     schema=ProblemSchema,
@@ -166,6 +167,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
                         "status": kind_status,
                         "detail": "what was wrong, and what would be right",
                     },
+                    headers=answered(*told_of) or None,
                 )(wrapped)
             parameters = [
                 parameter

@@ -166,10 +166,20 @@ class TimeMapQuery(Query):
 class MementoSchema(Schema):
     """A version as a Memento."""
 
-    version = fields.Integer(required=True)
-    datetime = Instant(required=True, metadata={"description": "`valid_from` cut to the second; 1970-01-01 if unknown"})
-    valid_from = Instant(required=True, allow_none=True)
-    changed = Instant(required=True, allow_none=True, metadata={"description": "null of the live state"})
+    version = fields.Integer(required=True, metadata={"example": 0})
+    datetime = Instant(
+        required=True,
+        metadata={
+            "description": "`valid_from` cut to the second; 1970-01-01 if that is unknown",
+            "example": "2026-03-01T09:00:00.000000Z",
+        },
+    )
+    valid_from = Instant(required=True, allow_none=True, metadata={"example": "2026-03-01T09:00:00.123456Z"})
+    changed = Instant(
+        required=True,
+        allow_none=True,
+        metadata={"description": "null of the live state", "example": "2026-03-02T10:00:00.123456Z"},
+    )
     link = fields.String(required=True, metadata={"example": "/history/user/42/versions/0"})
 
 
