@@ -12,6 +12,7 @@
     ├── ConcurrentChangeError (StaleDataError)  another transaction changed the record meanwhile
     ├── HistoryImmutableError               an attempt to change history
     ├── DiffError (ValueError)              two states that cannot be compared
+    ├── PastError (ValueError)              a question to the past that has no answer
     ├── DetachedError                       the object belongs to no session
     └── HiddenAttributeError (AttributeError)   a value that history does not keep
         └── UntrackedAttributeError
@@ -117,6 +118,10 @@ class HistoryImmutableError(ChrononautException):
 
 class DiffError(ChrononautException, ValueError):
     """Two states that cannot be compared; the message says why."""
+
+
+class PastError(ChrononautException, ValueError):
+    """A question to the past that has no answer, or would have a wrong one; the message says why, and what to ask."""
 
 
 class DetachedError(ChrononautException):

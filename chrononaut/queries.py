@@ -4,15 +4,19 @@ Validity is half-open: a state is valid in [``valid_from``, ``changed``), so tha
 state holds. An ``insert`` row has no state, and only `changes` lists it.
 """
 
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.orm import Mapper
 
 from chrononaut.history import History, Key, Versioning, versioning_of
 from chrononaut.types import utc
 
 HistorySelect = sa.Select[History]
+
+_OF_THE_PAST = "chrononaut_of_the_past"
 
 
 def changes(model: type, key: Key) -> HistorySelect:
@@ -106,6 +110,62 @@ def valid_from(model: type, key: Key, number: int) -> sa.Select[datetime]:
     return sa.select(versioning.column("changed")).where(
         versioning.has_key(key), versioning.column("version") == number - 1
     )
+
+
+def states_at(model: type, at: datetime) -> sa.CompoundSelect[Any]:
+    """The states of all records of a model that were valid at an instant, one row for each record that existed then.
+
+    A state that was replaced since is in history; one that still holds is live, and its row ends without an operation.
+    Each is joined to the history row before it, which tells when it began.
+
+    :param at: an instant; a naive one is read as UTC. Resolution 1 µs.
+    :return: a select whose columns have the names of the tracked attributes, then ours
+    """
+    versioning = versioning_of(model)
+    rows: Any = sa.inspect(versioning.history)
+    own = {name: versioning.column(name) for name in ("changed", "operation", "change_info", "transaction_id")}
+    replaced = _valid_at(
+        versioning, at, rows.persist_selectable, rows.columns, versioning.column("version"), own
+    ).where(_ended_after(versioning, at), _has_state(versioning))
+    unset = dict.fromkeys(own, sa.null())
+    live = _valid_at(versioning, at, versioning.rows, versioning.tracked, versioning.version, unset)
+    return sa.union_all(replaced, live).execution_options(**{_OF_THE_PAST: True})
+
+
+def is_of_the_past(clause: object) -> bool:
+    """Is a clause what `states_at` has made?"""
+    return isinstance(clause, sa.CompoundSelect) and _OF_THE_PAST in clause.get_execution_options()
+
+
+def _valid_at(
+    versioning: Versioning,
+    at: datetime,
+    rows: sa.FromClause,
+    columns: Mapping[str, sa.ColumnElement[Any]],
+    version: sa.ColumnElement[int],
+    own: Mapping[str, sa.ColumnElement[Any]],
+) -> sa.Select[Any]:
+    """Those of some states that had begun at an instant."""
+    names = versioning.options.names
+    before, is_before = versioning.before([columns[name] for name in versioning.key], version)
+    began = before.c[names.changed]
+    return (
+        sa.select(
+            *(columns[name].label(name) for name in versioning.tracked),
+            version.label(names.version),
+            began.label(names.valid_from),
+            *(column.label(getattr(names, name)) for name, column in own.items()),
+        )
+        .select_from(rows.outerjoin(before, is_before))
+        .where(sa.or_(began.is_(None), began <= utc(at)), *_is_of(versioning.mapper, columns))
+    )
+
+
+def _is_of(mapper: Mapper[Any], columns: Mapping[str, sa.ColumnElement[Any]]) -> Iterator[sa.ColumnElement[bool]]:
+    """Which rows of a table are those of a model that shares it with others."""
+    if mapper.single and mapper.polymorphic_on is not None:
+        kind = mapper.get_property_by_column(mapper.polymorphic_on).key
+        yield columns[kind].in_([one.polymorphic_identity for one in mapper.self_and_descendants])
 
 
 def began(model: type) -> sa.ScalarSelect[datetime]:
