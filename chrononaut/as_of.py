@@ -1,296 +1,311 @@
 """Tables as they were at an instant: a select that is filtered, ordered and joined like one of the live model."""
 
+import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple, Self
+from functools import wraps
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Self
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Bundle, InstrumentedAttribute, RelationshipProperty
-from sqlalchemy.sql import coercions, roles
+from sqlalchemy.orm import Bundle, aliased
+from sqlalchemy.sql.dml import UpdateBase
+from sqlalchemy.sql.lambdas import LambdaElement
 from sqlalchemy.sql.selectable import AliasedReturnsRows
-from sqlalchemy.sql.util import _deep_deannotate
-from sqlalchemy.sql.visitors import iterate, replacement_traverse
 
 from chrononaut.exceptions import HiddenAttributeError, PastError, UntrackedAttributeError
 from chrononaut.history import History, Versioning, versioning_of, versioning_of_table
-from chrononaut.queries import is_of_the_past, states_at
+from chrononaut.queries import is_of_the_past, rows_at
 from chrononaut.types import utc
 
+_HARMLESS_TEXT = re.compile(r"\*|\d+")
 
-class AsOf(sa.Select[History]):
+
+if TYPE_CHECKING:
+    _Select = sa.Select[History]
+else:
+    _Select = object
+
+
+class AsOf(_Select):
     """The records of a model as they were at an instant, those that were deleted since included.
 
     ::
 
-        session.scalars(User.as_of(at).where(User.active).order_by(User.name))
+        session.scalars(User.as_of(at).where(User.active).order_by(User.name).limit(10))
 
-    A select like any other, of history objects that belong to no session. Wherever it is given columns, tables or
-    relationships of versioned models, as in `where`, `order_by`, `join`, `add_columns` or an ``EXISTS``, it takes them
-    as of the same instant. ``User.as_of(at).subquery()`` has the columns under the names of the attributes.
+    It takes all that ``select(User)`` takes, and answers what that would have answered at the instant: every versioned
+    table in it is as of the instant, be it joined, or read by a subquery, an ``any()`` or an ``EXISTS``. A model among
+    the columns gives history objects, which belong to no session; a state that still holds has no ``changed``,
+    ``operation``, ``change_info`` and ``transaction_id``. ``subquery()`` has their columns, by the names of the
+    attributes.
 
-    A state that still holds has no ``changed``, ``operation``, ``change_info`` and ``transaction_id``.
+    SQLAlchemy takes it wherever it takes a select. What has no past is refused when it is executed or made a subquery.
 
-    :raises HiddenAttributeError: it is given a hidden column
-    :raises UntrackedAttributeError: it is given an untracked column
+    :raises PastError: it reads a table that is not versioned, or text in which nobody sees what it reads
+    :raises HiddenAttributeError: it reads a hidden column
+    :raises UntrackedAttributeError: it reads an untracked column
+    """
+
+    _live: sa.Select[Any]
+    _at: datetime
+    _past: sa.Select[Any] | None
+
+    def __init__(self, live: Any, at: datetime) -> None:
+        """A select of live records, as of an instant.
+
+        :param at: a naive one is read as UTC. Resolution 1 µs.
+        """
+        self._live, self._at, self._past = live, utc(at), None
+
+    def with_parent(self, instance: object, relationship: Any) -> Self:
+        """Only what was related to a record at the instant, as `sqlalchemy.orm.with_parent`.
+
+        ::
+
+            session.scalars(Item.as_of(at).with_parent(owner, Owner.items))
+
+        :param instance: any state of the record: a history object or the live object
+        :param relationship: an attribute of the record's model, that leads to this select's
+        :raises PastError: the record is of another model than the attribute
+        """
+        mapper, target = relationship.parent, relationship.property.mapper
+        versioning = _versioning_of(mapper.local_table)
+        record = getattr(type(instance), "__chrononaut__", None)
+        if record is None or not record.mapper.isa(mapper):
+            raise PastError(f"{relationship} is no relationship of a {type(instance).__name__}")
+        selected = [sa.inspect(one["expr"], raiseerr=False) for one in self._live.column_descriptions]
+        if not any(getattr(one, "is_mapper", False) and one.isa(target) for one in selected):
+            raise PastError(
+                f"{relationship} leads to {target.class_.__name__}: ask {target.class_.__name__}.as_of(…) for it"
+            )
+        parent: Any = aliased(mapper.class_, flat=True)
+        key = zip(versioning.key, versioning.key_of(instance), strict=True)
+        is_parent = (getattr(parent, name) == part for name, part in key)
+        return self.where(sa.exists().where(*is_parent, getattr(parent, relationship.key)))
+
+    def __clause_element__(self) -> Any:
+        # By it SQLAlchemy takes an object for a clause.
+        if self._past is None:
+            self._past = _Past(self._at).select(self._live)
+        return self._past
+
+    def __str__(self) -> str:
+        return str(self.__clause_element__())
+
+    if not TYPE_CHECKING:
+        is_clause_element = False
+
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("__"):
+                raise AttributeError(name)
+            live = getattr(self._live, name)
+            if name.startswith("_") or not callable(live):
+                return getattr(self.__clause_element__(), name)
+
+            @wraps(live)
+            def method(*args: Any, **options: Any) -> Any:
+                result = live(*args, **options)
+                if isinstance(result, sa.Select):
+                    return type(self)(result, self._at)
+                return getattr(self.__clause_element__(), name)(*args, **options)
+
+            return method
+
+
+class _Past:
+    """What stands for the clauses of one live select, as of an instant.
+
+    A live table, or an alias of one, stands for its rows at the instant.
+    """
+
+    def __init__(self, at: datetime) -> None:
+        self._at = at
+        self._known: dict[int, tuple[Any, Any]] = {}
+        self._tables: dict[Any, Any] = {}
+
+    def select(self, live: sa.Select[Any]) -> Any:
+        """A select of models and columns as of the instant; of a model it gives history objects."""
+        selected = [_columns(one["expr"]) for one in live.column_descriptions]
+        past = self._copy(_rendered(live.with_only_columns(*(column for _, columns in selected for column in columns))))
+        replaced = iter(past.inner_columns)
+        entities: list[Any] = []
+        for versioning, columns in selected:
+            if versioning is None:
+                entities.append(next(replaced))
+            else:
+                entities.append(_States(versioning, [*islice(replaced, len(columns))]))
+        past = past.with_only_columns(*entities).execution_options(**live.get_execution_options())
+        # By it the session finds the database; nothing public tells it without adding a table.
+        past._propagate_attrs = live._propagate_attrs
+        return past
+
+    def of(self, element: Any, **options: Any) -> Any:
+        """A clause with the past in the place of all that is live."""
+        if id(element) not in self._known:
+            past = self._replacement(element)
+            past = self._copy(element) if past is None else past
+            # The elements are kept, so that no other takes their ids.
+            self._known[id(element)] = element, past
+            self._known[id(past)] = past, past
+        return self._known[id(element)][1]
+
+    def _copy(self, element: Any) -> Any:
+        # SQLAlchemy's replacement_traverse does the same, but leaves out what relationships join.
+        copy = element._clone()
+        self._known[id(element)] = element, copy
+        copy._copy_internals(clone=self.of)
+        return copy
+
+    def _replacement(self, element: Any) -> Any:
+        if isinstance(element, (sa.TextClause, LambdaElement, UpdateBase, sa.TableSample)):
+            raise _unreadable(element)
+        if isinstance(element, sa.Select):
+            return self._copy(self._resolved(element))
+        if isinstance(element, (sa.TableClause, AliasedReturnsRows)):
+            return self._rows(element)
+        if isinstance(element, sa.ColumnClause):
+            return self._column(element)
+        return None
+
+    def _rows(self, table: Any) -> Any:
+        # The ORM's marks make copies of a table, which have to become one again.
+        table = table._deannotate()
+        if table not in self._tables:
+            self._tables[table] = self._rows_of(table)
+        return self._tables[table]
+
+    def _rows_of(self, table: Any) -> Any:
+        live = table
+        while isinstance(live, sa.Alias):
+            live = live.element
+        if is_of_the_past(live):
+            return table
+        if not isinstance(live, sa.TableClause):
+            return self._copy(table)
+        versioning = _versioning_of(live)
+        return table if versioning.is_history(live) else rows_at(versioning, self._at).subquery(table.name)
+
+    def _column(self, column: Any) -> Any:
+        if column.table is None:
+            if column.is_literal and not _HARMLESS_TEXT.fullmatch(column.name):
+                raise _unreadable(column)
+            return None
+        past = self.of(column.table)
+        if past is column.table:
+            return column
+        for lost in self._lost(column):
+            raise _not_kept(_versioning_of(lost.table), lost)
+        if is_of_the_past(past):
+            return past.c[column.key]
+        # By place: a subquery of models has not the names that its columns have to the ORM.
+        return dict(zip(column.table.c, past.c, strict=True))[column]
+
+    def _lost(self, column: Any) -> list[sa.Column[Any]]:
+        """The live columns that a column is one of, or has its values from, and that history does not keep."""
+        bases = [base for base in column.base_columns if isinstance(base, sa.Column)]
+        return [base for base in bases if base.key not in self.of(base.table).c]
+
+    def _resolved(self, select: sa.Select[Any]) -> Any:
+        """A select within another as SQLAlchemy renders it: in tables and columns, without what only the ORM knows."""
+        literal = any(isinstance(column, sa.ColumnClause) and column.is_literal for column in select.inner_columns)
+        if not literal and any(_is_entity(one["expr"]) for one in select.column_descriptions):
+            # Not what the ORM would load for a model of its own, which leaves out deferred columns and may join others.
+            columns = [
+                sa.type_coerce(sa.null(), column.type).label(column.key) if self._lost(column) else column
+                for column in select.selected_columns
+            ]
+            select = select.with_only_columns(*columns, maintain_column_froms=True)
+        return _rendered(select)
+
+
+class _States(Bundle[History]):
+    """Columns whose rows are history objects that belong to no session.
+
+    :param columns: the version and the tracked attributes of a model, as of an instant
     """
 
     inherit_cache = True
 
-    _at: datetime
-    _past: "dict[sa.FromClause, _Past]"
-    _subqueries: dict[sa.Subquery, sa.Subquery]
-    _last: Any
-
-    @classmethod
-    def of(cls, model: type, at: datetime) -> Self:
-        """The records of a model as of an instant.
-
-        :param at: an instant; a naive one is read as UTC. Resolution 1 µs.
-        """
-        versioning = versioning_of(model)
-        past = states_at(model, at).subquery(versioning.table.name)
-        select = cls(_States(versioning, past))
-        select._at, select._last, select._subqueries = utc(at), model, {}
-        select._past = dict.fromkeys([one.live for one in versioning.tables], _Past(versioning, past))
-        return select.select_from(past)
-
-    def where(self, *criteria: Any) -> Self:
-        """Filter, as `Select.where`."""
-        return super().where(*(self._then(roles.WhereHavingRole, one) for one in criteria))
-
-    def having(self, *criteria: Any) -> Self:
-        """Filter groups, as `Select.having`."""
-        return super().having(*(self._then(roles.WhereHavingRole, one) for one in criteria))
-
-    def filter_by(self, **values: Any) -> Self:
-        """Filter by attributes of the model, or of the one that was joined last, as `Select.filter_by`."""
-        return self.where(*(getattr(self._last, name) == value for name, value in values.items()))
-
-    def order_by(self, *clauses: Any) -> Self:
-        """Order, as `Select.order_by`."""
-        return super().order_by(*(self._then(roles.OrderByRole, one) for one in clauses))
-
-    def group_by(self, *clauses: Any) -> Self:
-        """Group, as `Select.group_by`."""
-        return super().group_by(*(self._then(roles.GroupByRole, one) for one in clauses))
-
-    def distinct(self, *columns: Any) -> Self:
-        """Leave out repeated rows, as `Select.distinct`."""
-        return super().distinct(*(self._then(roles.ByOfRole, one) for one in columns))
-
-    def add_columns(self, *entities: Any) -> Any:
-        """Select more, as `Select.add_columns`: columns, or models, whose history objects are added."""
-        return super().add_columns(*map(self._selected, entities))
-
-    def with_only_columns(self, *entities: Any, **options: Any) -> Any:
-        """Select something else, as `Select.with_only_columns`."""
-        return super().with_only_columns(*map(self._selected, entities), **options)
-
-    def select_from(self, *froms: Any) -> Self:
-        """Select from other tables too, as `Select.select_from`."""
-        return super().select_from(*(self._then(roles.FromClauseRole, one) for one in froms))
-
-    def join(self, target: Any, onclause: Any = None, *, isouter: bool = False, full: bool = False) -> Self:
-        """Join a relationship, a model or a table, as `Select.join`; what is versioned, as of the same instant.
-
-        :param target: a relationship of the model or of one that was joined; or a model, an alias of one, or a table
-        :raises PastError: a relationship over a table that is not versioned, or to the table that it comes from
-        """
-        how = {"isouter": isouter, "full": full}
-        prop = getattr(target, "property", None)
-        if isinstance(prop, RelationshipProperty):
-            return self._join_relationship(prop, how)
-        table = sa.inspect(target).selectable
-        if onclause is None:
-            known = next(iter(self._past))
-            onclause = sa.join(known, table).onclause
-        joined = super().join(self._then(roles.FromClauseRole, table), self._then(roles.OnClauseRole, onclause), **how)
-        joined._last = target
-        return joined
-
-    def outerjoin(self, target: Any, onclause: Any = None, *, full: bool = False) -> Self:
-        """Join, and keep what there is nothing to join to, as `Select.outerjoin`."""
-        return self.join(target, onclause, isouter=True, full=full)
-
-    def join_from(self, *args: Any, **options: Any) -> Any:
-        """:raises PastError: always; `join` does it"""
-        raise PastError("a select as of an instant has one root: start from that model's as_of(), and join the others")
-
-    outerjoin_from = join_from
-
-    def related(self, relationship: InstrumentedAttribute[Any], record: History) -> Self:
-        """Only what was related to a record, in the order of the relationship.
-
-        :param relationship: one of the record's model, to this select's model
-        :param record: the record's state at the instant
-        """
-        prop = relationship.property
-        refuse_unversioned(prop)
-        versioning = versioning_of(prop.parent.class_)
-        local: set[Any] = {one.live for one in versioning.tables}
-
-        def of_record(element: Any, **options: Any) -> Any:
-            if isinstance(element, sa.Column) and element.table in local and "remote" not in element._annotations:
-                return sa.literal(getattr(record, _attribute(versioning, element)), element.type)
-            return None
-
-        select = super().where(self._then(roles.WhereHavingRole, replacement_traverse(prop.primaryjoin, {}, of_record)))
-        if prop.secondaryjoin is not None:
-            select = select.where(prop.secondaryjoin)
-        return select.order_by(*(prop.order_by or ()))
-
-    def _join_relationship(self, prop: Any, how: dict[str, bool]) -> Self:
-        refuse_unversioned(prop)
-        target = prop.entity.selectable
-        if any(table in self._past for table in (target, prop.secondary) if table is not None):
+    def __init__(self, versioning: Versioning, columns: Sequence[Any]) -> None:
+        names = versioning.options.names
+        version, *_ = columns
+        states = dict(zip((names.version, *versioning.tracked), columns, strict=True))
+        if not is_of_the_past(version.table):
             raise PastError(
-                f"{prop} leads to a table that is there already: join aliased({prop.mapper.class_.__name__}) "
-                "on a condition of your own"
+                f"{version.table.name} is a subquery of {versioning.name}, whose rows are no states; select its "
+                "columns, or use aliased(…, flat=True)"
             )
-        if prop.secondary is None:
-            joined = self.join(target, prop.primaryjoin, **how)
-        else:
-            joined = self.join(prop.secondary, prop.primaryjoin, **how).join(target, prop.secondaryjoin, **how)
-        joined._last = prop.mapper.class_
-        return joined
-
-    def _selected(self, entity: Any) -> Any:
-        inspected: Any = sa.inspect(entity, raiseerr=False)
-        if not (getattr(inspected, "is_mapper", False) or getattr(inspected, "is_aliased_class", False)):
-            return self._then(roles.ColumnsClauseRole, entity)
-        past = self._past_of(inspected.selectable)
-        return entity if past is None else _States(*past)
-
-    def _then(self, role: Any, clause: Any) -> Any:
-        """A clause with all that is versioned in it as of the instant."""
-        # The ORM's own mark would keep the table of a relationship's any() and has() from being replaced.
-        clause = _deep_deannotate(coercions.expect(role, clause), ["no_replacement_traverse"])
-        return replacement_traverse(clause, {}, self._replacement)
-
-    def _replacement(self, element: Any, **options: Any) -> Any:
-        if _is_of_the_past(element):
-            return element
-        if isinstance(element, sa.FromClause):
-            past = self._past_of(element)
-            if past is not None:
-                return past.states
-            return self._derived(element) if isinstance(element, AliasedReturnsRows) else None
-        if isinstance(element, sa.ColumnClause) and element.table is not None:
-            past = self._past_of(element.table)
-            if past is not None:
-                return past.states.c[_attribute(past.versioning, element)]
-            if isinstance(element.table, sa.Subquery) and not _is_of_the_past(element.table):
-                return self._derived(element.table).c[element.key]
-        return None
-
-    def _derived(self, derived: Any) -> Any:
-        """What stands for a subquery: the same of the past.
-
-        :raises PastError: a common table expression, or the like, that reads a versioned table
-        """
-        if derived not in self._subqueries:
-            if not any(isinstance(one, sa.Table) and _versioning_of(one) for one in iterate(derived)):
-                return derived
-            if not isinstance(derived, sa.Subquery):
-                raise PastError(f"{type(derived).__name__} {derived.name} reads live tables; make it a subquery()")
-            past: Any = replacement_traverse(derived.element, {}, self._replacement)
-            self._subqueries[derived] = past.subquery(derived.name)
-        return self._subqueries[derived]
-
-    def _past_of(self, table: sa.FromClause) -> "_Past | None":
-        """What stands for a live table, an alias of one, or the join of a model's; ``None`` if it is not versioned."""
-        if table not in self._past:
-            versioning = _versioning_of(table)
-            if versioning is None:
-                return None
-            name = table.name if isinstance(table, sa.Table) else None
-            past = _Past(versioning, states_at(versioning.model, self._at).subquery(name))
-            tables = [one.live for one in versioning.tables] if isinstance(table, sa.Join) else []
-            self._past.update(dict.fromkeys([table, *tables], past))
-        return self._past[table]
-
-
-class _Past(NamedTuple):
-    """The states of a model's records at an instant, with a column for each attribute."""
-
-    versioning: Versioning
-    states: sa.Subquery
-
-
-class _States(Bundle[History]):
-    """Columns whose rows are history objects that belong to no session."""
-
-    inherit_cache = True
-
-    def __init__(self, versioning: Versioning, states: sa.FromClause) -> None:
-        super().__init__(versioning.name, *states.c, single_entity=True)
+        for own in (names.operation, names.changed, names.change_info, names.transaction_id):
+            states[own] = version.table.c[own]
+        # Here and not in the rows of the table, so that it costs only for the rows that come out.
+        states[names.valid_from] = versioning.began([states[name] for name in versioning.key], version)
+        super().__init__(versioning.name, *(column.label(name) for name, column in states.items()), single_entity=True)
         self._history = versioning.history
-
-    @property
-    def entity(self) -> Any:
-        # By it the session finds the database.
-        return sa.inspect(self._history)
+        self._names = tuple(states)
 
     def create_row_processor(
         self, query: Any, procs: Sequence[Callable[[Any], Any]], labels: Sequence[str]
     ) -> Callable[[Any], Any]:
-        new = self.entity.class_manager.new_instance
+        manager, names = sa.inspect(self._history).class_manager, self._names
+        version, *_ = procs
 
         def process(row: Any) -> Any:
-            values = [proc(row) for proc in procs]
-            if values[0] is None:
-                # The other side of an outer join: a part of a key is never NULL.
+            if version(row) is None:
+                # The other side of an outer join.
                 return None
-            state = new()
-            state.__dict__.update(zip(labels, values, strict=True))
+            state = manager.new_instance()
+            state.__dict__.update(zip(names, [proc(row) for proc in procs], strict=True))
+            if manager.dispatch.load:
+                # SQLAlchemy's `Mutable` makes its values what they are on a live object.
+                manager.dispatch.load(sa.inspect(state), None)
             return state
 
         return process
 
 
-def refuse_unversioned(prop: Any) -> None:
-    """:raises PastError: a relationship to or over rows whose history is not kept"""
-    for table in (prop.entity.selectable, prop.secondary):
-        if table is not None and _versioning_of(table) is None:
-            raise PastError(
-                f"{prop} leads over the table {table}, which is not versioned, so that nobody knows what was related "
-                "at an instant; map it as a model with Versioned"
-            )
+def _columns(selected: Any) -> tuple[Versioning | None, Sequence[Any]]:
+    """What is selected of live tables: the versioning and columns of a model, or a column."""
+    if isinstance(selected, Bundle):
+        raise PastError(f"the Bundle {selected.name} has no past; select its columns")
+    if not _is_entity(selected):
+        return None, [selected]
+    inspected: Any = sa.inspect(selected)
+    _versioning_of(inspected.mapper.local_table)
+    versioning = versioning_of(inspected.mapper.class_)
+    names = (versioning.options.names.version, *versioning.tracked)
+    return versioning, [getattr(selected, name) for name in names]
 
 
-def _is_of_the_past(clause: Any) -> bool:
-    """Is a clause one of ours, so that it is of the past already?"""
-    clause = clause.element if isinstance(clause, sa.Subquery) else clause
-    return isinstance(clause, AsOf) or is_of_the_past(clause)
+def _is_entity(selected: Any) -> bool:
+    inspected: Any = sa.inspect(selected, raiseerr=False)
+    return getattr(inspected, "is_mapper", False) or getattr(inspected, "is_aliased_class", False)
 
 
-def _versioning_of(table: Any) -> Versioning | None:
-    """The versioning of a live table, of an alias of one, or of the join that a model is mapped to."""
-    if isinstance(table, sa.Join):
-        versioning = _versioning_of(table.right)
-        return versioning if versioning is not None and versioning.rows is table else None
-    if isinstance(table, sa.Alias) and isinstance(table.element, sa.Table):
-        return _versioning_of(table.element)
+def _rendered(select: sa.Select[Any]) -> Any:
+    state: Any = select.compile().compile_state
+    return state.statement
+
+
+def _not_kept(versioning: Versioning, column: sa.Column[Any]) -> Exception:
+    whole = versioning.whole()
+    name = next((name for name, one in whole.columns.items() if one is column), column.key)
+    error = HiddenAttributeError if column in whole.hidden.values() else UntrackedAttributeError
+    return error(versioning.name, name)
+
+
+def _unreadable(clause: Any) -> PastError:
+    return PastError(
+        f"nobody knows which tables {clause} ({type(clause).__name__}) reads; write it with models and their attributes"
+    )
+
+
+def _versioning_of(table: Any) -> Versioning:
+    """:raises PastError: a table whose history is not kept"""
     versioning = versioning_of_table(table)
-    return None if versioning is None or versioning.is_history(table) else versioning
-
-
-def _attribute(versioning: Versioning, column: Any) -> str:
-    """The attribute that a column of a live table, or of an alias of it, is mapped to.
-
-    :raises HiddenAttributeError: its values are not kept
-    :raises PastError: it belongs to a model that inherits from this one
-    """
-    table = column.table.element if isinstance(column.table, sa.Alias) else column.table
-    live = table.c[column.key]
-    if live is versioning.version:
-        return versioning.options.names.version
-    keys = [(name, part) for one in versioning.tables for name, part in zip(versioning.key, one.key, strict=True)]
-    name = next((name for name, one in (*versioning.columns.items(), *keys) if one is live), None)
-    if name is None:
-        raise PastError(f"{versioning.name} has no {column}; start from the as_of() of the model that has it")
-    if name in versioning.hidden:
-        raise HiddenAttributeError(versioning.name, name)
-    if name in versioning.untracked:
-        raise UntrackedAttributeError(versioning.name, name)
-    return name
+    if versioning is None:
+        raise PastError(
+            f"the table {table} is not versioned, so that nobody knows what it held at an instant: map it as a model "
+            "with Versioned; or, to read what it holds now, select from as_of(…).subquery() and join it there"
+        )
+    return versioning

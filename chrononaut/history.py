@@ -158,25 +158,19 @@ class Versioning:
         column: sa.Column[Any] = self.history_table.c[getattr(self.options.names, own)]
         return column
 
-    def before(
-        self, key: Sequence[sa.ColumnElement[Any]], version: sa.ColumnElement[int]
-    ) -> tuple[sa.FromClause, sa.ColumnElement[bool]]:
-        """The history row before a version of a record, as an alias and the condition to join it.
-
-        :param key: the key columns of the row that has the version, in mapping order
-        """
-        before = self.history_table.alias()
-        same = [before.c[column.key] == part for column, part in zip(self.key_columns, key, strict=True)]
-        return before, sa.and_(*same, before.c[self.options.names.version] == version - 1)
-
     def began(self, key: Sequence[sa.ColumnElement[Any]], version: sa.ColumnElement[int]) -> sa.ScalarSelect[datetime]:
         """When a version of a record began: the ``changed`` of the row before it; NULL if there is none.
 
         :param key: the key columns of the row that has the version, in mapping order
         """
-        before, is_before = self.before(key, version)
-        changed = before.c[self.options.names.changed]
-        return sa.select(changed).where(is_before).correlate_except(before).scalar_subquery()
+        before = self.history_table.alias()
+        same = [before.c[column.key] == part for column, part in zip(self.key_columns, key, strict=True)]
+        return (
+            sa.select(before.c[self.options.names.changed])
+            .where(*same, before.c[self.options.names.version] == version - 1)
+            .correlate_except(before)
+            .scalar_subquery()
+        )
 
     def key_of(self, obj: object) -> Key:
         """The record key of a live object or of a history object."""

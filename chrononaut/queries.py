@@ -4,18 +4,18 @@ Validity is half-open: a state is valid in [``valid_from``, ``changed``), so tha
 state holds. An ``insert`` row has no state, and only `changes` lists it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Mapper
 
 from chrononaut.history import History, Key, Versioning, versioning_of
 from chrononaut.types import utc
 
 HistorySelect = sa.Select[History]
 
+# The mark of `rows_at`, by which it is known wherever it becomes a part of another select.
 _OF_THE_PAST = "chrononaut_of_the_past"
 
 
@@ -112,60 +112,49 @@ def valid_from(model: type, key: Key, number: int) -> sa.Select[datetime]:
     )
 
 
-def states_at(model: type, at: datetime) -> sa.CompoundSelect[Any]:
-    """The states of all records of a model that were valid at an instant, one row for each record that existed then.
+def rows_at(versioning: Versioning, at: datetime) -> sa.CompoundSelect[Any]:
+    """The rows of a model's own table as they were at an instant, of all models whose rows are in it.
 
-    A state that was replaced since is in history; one that still holds is live, and its row ends without an operation.
-    Each is joined to the history row before it, which tells when it began.
+    A row that was replaced since is in history: the first that was replaced later. One of a record of which nothing was
+    replaced later is live.
 
     :param at: an instant; a naive one is read as UTC. Resolution 1 µs.
-    :return: a select whose columns have the names of the tracked attributes, then ours
+    :return: a select whose columns have the keys of the live table's: those of the record key and of the tracked
+        attributes, and, of the table that has it, the version, followed by our own ones, which a live row leaves empty
     """
-    versioning = versioning_of(model)
-    rows: Any = sa.inspect(versioning.history)
-    own = {name: versioning.column(name) for name in ("changed", "operation", "change_info", "transaction_id")}
-    replaced = _valid_at(
-        versioning, at, rows.persist_selectable, rows.columns, versioning.column("version"), own
-    ).where(_ended_after(versioning, at), _has_state(versioning))
-    unset = dict.fromkeys(own, sa.null())
-    live = _valid_at(versioning, at, versioning.rows, versioning.tracked, versioning.version, unset)
-    return sa.union_all(replaced, live).execution_options(**{_OF_THE_PAST: True})
+    at, names, (first, own) = utc(at), versioning.options.names, (versioning.tables[0], versioning.tables[-1])
+    tracked = [column for column in versioning.whole().tracked.values() if column.table is own.live]
+    live: list[sa.ColumnElement[Any]] = [*own.key, *(column for column in tracked if column not in own.key)]
+    replaced = [own.history.c[str(column.key)] for column in live]
+    if own is first:
+        ours = [versioning.column(name) for name in ("changed", "operation", "change_info", "transaction_id")]
+        live += [versioning.version, *(sa.type_coerce(sa.null(), one.type).label(one.key) for one in ours)]
+        replaced += [versioning.column("version"), *ours]
+    rows: sa.FromClause = own.history
+    if own is not first:
+        same = [first.history.c[one.key] == rows.c[other.key] for one, other in zip(first.key, own.key, strict=True)]
+        rows = rows.join(first.history, sa.and_(*same, versioning.column("version") == rows.c[names.version]))
 
+    def replaced_later(key: Sequence[sa.ColumnElement[Any]], *which: Any) -> sa.Exists:
+        same = [later.c[column.key] == part for column, part in zip(first.key, key, strict=True)]
+        return sa.exists().where(*same, later.c[names.changed] > at, *which).correlate_except(later)
 
-def is_of_the_past(clause: object) -> bool:
-    """Is a clause what `states_at` has made?"""
-    return isinstance(clause, sa.CompoundSelect) and _OF_THE_PAST in clause.get_execution_options()
-
-
-def _valid_at(
-    versioning: Versioning,
-    at: datetime,
-    rows: sa.FromClause,
-    columns: Mapping[str, sa.ColumnElement[Any]],
-    version: sa.ColumnElement[int],
-    own: Mapping[str, sa.ColumnElement[Any]],
-) -> sa.Select[Any]:
-    """Those of some states that had begun at an instant."""
-    names = versioning.options.names
-    before, is_before = versioning.before([columns[name] for name in versioning.key], version)
-    began = before.c[names.changed]
-    return (
-        sa.select(
-            *(columns[name].label(name) for name in versioning.tracked),
-            version.label(names.version),
-            began.label(names.valid_from),
-            *(column.label(getattr(names, name)) for name, column in own.items()),
-        )
-        .select_from(rows.outerjoin(before, is_before))
-        .where(sa.or_(began.is_(None), began <= utc(at)), *_is_of(versioning.mapper, columns))
+    later = first.history.alias()
+    before = later.c[names.version] == versioning.column("version") - 1
+    past = sa.union_all(
+        sa.select(*live).where(~replaced_later(own.key)),
+        sa.select(*replaced)
+        .select_from(rows)
+        .where(_ended_after(versioning, at), _has_state(versioning))
+        .where(~replaced_later([first.history.c[column.key] for column in first.key], before)),
     )
+    return past.execution_options(**{_OF_THE_PAST: True})
 
 
-def _is_of(mapper: Mapper[Any], columns: Mapping[str, sa.ColumnElement[Any]]) -> Iterator[sa.ColumnElement[bool]]:
-    """Which rows of a table are those of a model that shares it with others."""
-    if mapper.single and mapper.polymorphic_on is not None:
-        kind = mapper.get_property_by_column(mapper.polymorphic_on).key
-        yield columns[kind].in_([one.polymorphic_identity for one in mapper.self_and_descendants])
+def is_of_the_past(table: object) -> bool:
+    """Is a table a subquery of `rows_at`?"""
+    rows = table.element if isinstance(table, sa.Subquery) else None
+    return isinstance(rows, sa.CompoundSelect) and _OF_THE_PAST in rows.get_execution_options()
 
 
 def began(model: type) -> sa.ScalarSelect[datetime]:

@@ -91,7 +91,7 @@ class Versioned(CapturesChangeInfo):
         :param at: an instant; a naive one is read as UTC. Resolution 1 µs.
         :return: a select of history objects
         """
-        return AsOf.of(cls, at)
+        return AsOf(sa.select(cls), at)
 
     def has_changed_since(self, since: datetime) -> bool:
         """Was the record updated or deleted later than an instant?
