@@ -359,8 +359,6 @@ class TestWritten:
             "Note",
             Versioned,
             RecordChanges,
-            Timeline,
-            __chrononaut_rename__={"changed": "ended", "change_info": "why"},
             id=sa.Column(sa.Integer, primary_key=True),
             text=sa.Column(sa.String),
         )
