@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import InstanceState, Mapper, Session, UOWTransaction, object_session
-from sqlalchemy.orm.attributes import flag_modified
+from sqlalchemy.orm.attributes import flag_modified, set_committed_value
 
 from chrononaut.change_info import extra_is_required, gives_reason, has_appended
 from chrononaut.dirty import compare, dirty, forget, given_hidden, known_version, leave_alone
@@ -128,7 +128,10 @@ def before_update(mapper: Mapper[Any], connection: Connection, obj: Any) -> None
     version = versioning.options.names.version
     known = known_version(versioning, state)
     changed, unknown, stamped = dirty(versioning, state)
-    if unknown or (known is None and (changed or stamped)):
+    if known is None:
+        # Nor is it known then of which version the loaded values are.
+        changed, unknown = frozenset(), (*changed, *unknown)
+    if unknown or (known is None and stamped):
         found = compare(connection, versioning, state, unknown)
         known = found.version if known is None else known
         changed = changed | found.changed
@@ -136,9 +139,11 @@ def before_update(mapper: Mapper[Any], connection: Connection, obj: Any) -> None
     if is_suppressed() and not changed.isdisjoint(versioning.key):
         capture.unrecorded[versioning].append(obj)
     if not (changed or stamped) or is_suppressed():
-        if version in state.committed_state:
-            # The version is nobody's to set.
+        # The version is nobody's to set. One that is known stays so: by it a change of another transaction is found.
+        if version in state.committed_state and known is None:
             forget(obj, version)
+        elif version in state.committed_state:
+            set_committed_value(obj, version, known)
         return
     assert known is not None
     if changed.isdisjoint(versioning.key):

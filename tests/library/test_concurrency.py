@@ -201,6 +201,35 @@ def test_expired_object_changes_what_the_row_has_become(sessions: tuple[Session,
     assert rows[-1]["name"] == "first"
 
 
+def test_merged_object_of_which_nothing_was_written_is_still_compared_with_its_row(
+    sessions: tuple[Session, Session],
+) -> None:
+    first, second = sessions
+    mine = _loaded(first)
+    first.expunge(mine)
+    mine.clicks = 5
+    merged = first.merge(mine)
+    first.commit()
+    _loaded(second).name = "second"
+    second.commit()
+    merged.name = "first"
+    with pytest.raises(ConcurrentChangeError):
+        first.commit()
+    first.rollback()
+    assert live_rows(second, "appuser", "id")[0]["name"] == "second"
+
+
+def test_loaded_value_of_an_unknown_version_is_compared_with_the_row(sessions: tuple[Session, Session]) -> None:
+    first, second = sessions
+    mine = _loaded(first)
+    _loaded(second).name = "same"
+    second.commit()
+    first.expire(mine, ["version"])
+    mine.name = "same"
+    first.commit()
+    assert changes(history_rows(second, "appuser_history", id=1)) == [(-1, "insert"), (0, "update")]
+
+
 @pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
 def test_change_that_waits_for_another_transactions_lock_is_refused(
     app: Flask, sessions: tuple[Session, Session]
