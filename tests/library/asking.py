@@ -52,7 +52,8 @@ class Asking:
         """Read the feed of a model, page by page."""
         changes = oracle.feed(SHAPES[shape], self._records(shape), self.ends)
         filter_, keeps = _filter(shape, which, changes)
-        found, cursor = [], None
+        found: list[Any] = []
+        cursor = None
         while True:
             page = feed(self.session, MODELS[shape], filter_, limit, cursor)
             assert 0 < len(page.changes) <= limit or not found, "no page is empty but the only one"

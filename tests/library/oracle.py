@@ -305,9 +305,7 @@ def feed(shape: Shape, records: Mapping[Ident, Record], ends: Ends) -> list[Chan
     return sorted(told, key=lambda change: (change.at, change.ident.key, change.row.version), reverse=True)
 
 
-def transaction(
-    shapes: Mapping[str, Shape], records: Mapping[Ident, Record], ends: Ends, number: int
-) -> list[Change]:
+def transaction(shapes: Mapping[str, Shape], records: Mapping[Ident, Record], ends: Ends, number: int) -> list[Change]:
     """What one transaction changed, each record as its own model tells it."""
     told = [
         change

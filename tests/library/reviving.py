@@ -31,11 +31,20 @@ class Old(NamedTuple):
     flush: bool
 
 
-def revert(player: Player, target: Target, old: Old, given: Set | None) -> None:
+def pick(player: Player, target: Target, live: bool) -> Ident | None:
+    """A record of the target's shape that has prior versions, live or deleted; the target's own if there is none."""
+    fit = [
+        ident
+        for ident, record in sorted(player.view.records().items())
+        if ident.shape == target.shape and oracle.prior(record) and (record.values is not None) == live
+    ]
+    return fit[target.slot % len(fit)] if fit else player.resolve(target, dead=not live)
+
+
+def revert(player: Player, ident: Ident, old: Old, given: Set | None) -> None:
     """Set a record's attributes to those of a version."""
-    ident = player.resolve(target)
-    timeline = None if ident is None else _timeline(player, ident, old)
-    if ident is None or timeline is None:
+    timeline = _timeline(player, ident, old)
+    if timeline is None:
         return
     record, obj = player.view.record(ident), timeline.live
     if obj is None:
@@ -70,14 +79,13 @@ def revert(player: Player, target: Target, old: Old, given: Set | None) -> None:
     _end(player, ident, obj, wanted)
 
 
-def restore(player: Player, target: Target, old: Old, last: bool, given: Set | None) -> None:
+def restore(player: Player, ident: Ident, old: Old, last: bool, given: Set | None) -> None:
     """Make a deleted record anew.
 
     :param last: with its last state, without saying which it is
     """
-    ident = player.resolve(target, dead=True)
-    timeline = None if ident is None else _timeline(player, ident, old)
-    if ident is None or timeline is None:
+    timeline = _timeline(player, ident, old)
+    if timeline is None:
         return
     if timeline.live is not None:
         with pytest.raises(RestoreError, match="is live"):
@@ -155,7 +163,7 @@ def _state(record: Record, number: int) -> Values | None:
 
 
 def _given(player: Player, ident: Ident, state: Values, given: Set | None) -> Values | None:
-    """What is given to go before the old state; ``None`` where a record would have to have an owner and there is none."""
+    """What is given to go before the old state; ``None`` where there is no owner whom a record must have."""
     values: Values = {}
     if given is not None and given.attribute in SHAPES[ident.shape].attributes:
         value = player.value(ident.shape, given.attribute, given.choice, state.get(given.attribute))

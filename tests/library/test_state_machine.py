@@ -26,7 +26,7 @@ from tests.library.pending import Set, Target
 from tests.library.player import Player
 from tests.library.rekeying import rekey
 from tests.library.relating import Relate, Relating, relate
-from tests.library.reviving import Old, restore, revert
+from tests.library.reviving import Old, pick, restore, revert
 from tests.library.shapes import FAMILY, FIXED, KEYS, SHAPES, db
 
 SOAK = int(os.environ.get("CHRONONAUT_SOAK_SEQUENCES", "5000"))
@@ -179,7 +179,7 @@ class Sessions(RuleBasedStateMachine):
         other.commit(expire=False)
         if isinstance(late, Old):
             player = self.player(session)
-            revert(player, one.target, late, None)
+            revert(player, ident, late, None)
             player.flush()
         elif late is not None:
             player = self.player(session)
@@ -189,16 +189,32 @@ class Sessions(RuleBasedStateMachine):
     @rule(session=sessions, place=places, old=olds, given=st.none() | sets, flush=st.booleans())
     def revert(self, session: int, place: Target, old: Old, given: Set | None, flush: bool) -> None:
         player = self.player(session)
-        revert(player, place, old, given)
+        ident = pick(player, place, live=True)
+        if ident is not None:
+            revert(player, ident, old, given)
         if flush and player.flush():
             player.check()
 
     @rule(
-        session=sessions, place=places, old=olds, last=st.booleans(), given=st.none() | sets, flush=st.booleans()
+        session=sessions,
+        place=places,
+        delete=st.booleans(),
+        old=olds,
+        last=st.booleans(),
+        given=st.none() | sets,
+        flush=st.booleans(),
     )
-    def restore(self, session: int, place: Target, old: Old, last: bool, given: Set | None, flush: bool) -> None:
+    def restore(
+        self, session: int, place: Target, delete: bool, old: Old, last: bool, given: Set | None, flush: bool
+    ) -> None:
+        """Make a record anew that was deleted, perhaps just now."""
         player = self.player(session)
-        restore(player, place, old, last, given)
+        if delete:
+            player.delete(place)
+            player.flush()
+        ident = pick(player, place, live=False)
+        if ident is not None:
+            restore(player, ident, old, last, given)
         if flush and player.flush():
             player.check()
 
