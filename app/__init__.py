@@ -11,7 +11,9 @@ from app.api import Api, Blueprint
 from app.auth import init_login
 from app.cli import register_commands
 from app.db import engine_options, prepare_engine
+from app.history.changes import add_changes, add_transactions
 from app.history.routes import add_history, add_list_of_models
+from app.history.timemap import add_timemap
 from app.problems import register_problems
 from app.records.routes import add_records
 from app.registry import Registry
@@ -53,10 +55,13 @@ def create_app(environment: Mapping[str, str] = os.environ) -> Flask:
     api = Api(app, settings)
     models = Blueprint("service", __name__, description="What is served")
     add_list_of_models(models, registry)
+    add_transactions(models, registry)
     api.register_blueprint(models)
     for resource in registry.values():
         blueprint = Blueprint(resource.name, __name__, description=resource.description)
         add_history(blueprint, resource)
+        add_changes(blueprint, resource)
+        add_timemap(blueprint, resource)
         add_records(blueprint, resource)
         api.register_blueprint(blueprint)
     return app

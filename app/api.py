@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -13,6 +14,8 @@ from webargs.flaskparser import FlaskParser
 
 from app.auth import Scope, requires
 from app.columns import Query
+from app.headers import ACCEPT_DATETIME, CHANGE, IF_MATCH, IF_NONE_MATCH, answered
+from app.pages import next_link
 from app.problems import KINDS, MEDIA_TYPE, Problem, ProblemSchema, problem_type
 from app.settings import Settings
 
@@ -25,21 +28,6 @@ Every write takes `X-Change-*` headers, which are kept with the change: `X-Chang
 problem (RFC 9457) with a stable `type`. A key is the parts of a record's primary key joined by `,`; in a part `~` is
 `~0`, `/` is `~1` and `,` is `~2`. Instants are RFC 3339 with an offset.
 """
-_CHANGE_HEADER = {
-    "in": "header",
-    "name": "X-Change-Rationale",
-    "schema": {"type": "string"},
-    "description": "Why: kept as `extra.change_rationale` of the change. Any other header `X-Change-…` is kept too, "
-    "at most 16 and 8 KiB together. ASCII, UTF-8, or RFC 8187 (`UTF-8''%F0%9F%90%9B`).",
-    "example": "User request",
-}
-_IF_MATCH = {
-    "in": "header",
-    "name": "If-Match",
-    "schema": {"type": "string"},
-    "description": "Write only if the record is still at this version (RFC 9110): the `ETag` of a read.",
-    "example": '"v3"',
-}
 
 
 class _Parser(FlaskParser):
@@ -111,29 +99,63 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         query: type[marshmallow.Schema] = Query,
         body: type[marshmallow.Schema] | None = None,
         problems: Sequence[str] = (),
+        headers: Sequence[str] = (),
+        example: Any = None,
+        media: Mapping[str, Any] | None = None,
         conditional: bool = False,
+        cacheable: bool = False,
+        timegate: bool = False,
     ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Declare a view as an operation of the API.
 
         The view is called with the parsed query, then the parsed body if there is one, then the parts of the path. Its
-        docstring is the operation's description.
+        docstring is the operation's description. An operation whose query has a cursor answers with pages: a document
+        whose ``next`` is the cursor of the next one, which is linked to in a header as well.
 
         :param answer: the schema of the answer's body; ``None`` for an empty one
         :param problems: kinds of problems that it answers with, besides those that every operation has
+        :param headers: names of headers of its answer
+        :param example: of the answer
+        :param media: media types that it answers with besides JSON, as the OpenAPI document tells of them
         :param conditional: does it take ``If-Match``?
+        :param cacheable: does it take ``If-None-Match``, and answer with what `app.conditional.cacheable` makes?
+        :param timegate: does it take ``Accept-Datetime``, and answer by sending to a Memento?
         """
+        paged = "cursor" in query().fields
+        names = [
+            *headers,
+            *(("Link",) if paged else ()),
+            *(("Vary",) if media else ()),
+            *(("Cache-Control", "ETag") if cacheable else ()),
+            *(("Link", "Vary") if timegate else ()),
+        ]
 
         def declare(view: Callable[..., Any]) -> Callable[..., Any]:
             writing = method in _WRITING
-            wrapped = view
+            wrapped = _with_next_link(view) if paged else view
             if body is not None:
                 content_type = _MERGE_PATCH if method == "PATCH" else "application/json"
                 wrapped = self.arguments(body, content_type=content_type)(wrapped)
             wrapped = self.arguments(query, location="query")(wrapped)
-            wrapped = self.response(status, answer)(wrapped)
-            for kind_status, kinds in _by_status(
-                (*_ALWAYS, *problems, *(_BODY if body else ()), *(_WRITE if writing else ()))
-            ).items():
+            wrapped = self.response(status, answer, example=example, headers=answered(*names) or None)(wrapped)
+            for media_type, told in (media or {}).items():
+                wrapped = self.alt_response(status, content_type=media_type, **told)(wrapped)
+            if timegate:
+                sent = answered("Link", "Location", "Vary")
+                wrapped = self.alt_response(302, description="The Memento is there", headers=sent)(wrapped)
+            if cacheable:
+                kept = answered(*names)
+                wrapped = self.alt_response(304, description="The client has it already", headers=kept)(wrapped)
+            kinds_of_problems = (
+                *_ALWAYS,
+                *problems,
+                *(_BODY if body else ()),
+                *(_WRITE if writing else ()),
+                *(("not-acceptable",) if media else ()),
+                *(("malformed-request",) if timegate else ()),
+            )
+            for kind_status, kinds in _by_status(kinds_of_problems).items():
+                told_of = [*(("Link",) if "deleted" in kinds else ()), *(("Vary",) if "Vary" in names else ())]
                 wrapped = self.alt_response(
                     kind_status,
                     schema=ProblemSchema,
@@ -145,10 +167,19 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
                         "status": kind_status,
                         "detail": "what was wrong, and what would be right",
                     },
+                    headers=answered(*told_of) or None,
                 )(wrapped)
-            headers = [_CHANGE_HEADER] if writing else []
-            headers += [_IF_MATCH] if conditional else []
-            wrapped = self.doc(operationId=operation_id, parameters=headers)(wrapped)
+            parameters = [
+                parameter
+                for parameter, is_taken in (
+                    (CHANGE, writing),
+                    (IF_MATCH, conditional),
+                    (IF_NONE_MATCH, cacheable),
+                    (ACCEPT_DATETIME, timegate),
+                )
+                if is_taken
+            ]
+            wrapped = self.doc(operationId=operation_id, parameters=parameters)(wrapped)
             # Outermost: nothing of a request is read before it is known who sends it.
             self.route(path, methods=[method], endpoint=operation_id)(requires(scope)(wrapped))
             return view
@@ -159,6 +190,15 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
 _ALWAYS = ("unauthenticated", "invalid")
 _WRITE = ("forbidden", "change-header-invalid")
 _BODY = ("malformed-request", "unsupported-media-type", "content-too-large")
+
+
+def _with_next_link(view: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(view)
+    def linked(*args: Any, **kwargs: Any) -> Any:
+        page = view(*args, **kwargs)
+        return (page, next_link(page["next"])) if isinstance(page, Mapping) else page
+
+    return linked
 
 
 def _by_status(kinds: Sequence[str]) -> Mapping[int, list[str]]:

@@ -1,6 +1,7 @@
 """Columns → marshmallow fields: how the values of a model stand in documents."""
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,17 +15,8 @@ from chrononaut import types
 _CONVERTER = ModelConverter()
 
 
-class Query(Schema):
-    """The parameters of a query; any other is refused."""
-
-    class Meta:
-        """Refuse what is not known."""
-
-        unknown = "raise"
-
-
-class Body(Schema):
-    """A body; any field that is not known is refused, and any text that no database can store."""
+class Strict(Schema):
+    """What a request says; any field that is not known is refused, and any text that no database can store."""
 
     class Meta:
         """Refuse what is not known."""
@@ -39,6 +31,14 @@ class Body(Schema):
         return data
 
 
+class Query(Strict):
+    """The parameters of a query."""
+
+
+class Body(Strict):
+    """A body."""
+
+
 def _is_unstorable(value: Any) -> bool:
     if isinstance(value, str):
         return any(character == "\0" or "\ud800" <= character <= "\udfff" for character in value)
@@ -47,15 +47,21 @@ def _is_unstorable(value: Any) -> bool:
     return isinstance(value, list) and any(_is_unstorable(item) for item in value)
 
 
+@cache
 def state_schema(resource: Resource) -> type[Schema]:
     """The schema of a state in history: the tracked columns."""
-    return _read_schema(f"{resource.title}State", resource.versioning.tracked)
+    columns = resource.versioning.tracked
+    return Schema.from_dict(
+        {name: _field(column, required=True) for name, column in columns.items()}, name=f"{resource.title}State"
+    )
 
 
 def record_schema(resource: Resource) -> type[Schema]:
-    """The schema of a live record: all columns but the hidden ones."""
-    versioning = resource.versioning
-    return _read_schema(f"{resource.title}Fields", {**versioning.tracked, **versioning.untracked})
+    """The schema of a record: all columns but the hidden ones."""
+    fields_of_state = {name: _field(column, required=True) for name, column in resource.versioning.tracked.items()}
+    # Nobody knows them of a state that was.
+    untracked = {name: _field(column, required=False) for name, column in resource.versioning.untracked.items()}
+    return Schema.from_dict(fields_of_state | untracked, name=f"{resource.title}Fields")
 
 
 def new_schema(resource: Resource) -> type[Schema]:
@@ -72,6 +78,7 @@ def replacement_schema(resource: Resource) -> type[Schema]:
     )
 
 
+@cache
 def patch_schema(resource: Resource) -> type[Schema]:
     """The schema of a merge patch: any column but the key."""
     columns = resource.versioning.columns
@@ -81,9 +88,26 @@ def patch_schema(resource: Resource) -> type[Schema]:
     )
 
 
-def _read_schema(name: str, columns: Mapping[str, sa.Column[Any]]) -> type[Schema]:
-    return Schema.from_dict(
-        {attribute: _field(column, required=True) for attribute, column in columns.items()}, name=name
+def restoration_schema(resource: Resource) -> type[Schema]:
+    """The schema of what to restore: a version, and what goes before its values."""
+    least = 0
+    return Body.from_dict(
+        {
+            "version": fields.Integer(
+                strict=True,
+                validate=validate.Range(least, integer_range(sa.Integer())[1]),
+                metadata={
+                    "description": "which version; of a deleted record by default the last one",
+                    "example": least,
+                },
+            ),
+            "values": fields.Nested(
+                patch_schema(resource),
+                load_default={},
+                metadata={"description": "what goes before the old values; history has none of hidden columns"},
+            ),
+        },
+        name=f"{resource.title}Restoration",
     )
 
 

@@ -1,11 +1,13 @@
 """Pages: signed cursors, so that a page goes on where the one before it ended."""
 
 from typing import Any
+from urllib.parse import quote, urlencode
 
-from flask import current_app
+from flask import current_app, request
 from itsdangerous import BadData, URLSafeSerializer
 from marshmallow import ValidationError, fields, validate
 
+from app.links import Link
 from app.problems import Problem
 
 MOST = 500
@@ -57,6 +59,18 @@ def read_cursor(what: str, cursor: str) -> list[Any]:
             errors={"query": {"cursor": ["not a cursor of this list"]}},
         ) from None
     return position
+
+
+def page_path(cursor: str | None = None) -> str:
+    """The path of the page that is asked for, with all its parameters; with a cursor, that of the page there."""
+    parameters = {**request.args, **({} if cursor is None else {"cursor": cursor})}
+    path = quote(request.path, safe="/,~")
+    return f"{path}?{urlencode(parameters)}" if parameters else path
+
+
+def next_link(cursor: str | None) -> dict[str, str]:
+    """The header that links to the next page (RFC 8288); none on the last one."""
+    return {} if cursor is None else {"Link": Link(page_path(cursor), "next").text()}
 
 
 def _serializer(what: str) -> URLSafeSerializer:

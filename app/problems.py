@@ -13,7 +13,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.sansio.response import Response as SansIOResponse
 
 from app.change_headers import ChangeHeaderError
-from chrononaut import ChangeInfoError, MissingChangeInfoError
+from chrononaut import ChangeInfoError, MissingChangeInfoError, RestoreError
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -36,6 +36,7 @@ KINDS: Mapping[str, Kind] = {
     "unknown-model": Kind(404, "No such model"),
     "unknown-record": Kind(404, "No such record"),
     "unknown-version": Kind(404, "No such version"),
+    "unknown-transaction": Kind(404, "No such transaction"),
     "method-not-allowed": Kind(405, "The method is not allowed here"),
     "not-acceptable": Kind(406, "No acceptable representation"),
     "record-exists": Kind(409, "The record exists already"),
@@ -114,6 +115,7 @@ def register_problems(app: Flask) -> None:
     app.register_error_handler(ChangeHeaderError, lambda error: _respond("change-header-invalid", str(error)))
     app.register_error_handler(ChangeInfoError, lambda error: _respond("change-header-invalid", str(error)))
     app.register_error_handler(MissingChangeInfoError, _answer_missing_change_info)
+    app.register_error_handler(RestoreError, lambda error: _respond("invalid", str(error)))
     app.register_error_handler(StaleDataError, _answer_concurrent_change)
     app.register_error_handler(sqlalchemy.exc.IntegrityError, _answer_conflict)
     app.register_error_handler(sqlalchemy.exc.DataError, _answer_unstorable)

@@ -11,6 +11,7 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
@@ -69,12 +70,16 @@ class Change:
     """One line of the file.
 
     :ivar values: the columns with their new values; empty for a delete
+    :ivar at: when it was made, in UTC; ``None`` where the file does not say
+    :ivar ref: what it was a part of; ``None`` where the file does not say
     """
 
     operation: Operation
     key: Key
     values: Mapping[str, Value]
     rationale: str
+    at: datetime | None = None
+    ref: str | None = None
 
     def apply(self, before: State | None) -> State | None:
         """Say what the record is after this change.
@@ -119,6 +124,17 @@ class Step(NamedTuple):
         }
 
 
+class Living(NamedTuple):
+    """A record as it was at an instant.
+
+    :ivar since: when its state began
+    """
+
+    version: int
+    since: datetime
+    state: State
+
+
 @dataclass(frozen=True, slots=True)
 class History:
     """What the service must hold about one record after these changes.
@@ -151,6 +167,46 @@ def fold(changes: Iterable[Change]) -> dict[Key, History]:
     for change in changes:
         gathered.setdefault(change.key, []).append(change)
     return {key: History(key, tuple(own)) for key, own in gathered.items()}
+
+
+def check_dated(changes: Iterable[Change], path: Path) -> None:
+    """Make sure that each change says when it was made, and that none is earlier than the one before it.
+
+    :param path: the file that they are from
+    :raises ChangeFileError: one does not, or is
+    """
+    latest: datetime | None = None
+    for number, change in enumerate(changes, start=1):
+        if change.at is None:
+            raise ChangeFileError(f"{path}, change {number}: has no instant (at), which an import needs")
+        if latest is not None and change.at < latest:
+            raise ChangeFileError(f"{path}, change {number}: is earlier than the change before it")
+        latest = change.at
+
+
+def fold_until(changes: Iterable[Change], instants: Iterable[datetime]) -> Iterator[tuple[datetime, dict[Key, Living]]]:
+    """Say which records there were at some instants, and what they were. At the instant of a change it has happened.
+
+    :param changes: as `check_dated` wants them
+    :param instants: ascending
+    """
+    living: dict[Key, Living] = {}
+    versions: dict[Key, int] = {}
+    remaining = iter(instants)
+    instant = next(remaining, None)
+    for change in changes:
+        assert change.at is not None
+        while instant is not None and instant < change.at:
+            yield instant, dict(living)
+            instant = next(remaining, None)
+        version = versions[change.key] = versions.get(change.key, -1) + 1
+        before = living.pop(change.key, None)
+        after = change.apply(None if before is None else before.state)
+        if after is not None:
+            living[change.key] = Living(version, change.at, after)
+    for last in (instant, *remaining):
+        if last is not None:
+            yield last, dict(living)
 
 
 def read(path: Path, limit: int | None = None) -> list[Change]:
@@ -192,7 +248,14 @@ def parse(line: str) -> Change:
     except ValueError:
         raise ImpossibleChangeError(f"op must be one of {', '.join(Operation)}, not {name!r}") from None
     key = Key(_text(document, "product"), _text(document, "cycle"))
-    return Change(operation, key, _values(document, operation), _text(document, "rationale"))
+    return Change(
+        operation,
+        key,
+        _values(document, operation),
+        _text(document, "rationale"),
+        _instant(document) if "at" in document else None,
+        _text(document, "ref") if "ref" in document else None,
+    )
 
 
 def _checked(path: Path, lines: Iterable[bytes]) -> Iterator[Change]:
@@ -226,6 +289,17 @@ def _text(document: Mapping[str, Any], field: str) -> str:
     if not isinstance(value, str) or not value:
         raise ImpossibleChangeError(f"{field} must be a non-empty string, not {value!r}")
     return _encodable(field, value)
+
+
+def _instant(document: Mapping[str, Any]) -> datetime:
+    text = _text(document, "at")
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        at = None
+    if at is None or at.tzinfo is None:
+        raise ImpossibleChangeError(f"at must be an instant with an offset, not {text!r}")
+    return at.astimezone(UTC)
 
 
 def _values(document: Mapping[str, Any], operation: Operation) -> dict[str, Value]:

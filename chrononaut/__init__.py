@@ -12,6 +12,7 @@ from chrononaut.exceptions import DetachedError as DetachedError
 from chrononaut.exceptions import DiffError as DiffError
 from chrononaut.exceptions import HiddenAttributeError as HiddenAttributeError
 from chrononaut.exceptions import HistoryImmutableError as HistoryImmutableError
+from chrononaut.exceptions import HistoryImportError as HistoryImportError
 from chrononaut.exceptions import MissingChangeInfoError as MissingChangeInfoError
 from chrononaut.exceptions import OptionError as OptionError
 from chrononaut.exceptions import RestoreError as RestoreError
@@ -24,7 +25,11 @@ from chrononaut.feed import Position as Position
 from chrononaut.flask import VersionedSQLAlchemy as VersionedSQLAlchemy
 from chrononaut.history import History as History
 from chrononaut.history import history_model as history_model
+from chrononaut.importing import ImportedChange as ImportedChange
+from chrononaut.importing import import_changes as import_changes
 from chrononaut.suppression import suppress_versioning as suppress_versioning
+from chrononaut.timeline import Place as Place
+from chrononaut.timeline import Span as Span
 from chrononaut.timeline import Timeline as Timeline
 from chrononaut.versioned import RecordChanges as RecordChanges
 from chrononaut.versioned import Versioned as Versioned

@@ -85,7 +85,7 @@ def archive_states(
             archived, transaction.instant = row.archived, row.instant
         else:
             rows = [
-                _key_parameters(versioning, ending.key)
+                key_parameters(versioning, ending.key)
                 | {"known_version": ending.version, "change_info": ending.change_info}
                 for ending in batch
             ]
@@ -112,7 +112,7 @@ def archive_inserts(
                     reused[tuple(key)] = version + 1
         else:
             rows = [
-                _key_parameters(versioning, beginning.key) | {"change_info": beginning.change_info}
+                key_parameters(versioning, beginning.key) | {"change_info": beginning.change_info}
                 for beginning in batch
             ]
             for insert in _insert_by_row(versioning):
@@ -209,7 +209,7 @@ def _key(name: str) -> str:
     return f"{OWN}key_{name}"
 
 
-def _key_parameters(versioning: Versioning, key: Key) -> dict[str, Any]:
+def key_parameters(versioning: Versioning, key: Key) -> dict[str, Any]:
     return {_key(name): part for name, part in zip(versioning.key, key, strict=True)}
 
 
@@ -221,7 +221,7 @@ def _arrays(versioning: Versioning, batch: Sequence[Ending] | Sequence[Beginning
     }
 
 
-def _key_binds(versioning: Versioning) -> Iterator[tuple[sa.Column[Any], sa.BindParameter[Any]]]:
+def key_binds(versioning: Versioning) -> Iterator[tuple[sa.Column[Any], sa.BindParameter[Any]]]:
     for name, column in zip(versioning.key, versioning.key_columns, strict=True):
         yield column, bindparam(_key(name), type_=column.type)
 
@@ -251,7 +251,7 @@ def insert_into(values: Mapping[sa.Column[Any], Any], source: sa.Select[Any]) ->
     return sa.insert(table).from_select(list(values), select, include_defaults=False)
 
 
-def _naming_hidden(
+def naming_hidden(
     document: sa.ColumnElement[Any],
     hidden: Mapping[str, sa.Column[Any]],
     row: Mapping[sa.Column[Any], sa.ColumnElement[Any]],
@@ -332,7 +332,7 @@ def _archive_by_set(versioning: Versioning, operation: Literal["update", "delete
             versioning.column("version"): row[version],
             versioning.column("operation"): sa.literal(operation),
             versioning.column("changed"): never_backwards(before, moment.c.instant, CLOCK),
-            versioning.column("change_info"): _naming_hidden(locked.c[f"{OWN}info"], lost, row, "postgresql"),
+            versioning.column("change_info"): naming_hidden(locked.c[f"{OWN}info"], lost, row, "postgresql"),
             versioning.column("transaction_id"): _TRANSACTION,
         },
         sa.select().select_from(locked.join(moment, sa.true())),
@@ -415,7 +415,7 @@ def _archive_by_row(versioning: Versioning, operation: Literal["update", "delete
         sa.select()
         .select_from(versioning.rows)
         .where(
-            *(column == bind for column, bind in _key_binds(versioning)),
+            *(column == bind for column, bind in key_binds(versioning)),
             version == sa.func.coalesce(known, version),
         )
     )
@@ -425,7 +425,7 @@ def _archive_by_row(versioning: Versioning, operation: Literal["update", "delete
     own = {
         versioning.column("operation"): sa.literal(operation),
         versioning.column("changed"): never_backwards(before, _INSTANT, bindparam("now", type_=Instant)),
-        versioning.column("change_info"): _naming_hidden(
+        versioning.column("change_info"): naming_hidden(
             bindparam("change_info", type_=JSONDocument), lost, row, "sqlite"
         ),
         versioning.column("transaction_id"): _TRANSACTION,
@@ -449,7 +449,7 @@ def _insert_by_row(versioning: Versioning) -> Sequence[sa.Insert]:
     before = history.alias("before")
     last_changed: sa.ColumnElement[datetime] = sa.func.max(before.c[names.changed], type_=Instant)
     own = {
-        **{history.c[column.key]: bind for column, bind in _key_binds(versioning)},
+        **{history.c[column.key]: bind for column, bind in key_binds(versioning)},
         versioning.column("version"): sa.func.coalesce(sa.func.max(before.c[names.version]), NEVER - 1) + 1,
         versioning.column("operation"): sa.literal("insert"),
         versioning.column("changed"): never_backwards(last_changed, _INSTANT, bindparam("now", type_=Instant)),
@@ -457,16 +457,14 @@ def _insert_by_row(versioning: Versioning) -> Sequence[sa.Insert]:
         versioning.column("transaction_id"): _TRANSACTION,
     }
     source = (
-        sa.select()
-        .select_from(before)
-        .where(*(before.c[column.key] == bind for column, bind in _key_binds(versioning)))
+        sa.select().select_from(before).where(*(before.c[column.key] == bind for column, bind in key_binds(versioning)))
     )
     further = [
         {
             one.history.c[names.version]: sa.func.max(before.c[names.version]),
             **{
                 one.history.c[column.key]: bind
-                for column, (_, bind) in zip(one.key, _key_binds(versioning), strict=True)
+                for column, (_, bind) in zip(one.key, key_binds(versioning), strict=True)
             },
         }
         for one in versioning.tables[1:]
@@ -488,7 +486,7 @@ def _next_versions(connection: Connection, versioning: Versioning, keys: Sequenc
 
 def _renumber(connection: Connection, versioning: Versioning, versions: Mapping[Key, int]) -> None:
     if versions:
-        rows = [_key_parameters(versioning, key) | {f"{OWN}live_version": version} for key, version in versions.items()]
+        rows = [key_parameters(versioning, key) | {f"{OWN}live_version": version} for key, version in versions.items()]
         connection.execute(_renumbering(versioning), rows, execution_options=OPTIONS)
 
 
@@ -498,7 +496,7 @@ def _renumbering(versioning: Versioning) -> sa.Update:
     stamped = {column: column for column in versioning.table.c if column.onupdate is not None}
     return (
         sa.update(versioning.table)
-        .where(*(column == bind for column, bind in _key_binds(versioning)))
+        .where(*(column == bind for column, bind in key_binds(versioning)))
         .values({**stamped, versioning.version: bindparam(f"{OWN}live_version", type_=sa.Integer)})
     )
 

@@ -31,7 +31,7 @@ def extra_change_info(**values: str) -> Iterator[None]:
     :raises ChangeInfoTypeError: a value is no string
     :raises ChangeInfoError: a value holds what a database cannot store (NUL, a lone surrogate)
     """
-    token = _extra.set({**_extra.get(), **_checked(values)})
+    token = _extra.set({**_extra.get(), **checked(values)})
     try:
         yield
     finally:
@@ -57,7 +57,7 @@ def append_change_info(obj: object, **values: str) -> None:
     session = object_session(obj)
     transaction = None if session is None else session.get_nested_transaction() or session.get_transaction()
     marks = sa.inspect(obj, raiseerr=True).info.setdefault(_APPENDED, [])
-    marks.append((_checked(values), None if transaction is None else ref(transaction)))
+    marks.append((checked(values), None if transaction is None else ref(transaction)))
 
 
 def has_appended(info: Mapping[Any, Any]) -> bool:
@@ -113,7 +113,7 @@ def gives_reason(document: JSONObject) -> bool:
     return any(document.get("extra", {}).values())
 
 
-def _checked(values: Mapping[str, str]) -> Mapping[str, str]:
+def checked(values: Mapping[str, str]) -> Mapping[str, str]:
     for name, value in values.items():
         if not isinstance(value, str):
             raise ChangeInfoTypeError(name, value)

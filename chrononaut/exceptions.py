@@ -11,6 +11,7 @@
     ├── UncapturedWriteError                a write that would leave no history
     ├── ConcurrentChangeError (StaleDataError)  another transaction changed the record meanwhile
     ├── HistoryImmutableError               an attempt to change history
+    ├── HistoryImportError (ValueError)     history from elsewhere that cannot have been
     ├── DiffError (ValueError)              two states that cannot be compared
     ├── RestoreError (ValueError)           an old state that cannot be had again
     ├── DetachedError                       the object belongs to no session
@@ -114,6 +115,21 @@ class HistoryImmutableError(ChrononautException):
             f"history is immutable: {table} can be neither inserted into, updated nor deleted from; "
             "to delete, use suppress_versioning(allow_deleting_history=True)"
         )
+
+
+class HistoryImportError(ChrononautException, ValueError):
+    """A change that was to be imported is wrong, or could not have happened; nothing of the import can be committed.
+
+    :param model: the name of the model
+    :param position: of the change among those that were given, from 0
+    :param key: the key of the change, as it was given
+    :param problem: what is wrong, and what would be right
+    """
+
+    def __init__(self, model: str, position: int, key: Any, problem: str) -> None:
+        self.model, self.position, self.key = model, position, key
+        named = key[0] if isinstance(key, tuple) and len(key) == 1 else key
+        super().__init__(f"change {position}, {model} {named!r}: {problem}")
 
 
 class DiffError(ChrononautException, ValueError):

@@ -1,6 +1,6 @@
 """The change feed: what happened to all records of a model, newest first, and what one transaction changed."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -41,8 +41,12 @@ EVERYTHING = ChangeFilter()
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A place in the feed of a model: that of a change."""
+    """A place among the changes of a model, or of a transaction: that of a change.
 
+    :ivar model: the name of its model
+    """
+
+    model: str
     at: datetime
     key: Key
     version: int
@@ -50,7 +54,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class FeedPage:
-    """Some changes of a model, newest first.
+    """Some changes, in the order of what they are a page of.
 
     :ivar next: where the next page begins; ``None`` on the last one
     """
@@ -73,8 +77,7 @@ def feed(
     :raises UntrackedAttributeError: the filter's attribute is untracked
     :raises ValueError: the limit is less than 1
     """
-    if limit < 1:
-        raise ValueError(f"limit must be at least 1, not {limit}")
+    _refuse_limit(limit)
     versioning = versioning_of(model)
     order = [versioning.column("changed"), *_history_key(versioning), versioning.column("version")]
     select = (
@@ -84,30 +87,63 @@ def feed(
         .limit(limit + 1)
     )
     if cursor is not None:
-        position = (utc(cursor.at), *cursor.key, cursor.version)
-        bounds = [sa.literal(part, column.type) for part, column in zip(position, order, strict=True)]
-        select = select.where(sa.tuple_(*order) < sa.tuple_(*bounds))
+        position = _values(order, (utc(cursor.at), *cursor.key, cursor.version))
+        select = select.where(sa.tuple_(*order) < position)
     rows = session.scalars(select).all()
-    page = changes_of(session, versioning, rows[:limit])
-    following = Position(page[-1].at, page[-1].key, page[-1].version) if len(rows) > limit else None
-    return FeedPage(page, following)
+    return _page(changes_of(session, versioning, rows[:limit]), len(rows) > limit)
 
 
-def transaction(session: Session, models: Iterable[Versioning], transaction_id: UUID) -> list[Change]:
-    """Everything that one transaction changed, in the order of instants, models, keys and versions.
+def transaction(
+    session: Session,
+    models: Iterable[Versioning],
+    transaction_id: UUID,
+    limit: int | None = None,
+    cursor: Position | None = None,
+) -> FeedPage:
+    """What one transaction changed, in the order of the models' names, keys and versions.
 
     A record is told of by the most specific of the models that have it.
 
     :param models: those to look at
+    :param limit: changes on the page at the most; all by default
+    :param cursor: `FeedPage.next` of the page before; the first page by default
+    :raises ValueError: the limit is less than 1
     """
+    _refuse_limit(limit)
     changes: list[Change] = []
-    for versioning in models:
-        select = sa.select(versioning.history).where(
-            versioning.column("transaction_id") == transaction_id, *_of_model(versioning, exactly=True)
+    for versioning in sorted(models, key=lambda one: one.name):
+        if cursor is not None and versioning.name < cursor.model:
+            continue
+        order = [*_history_key(versioning), versioning.column("version")]
+        select = (
+            sa.select(versioning.history)
+            .where(versioning.column("transaction_id") == transaction_id, *_of_model(versioning, exactly=True))
+            .order_by(*order)
         )
-        rows = session.scalars(select.order_by(*_history_key(versioning), versioning.column("version"))).all()
-        changes += changes_of(session, versioning, rows)
-    return sorted(changes, key=lambda change: (change.at, change.model.__name__))
+        if cursor is not None and versioning.name == cursor.model:
+            select = select.where(sa.tuple_(*order) > _values(order, (*cursor.key, cursor.version)))
+        if limit is not None:
+            select = select.limit(limit + 1 - len(changes))
+        changes += changes_of(session, versioning, session.scalars(select).all())
+        if limit is not None and len(changes) > limit:
+            return _page(changes[:limit], True)
+    return FeedPage(changes, None)
+
+
+def _refuse_limit(limit: int | None) -> None:
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1, not {limit}")
+
+
+def _values(columns: Sequence[sa.Column[Any]], values: Iterable[Any]) -> sa.Tuple:
+    return sa.tuple_(*(sa.literal(value, column.type) for value, column in zip(values, columns, strict=True)))
+
+
+def _page(changes: list[Change], has_more: bool) -> FeedPage:
+    if not has_more:
+        return FeedPage(changes, None)
+    last = changes[-1]
+    return FeedPage(changes, Position(last.model.__name__, last.at, last.key, last.version))
 
 
 def _history_key(versioning: Versioning) -> list[sa.Column[Any]]:

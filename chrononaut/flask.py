@@ -41,12 +41,12 @@ class VersionedSQLAlchemy(SQLAlchemy):
         register_commands(app)
 
     def transaction(self, transaction_id: UUID) -> list[Change]:
-        """Everything that one transaction changed, over all versioned models. See `feed.transaction`.
+        """Everything that one transaction changed, over all versioned models: by the models' names, keys and versions.
 
         :param transaction_id: as history rows and changes have it
         """
         base: Any = self.Model
-        return transaction(self.session(), versioned_models(base.registry), transaction_id)
+        return transaction(self.session(), versioned_models(base.registry), transaction_id).changes
 
     def _make_declarative_base(self, *args: Any, **options: Any) -> Any:
         def current_session() -> Session:

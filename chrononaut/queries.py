@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import aliased
 
-from chrononaut.history import NEVER, History, Key, Versioning, versioning_of
+from chrononaut.history import NEVER, History, Key, Operation, Versioning, versioning_of
 from chrononaut.types import as_loaded, is_distinct, lists_name, utc
 
 HistorySelect = sa.Select[History]
@@ -78,6 +78,63 @@ def version_at(model: type, key: Key, at: datetime) -> HistorySelect:
         .order_by(changed, versioning.column("version"))
         .limit(1)
     )
+
+
+def last_change_by(model: type, key: Key, at: datetime) -> "sa.Select[int, Operation]":
+    """The last change of a record at an instant or before: its version and its operation.
+
+    :param key: primary key values, in mapping order
+    :param at: an instant; a naive one is read as UTC. Resolution 1 µs.
+    :return: a select of at most one row; none if the record was not changed, and not created, by then
+    """
+    versioning = versioning_of(model)
+    number, changed = versioning.column("version"), versioning.column("changed")
+    return (
+        sa.select(number, versioning.column("operation"))
+        .where(versioning.has_key(key), sa.not_(_ended_after(versioning, at)))
+        .order_by(changed.desc(), number.desc())
+        .limit(1)
+    )
+
+
+def spans(model: type, key: Key, after: int = NEVER) -> "sa.Select[int, datetime | None, datetime]":
+    """When each prior version of a record was valid, oldest first, without its state: version, beginning and end.
+
+    :param key: primary key values, in mapping order
+    :param after: only versions with a higher number
+    :return: a select whose beginning is NULL if the version was there before the record was versioned
+    """
+    versioning = versioning_of(model)
+    number = versioning.column("version")
+    key_columns = [versioning.history_table.c[column.key] for column in versioning.key_columns]
+    return (
+        sa.select(
+            number.label("version"),
+            versioning.began(key_columns, number).label("valid_from"),
+            versioning.column("changed").label("changed"),
+        )
+        .where(versioning.has_key(key), _has_state(versioning), number > after)
+        .order_by(number)
+    )
+
+
+def spans_around(model: type, key: Key, number: int) -> "sa.Select[int, datetime | None, datetime]":
+    """The `spans` of the first and the last prior version, of one version, and of the ones before and after it.
+
+    :param key: primary key values, in mapping order
+    :return: a select of at most five rows, in any order; one version may come several times
+    """
+    select, version = spans(model, key), versioning_of(model).column("version")
+    newest_first = select.order_by(None).order_by(version.desc())
+    # A LIMIT of its own for each, so that each is one step in the index, however long the history is.
+    parts = (
+        select.limit(1),
+        newest_first.where(version < number).limit(1),
+        select.where(version == number),
+        spans(model, key, after=number).limit(1),
+        newest_first.limit(1),
+    )
+    return sa.select(sa.union_all(*(sa.select(part.subquery()) for part in parts)).subquery())
 
 
 def last_changed(model: type, key: Key) -> sa.Select[datetime]:

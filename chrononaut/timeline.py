@@ -18,6 +18,35 @@ from chrononaut.suppression import suppress_versioning
 from chrononaut.types import utc
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """When a version was valid: [``valid_from``, ``changed``), in UTC.
+
+    :ivar valid_from: ``None`` if the version was there before the record was versioned
+    :ivar changed: ``None`` of the live state
+    """
+
+    version: int
+    valid_from: datetime | None
+    changed: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a version stands among the others of its record.
+
+    :ivar this: ``None`` if there is no such version
+    :ivar before: ``None`` if it is the first, and ``after`` if it is the last
+    :ivar first: ``None`` if the record has no version at all, and ``last`` likewise
+    """
+
+    this: Span | None
+    before: Span | None
+    after: Span | None
+    first: Span | None
+    last: Span | None
+
+
 @dataclass(slots=True)
 class Timeline:
     """The states that a record had, and the live object if there is one.
@@ -83,6 +112,40 @@ class Timeline:
     def valid_from(self) -> datetime | None:
         """When the live state began, in UTC; ``None`` if it was there before the record was versioned."""
         return self.session.scalar(queries.valid_from(self.model, self.key, self.number(self.live)))
+
+    def span(self) -> Span | None:
+        """Since when the live state is valid; ``None`` for a deleted record."""
+        return None if self.live is None else Span(self.number(self.live), self.valid_from(), None)
+
+    def place(self, number: int) -> Place:
+        """Where a version stands among the others.
+
+        :param number: the number of a version, whether there is one or not
+        """
+        rows = self.session.execute(queries.spans_around(self.model, self.key, number)).all()
+        spans = sorted({Span(*row) for row in rows}, key=lambda span: span.version)
+        live = self.span()
+        if live is not None:
+            spans.append(live)
+        return Place(
+            this=next((span for span in spans if span.version == number), None),
+            before=next((span for span in reversed(spans) if span.version < number), None),
+            after=next((span for span in spans if span.version > number), None),
+            first=next(iter(spans), None),
+            last=next(reversed(spans), None),
+        )
+
+    def number_at(self, at: datetime) -> int | None:
+        """The number of the version that was valid at an instant, or else of the last one that ended before.
+
+        :return: ``None`` if the record was not changed, and not created, by then: then its first version was valid, if
+            that was there before the record was versioned
+        """
+        row = self.session.execute(queries.last_change_by(self.model, self.key, at)).one_or_none()
+        if row is None:
+            return None
+        number, operation = row
+        return number if operation == "delete" else number + 1
 
     def exists(self) -> bool:
         """Is there such a record, or was there ever one?"""

@@ -1,20 +1,24 @@
-"""What README shows is true."""
+"""What README and the pages of docs/ show is true."""
 
 import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from app.settings import Settings
 
-_README = (Path(__file__).parents[1] / "README.md").read_text()
+_ROOT = Path(__file__).parents[1]
+_README = (_ROOT / "README.md").read_text()
 
 
-def test_python_examples_run() -> None:
-    examples = re.findall(r"```python\n(.*?)```", _README, re.DOTALL)
+@pytest.mark.parametrize("page", ["README.md", "docs/importing.md"])
+def test_python_examples_run(page: str) -> None:
+    examples = re.findall(r"```python\n(.*?)```", (_ROOT / page).read_text(), re.DOTALL)
     assert len(examples) > 1
-    names: dict[str, Any] = {"__name__": "readme"}
+    names: dict[str, Any] = {"__name__": Path(page).stem}
     try:
-        exec(compile("\n".join(examples), "README.md", "exec"), names)
+        exec(compile("\n".join(examples), page, "exec"), names)
     finally:
         # From Python 3.13 on, SQLite's connections warn where nobody closes them.
         with names["app"].app_context():

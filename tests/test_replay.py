@@ -8,15 +8,20 @@ import json
 import re
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app import create_app
+from app.cli import create_tables
+from app.db import db
 from benchmarks.changes import (
     COLUMNS,
     Change,
@@ -24,14 +29,17 @@ from benchmarks.changes import (
     History,
     ImpossibleChangeError,
     Key,
+    Living,
     Operation,
     Value,
+    check_dated,
     fold,
+    fold_until,
     parse,
     read,
 )
 from benchmarks.replay.__main__ import main
-from benchmarks.replay.comparing import Answers, compare
+from benchmarks.replay.comparing import Answers, compare, compare_table
 from benchmarks.replay.errors import RecordError
 from benchmarks.replay.sending import Tally, milliseconds, starting_points
 from benchmarks.replay.wire import entity_tag, header_value, key_segment, key_text
@@ -167,6 +175,10 @@ class TestFile:
             (line(set={"latest": 3}), "latest must be a string, true, false or null, not 3"),
             (line(op="delete"), "a delete sets nothing"),
             (line(rationale="\ud800"), "half of a surrogate pair"),
+            (line(at="2021-08-17"), "at must be an instant with an offset, not '2021-08-17'"),
+            (line(at="yesterday"), "at must be an instant with an offset, not 'yesterday'"),
+            (line(at=7), "at must be a non-empty string, not 7"),
+            (line(ref=""), "ref must be a non-empty string"),
         ],
     )
     def test_a_malformed_line_is_refused(self, text: str, message: str) -> None:
@@ -441,6 +453,20 @@ class TestComparing:
             ' expected not before 2026-03-01T00:00:00+00:00, found "2026-02-28T00:00:00.000000Z"'
         ) in differences(two_lives(), answers)
 
+    def test_an_instant_that_is_not_the_files_is_found_where_that_is_asked_for(self) -> None:
+        start = datetime(2026, 3, 1, tzinfo=UTC)
+        moved = [
+            replace(change, at=start + timedelta(minutes=version + (version == 1)))
+            for version, change in enumerate(two_lives().changes, start=-1)
+        ]
+        history = History(PYTHON, tuple(moved))
+        assert differences(history, answered(history)) == []
+        assert [str(difference) for difference in compare(history, answered(history), dated=True)] == [
+            'python,3.13 version 1: instant: expected "2026-03-01T00:02:00+00:00", found "2026-03-01T00:01:00.000000Z"'
+        ]
+        undated = compare(two_lives(), answered(two_lives()), dated=True)
+        assert "version -1: instant: expected nothing" in str(next(undated))
+
     def test_a_deleted_record_that_is_still_there(self) -> None:
         history = fold([insert(), delete()])[PYTHON]
         answers = answered(history)
@@ -451,6 +477,159 @@ class TestComparing:
         answers = answered(two_lives())
         gone = Answers(None, answers.versions, answers.changes)
         assert differences(two_lives(), gone) == ["python,3.13 version 4: current: expected the live state, found null"]
+
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+OTHER = Key("python", "3.14")
+
+
+def dated(*changes: tuple[float, Change]) -> list[Change]:
+    return [replace(change, at=NOON + timedelta(hours=hours)) for hours, change in changes]
+
+
+class TestTable:
+    """The table as of an instant."""
+
+    CHANGES = dated(
+        (0, insert(latest="1")),
+        (1, insert(OTHER)),
+        (1, update(latest="2")),
+        (1, update(latest="3")),
+        (2, delete(OTHER)),
+        (3, insert(OTHER, lts=True)),
+    )
+
+    def at(self, *hours: float) -> list[dict[Key, Living]]:
+        instants = [NOON + timedelta(hours=number) for number in hours]
+        found = list(fold_until(self.CHANGES, instants))
+        assert [at for at, _ in found] == instants
+        return [living for _, living in found]
+
+    def test_it_is_what_had_happened_by_then(self) -> None:
+        assert self.at(-1, 0, 0.5, 1, 2, 9) == [
+            {},
+            {PYTHON: Living(0, NOON, state(latest="1"))},
+            {PYTHON: Living(0, NOON, state(latest="1"))},
+            {
+                OTHER: Living(0, NOON + timedelta(hours=1), state(OTHER)),
+                PYTHON: Living(2, NOON + timedelta(hours=1), state(latest="3")),
+            },
+            {PYTHON: Living(2, NOON + timedelta(hours=1), state(latest="3"))},
+            {
+                PYTHON: Living(2, NOON + timedelta(hours=1), state(latest="3")),
+                OTHER: Living(2, NOON + timedelta(hours=3), state(OTHER, lts=True)),
+            },
+        ]
+
+    def test_it_agrees_with_the_histories(self) -> None:
+        changes = read(DEMO_DATA)
+        ((_, living),) = fold_until(changes, [datetime(2100, 1, 1, tzinfo=UTC)])
+        last = {key: list(history.steps())[-1] for key, history in fold(changes).items()}
+        assert {key: (one.version, one.state, one.since) for key, one in living.items()} == {
+            key: (step.version + 1, step.after, step.change.at) for key, step in last.items() if step.after is not None
+        }
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ([*CHANGES, insert(Key("a", "b"))], ", change 7: has no instant (at), which an import needs"),
+            (CHANGES[::-1], ", change 2: is earlier than the change before it"),
+        ],
+    )
+    def test_changes_without_a_time_are_refused(self, changes: list[Change], message: str) -> None:
+        with pytest.raises(ChangeFileError, match=re.escape(f"changes{message}")):
+            check_dated(changes, Path("changes"))
+
+    @pytest.mark.parametrize(
+        ("spoil", "expected"),
+        [
+            (lambda rows: None, []),
+            (lambda rows: rows.pop(), ["python,3.14 version 2: then: expected a record, found nothing"]),
+            (lambda rows: rows.append(rows[0]), ["python,3.13 version 2: then: expected nothing, found twice"]),
+            (
+                lambda rows: rows.append((Key("a", "b"), 4, None, {})),
+                ["a,b version 4: then: expected nothing, found a record"],
+            ),
+            (
+                lambda rows: rows[1][3].update(lts=1),
+                ["python,3.14 version 2: state then.lts: expected true, found 1"],
+            ),
+            (
+                lambda rows: rows.append((rows[0][0], 1, *rows.pop(0)[2:])),
+                ["python,3.13 version 2: version then: expected 2, found 1"],
+            ),
+            (
+                lambda rows: rows.append((*rows.pop(0)[:2], "2026-03-01T00:00Z", state(latest="3"))),
+                [
+                    (
+                        "python,3.13 version 2: valid_from then:"
+                        ' expected "2026-03-01T13:00:00+00:00", found "2026-03-01T00:00Z"'
+                    )
+                ],
+            ),
+        ],
+        ids=["none", "missing", "twice", "too many", "state", "version", "valid_from"],
+    )
+    def test_one_fault_is_told_precisely(self, spoil: Callable[[Any], object], expected: list[str]) -> None:
+        (living,) = self.at(9)
+        rows = [(key, one.version, one.since.isoformat(), dict(one.state)) for key, one in living.items()]
+        spoil(rows)
+        assert [str(difference) for difference in compare_table("then", living, rows)] == expected
+
+
+class TestImport:
+    """The demo's changes, written into a database of the service."""
+
+    @pytest.fixture
+    def environ(self, tmp_path: Path) -> dict[str, str]:
+        return {"SECRET_KEY": "a key for tests only", "DATABASE_URL": f"sqlite:///{tmp_path / 'test.db'}"}
+
+    @staticmethod
+    def create(environ: dict[str, str]) -> None:
+        app = create_app(environ)
+        with app.app_context():
+            create_tables(db)
+            db.engine.dispose()
+
+    def test_every_change_is_there_with_its_instant_and_part(
+        self, environ: dict[str, str], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        self.create(environ)
+        assert main([str(DEMO_DATA), "--import"], environ) == 0
+        assert capsys.readouterr().out.startswith("imported: 177 changes in ")
+        changes = read(DEMO_DATA)
+        app = create_app(environ)
+        with app.app_context():
+            rows = db.session.execute(sa.text("SELECT * FROM release_history ORDER BY version")).mappings().all()
+            db.session.remove()
+            db.engine.dispose()
+        parts: dict[tuple[datetime, str], set[str]] = {}
+        for key, history in fold(changes).items():
+            own = [row for row in rows if (row["product"], row["cycle"]) == key]
+            for step, row in zip(history.steps(), own, strict=True):
+                at = datetime.fromisoformat(row["changed"]).replace(tzinfo=UTC)
+                assert (row["version"], row["operation"], at) == (step.version, step.change.operation, step.change.at)
+                assert json.loads(row["change_info"])["extra"] == {"change_rationale": step.change.rationale}
+                parts.setdefault((at, step.change.ref or ""), set()).add(row["transaction_id"])
+        assert all(len(ids) == 1 for ids in parts.values()), "what was one change is one transaction"
+        assert len(set[str]().union(*parts.values())) == len(parts)
+
+    def test_a_second_import_is_refused_as_a_whole(
+        self, environ: dict[str, str], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        self.create(environ)
+        assert main([str(DEMO_DATA), "--import", "--limit", "1"], environ) == 0
+        assert main([str(DEMO_DATA), "--import"], environ) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("replay: nothing was imported: change 0, Release ('freebsd', 'stable/13'): this insert")
+
+    def test_tables_are_not_created(self, environ: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+        assert main([str(DEMO_DATA), "--import"], environ) == 2
+        assert "no tables yet; create the tables by flask --app app create-tables" in capsys.readouterr().err
+
+    def test_settings_are_those_of_the_service(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main([str(DEMO_DATA), "--import"], {}) == 2
+        assert "SECRET_KEY must be" in capsys.readouterr().err
 
 
 class TestStartingPoints:
@@ -523,6 +702,10 @@ class TestBadArguments:
         error = self.complaint(capsys, str(DEMO_DATA), "http://localhost", token=None)
         assert error == "replay: no token: give --token or set REPLAY_TOKEN\n"
 
+    @pytest.mark.parametrize("arguments", [[], ["--import", "--verify"], ["--import", "--verify-only"]])
+    def test_no_url(self, capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+        assert "no URL: give that of the running" in self.complaint(capsys, str(DEMO_DATA), *arguments)
+
     def test_missing_file(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         error = self.complaint(capsys, str(tmp_path / "none.gz"), "http://localhost")
         assert error == f"replay: cannot read {tmp_path}/none.gz: No such file or directory\n"
@@ -561,6 +744,7 @@ class TestBadArguments:
             ["--limit", "x"],
             ["--verify", "--verify-only"],
             ["--verify-only", "--resume"],
+            ["--import", "--resume"],
             ["--colour"],
         ],
     )

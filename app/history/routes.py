@@ -9,27 +9,28 @@ from sqlalchemy.orm import undefer
 from werkzeug import Response
 
 from app.api import Blueprint
-from app.conditional import not_modified
+from app.conditional import cacheable
 from app.db import session
+from app.history.mementos import describe_memento
 from app.history.schemas import (
     AtQuery,
     ChangedSinceSchema,
-    ChangesSchema,
     DiffQuery,
     DiffSchema,
     ModelsSchema,
-    PageQuery,
     SinceQuery,
     VersionsQuery,
     history_schemas,
 )
 from app.instants import instant_text
+from app.json_patch import JSON_PATCH, JSON_PATCH_ANSWER, patch_between
+from app.media import JSON, acceptable
 from app.pages import make_cursor, read_cursor
 from app.problems import Problem
 from app.registry import Registry, Resource, UnknownKeyError
 from chrononaut import History, Timeline, queries
+from chrononaut.history import Key
 
-_IMMUTABLE = "private, max-age=31536000, immutable"
 Document = dict[str, Any]
 
 
@@ -70,13 +71,13 @@ def add_history(blueprint: Blueprint, resource: Resource) -> None:
     @blueprint.operation("GET", path, f"list_{name}_versions", answer=schemas.versions, query=VersionsQuery, **common)
     def list_versions(query: Document, key: str) -> Document:
         """The current state and the prior versions."""
-        timeline = _timeline(resource, key)
+        timeline = timeline_of(resource, key)
         select = queries.versions(timeline.model, timeline.key, query.get("before"), query.get("after"))
-        rows, following = _page(
+        rows, following = page_of(
             resource, "versions", key, select.options(undefer(resource.versioning.valid_from)), query
         )
         live = timeline.live
-        return _identified(resource, key) | {
+        return identified(resource, key) | {
             "current": None if live is None else _version(timeline, live),
             "versions": [_version(timeline, row) for row in rows],
             "next": following,
@@ -87,26 +88,28 @@ def add_history(blueprint: Blueprint, resource: Resource) -> None:
         f"{path}/versions/<int(max=2147483647):number>",
         f"get_{name}_version",
         answer=schemas.version,
+        headers=["Link", "Memento-Datetime"],
+        cacheable=True,
         **of_version,
     )
-    def get_version(query: Document, key: str, number: int) -> Document | Response:
-        """One version, a prior one or the current one. A prior one never changes."""
-        timeline = _timeline(resource, key)
+    def get_version(query: Document, key: str, number: int) -> Response:
+        """One version, a prior one or the current one: a Memento of the record (RFC 7089). A prior one never changes.
+
+        Its links may be followed by newer ones: a later version's `last memento` is later.
+        """
+        timeline = timeline_of(resource, key)
         found = _numbered(timeline, number)
-        document = _identified(resource, key) | _version(timeline, found)
-        if not isinstance(found, History):
-            return document
-        response = jsonify(schemas.version().dump(document))
-        response.headers["Cache-Control"] = _IMMUTABLE
-        return not_modified(response, f"v{number}")
+        response = jsonify(schemas.version().dump(identified(resource, key) | _version(timeline, found)))
+        describe_memento(response, resource.links(key), timeline.place(number))
+        return cacheable(response, _etag(timeline, found), immutable=isinstance(found, History))
 
     @blueprint.operation(
         "GET", f"{path}/version_at", f"get_{name}_version_at", answer=schemas.version, query=AtQuery, **of_version
     )
     def get_version_at(query: Document, key: str) -> Document:
         """The state that was valid at an instant. A state is valid from its beginning until just before its end."""
-        timeline = _timeline(resource, key)
-        return _identified(resource, key) | _version(timeline, _valid_at(timeline, query["at"]))
+        timeline = timeline_of(resource, key)
+        return identified(resource, key) | _version(timeline, valid_at(timeline, query["at"]))
 
     @blueprint.operation(
         "GET",
@@ -118,68 +121,79 @@ def add_history(blueprint: Blueprint, resource: Resource) -> None:
     )
     def has_changed_since(query: Document, key: str) -> Document:
         """Whether the record was updated or deleted later than an instant."""
-        last = _timeline(resource, key).last_changed()
-        return _identified(resource, key) | {
+        last = timeline_of(resource, key).last_changed()
+        return identified(resource, key) | {
             "has_changed": last is not None and last > query["since"],
             "since": query["since"],
             "last_changed": last,
         }
 
     @blueprint.operation(
-        "GET", f"{path}/diff", f"diff_{name}_versions", answer=DiffSchema, query=DiffQuery, **of_version
+        "GET",
+        f"{path}/diff",
+        f"diff_{name}_versions",
+        answer=DiffSchema,
+        query=DiffQuery,
+        media={JSON_PATCH: JSON_PATCH_ANSWER},
+        cacheable=True,
+        **of_version,
     )
-    def diff_versions(query: Document, key: str) -> Document:
-        """What differs between two states, each given by its version number or by an instant."""
-        timeline = _timeline(resource, key)
+    def diff_versions(query: Document, key: str) -> Response:
+        """What differs between two states, each given by its version number or by an instant.
+
+        As a JSON Patch (RFC 6902) it makes the `state` of the one into that of the other. Between prior versions that
+        are given by their numbers it never changes.
+        """
+        media_type = acceptable(JSON, JSON_PATCH)
+        timeline = timeline_of(resource, key)
         from_ = _find(timeline, query["from_"])
         to = _live(timeline) if query["to"] is None else _find(timeline, query["to"])
         if timeline.number(to) < timeline.number(from_):
             raise _invalid(
                 "to", f"version {timeline.number(to)} is older than version {timeline.number(from_)}; swap them"
             )
-        # The live state against itself has no differences, and is no history object.
-        changed = timeline.diff(from_, to) if isinstance(from_, History) else {}
-        hidden = timeline.hidden_changes(from_, to) if query["include_hidden"] else []
-        return _identified(resource, key) | {
-            "from_": _version(timeline, from_),
-            "to": _version(timeline, to),
-            "changes": _differences(state, changed),
-            "hidden_changed": hidden,
-        }
-
-    @blueprint.operation(
-        "GET", f"{path}/changes", f"list_{name}_changes", answer=ChangesSchema, query=PageQuery, **common
-    )
-    def list_changes(query: Document, key: str) -> Document:
-        """What happened to the record, its creation and deletion included: when, who, why, and what changed."""
-        timeline = _timeline(resource, key)
-        rows, following = _page(resource, "changes", key, queries.changes(timeline.model, timeline.key), query)
-        return _identified(resource, key) | {
-            "changes": [
-                {
-                    "version": change.version,
-                    "operation": change.operation,
-                    "changed": change.at,
-                    "change_info": change.info,
-                    "transaction_id": change.transaction_id,
-                    "differences": _differences(state, change.differences),
-                    "hidden_changed": change.hidden,
-                }
-                for change in timeline.changes(rows)
-            ],
-            "next": following,
-        }
+        etag = f"{_etag(timeline, from_)}.{_etag(timeline, to)}"
+        if media_type == JSON_PATCH:
+            response = patch_between(state.dump(timeline.state(from_)), state.dump(timeline.state(to)))
+            etag += ".patch"
+        else:
+            # The live state against itself has no differences, and is no history object.
+            changed = timeline.diff(from_, to) if isinstance(from_, History) else {}
+            hidden = timeline.hidden_changes(from_, to) if query["include_hidden"] else []
+            document = identified(resource, key) | {
+                "from_": _version(timeline, from_),
+                "to": _version(timeline, to),
+                "changes": differences_of(state, changed),
+                "hidden_changed": hidden,
+            }
+            response = jsonify(DiffSchema().dump(document))
+        fixed = isinstance(query["from_"], int) and isinstance(query["to"], int) and isinstance(to, History)
+        return cacheable(response, etag, immutable=fixed)
 
 
-def _timeline(resource: Resource, key_text: str) -> Timeline:
+def timeline_of(resource: Resource, key_text: str, *, to_write: bool = False) -> Timeline:
+    """The history of the record that a text is the key of.
+
+    :param to_write: lock the record, if it is live, so that nobody changes it before it is written
+    :raises Problem: 404: there never was such a record
+    """
     try:
         key = resource.parse_key(key_text)
     except UnknownKeyError:
         raise unknown_record(resource, key_text) from None
-    timeline = Timeline(session(), resource.model, key)
+    live = find_live(resource, key, to_write=to_write)
+    timeline = Timeline(session(), resource.model, key, live)
     if not timeline.exists():
         raise unknown_record(resource, key_text)
     return timeline
+
+
+def find_live(resource: Resource, key: Key, *, to_write: bool = False) -> Any:
+    """The live object of a record; ``None`` if there is none.
+
+    :param to_write: lock it, so that nobody changes it before it is written
+    """
+    return session().get(resource.model, key, with_for_update={"key_share": True} if to_write else None)
 
 
 def unknown_record(resource: Resource, key_text: str) -> Problem:
@@ -190,7 +204,8 @@ def unknown_record(resource: Resource, key_text: str) -> Problem:
     )
 
 
-def _identified(resource: Resource, key_text: str) -> Document:
+def identified(resource: Resource, key_text: str) -> Document:
+    """What every document about a record begins with."""
     return {"model": resource.name, "key": key_text, "links": resource.links(key_text)}
 
 
@@ -208,9 +223,13 @@ def _version(timeline: Timeline, obj: Any) -> Document:
     }
 
 
-def _page(
+def page_of(
     resource: Resource, what: str, key_text: str, select: queries.HistorySelect, query: Document
 ) -> tuple[list[History], str | None]:
+    """A page of the history rows of a record, and the cursor of the page that follows.
+
+    :param what: what is listed, so that a cursor is good for nothing else
+    """
     number = resource.versioning.column("version")
     ascending = query["order"] == "asc"
     what = f"{what} {resource.name} {key_text} {query['order']}"
@@ -225,6 +244,12 @@ def _page(
     return rows, make_cursor(what, [getattr(rows[-1], resource.versioning.options.names.version)])
 
 
+def _etag(timeline: Timeline, obj: Any) -> str:
+    """What identifies a version as it is answered: the current one is another answer once it is a prior one."""
+    number = timeline.number(obj)
+    return f"v{number}" if isinstance(obj, History) else f"v{number}-current"
+
+
 def _live(timeline: Timeline) -> Any:
     if timeline.live is None:
         raise Problem(
@@ -234,7 +259,7 @@ def _live(timeline: Timeline) -> Any:
 
 
 def _find(timeline: Timeline, which: int | datetime) -> Any:
-    return _numbered(timeline, which) if isinstance(which, int) else _valid_at(timeline, which)
+    return _numbered(timeline, which) if isinstance(which, int) else valid_at(timeline, which)
 
 
 def _numbered(timeline: Timeline, number: int) -> Any:
@@ -246,7 +271,11 @@ def _numbered(timeline: Timeline, number: int) -> Any:
     return found
 
 
-def _valid_at(timeline: Timeline, at: datetime) -> Any:
+def valid_at(timeline: Timeline, at: datetime) -> Any:
+    """The state that was valid at an instant: a history object or the live object.
+
+    :raises Problem: 404: the record did not exist then
+    """
     found = timeline.version_at(at)
     if found is None:
         raise Problem("unknown-version", f"the record did not exist at {instant_text(at)}")
@@ -257,7 +286,11 @@ def _invalid(parameter: str, problem: str) -> Problem:
     return Problem("invalid", f"{parameter} does not fit: {problem}", errors={"query": {parameter: [problem]}})
 
 
-def _differences(state: Any, changed: Mapping[str, tuple[Any, Any]]) -> Document:
+def differences_of(state: Any, changed: Mapping[str, tuple[Any, Any]]) -> Document:
+    """Differences as they stand in a document.
+
+    :param state: the schema of the model's states
+    """
     before = state.dump({name: values[0] for name, values in changed.items()})
     after = state.dump({name: values[1] for name, values in changed.items()})
     return {name: {"from_": before[name], "to": after[name]} for name in changed}

@@ -1,7 +1,7 @@
 """The documents of ``/history``."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from marshmallow import Schema, ValidationError, fields, validate
 
@@ -9,8 +9,9 @@ from app.columns import Query, state_schema
 from app.instants import Instant, parse_instant
 from app.pages import cursor_field, limit_field
 from app.registry import Resource
+from chrononaut.history import Operation
 
-_OPERATIONS = ("insert", "update", "delete")
+OPERATIONS: tuple[str, ...] = get_args(Operation)
 _ORDERS = ("asc", "desc")
 
 
@@ -122,7 +123,8 @@ class DifferenceSchema(Schema):
     to = fields.Raw(required=True, allow_none=True)
 
 
-def _differences() -> fields.Dict:
+def differences_field() -> fields.Dict:
+    """The field for differences: column → the values before and after."""
     return fields.Dict(keys=fields.String(), values=fields.Nested(DifferenceSchema), required=True)
 
 
@@ -133,12 +135,13 @@ class DiffSchema(Schema):
     key = fields.String(required=True)
     from_ = fields.Nested(StateReferenceSchema, required=True, data_key="from")
     to = fields.Nested(StateReferenceSchema, required=True)
-    changes = _differences()
+    changes = differences_field()
     hidden_changed = fields.List(fields.String(), required=True)
     links = fields.Nested(LinksSchema, required=True)
 
 
-def _change_info() -> fields.Field[Any]:
+def change_info_field() -> fields.Field[Any]:
+    """The field for change info."""
     return fields.Dict(
         required=True,
         allow_none=True,
@@ -153,25 +156,50 @@ def _change_info() -> fields.Field[Any]:
     )
 
 
-class ChangeSchema(Schema):
-    """What replaced one state of a record by the next."""
+class TimeMapQuery(Query):
+    """Which page of a TimeMap."""
 
-    version = fields.Integer(required=True, metadata={"description": "the state that was replaced"})
-    operation = fields.String(required=True, validate=validate.OneOf(_OPERATIONS))
-    changed = Instant(required=True)
-    change_info = _change_info()
-    transaction_id = fields.UUID(required=True)
-    differences = _differences()
-    hidden_changed = fields.List(fields.String(), required=True)
+    limit = limit_field()
+    cursor = cursor_field()
 
 
-class ChangesSchema(Schema):
-    """What happened to a record."""
+class MementoSchema(Schema):
+    """A version as a Memento."""
+
+    version = fields.Integer(required=True, metadata={"example": 0})
+    datetime = Instant(
+        required=True,
+        metadata={
+            "description": "`valid_from` cut to the second; 1970-01-01 if that is unknown",
+            "example": "2026-03-01T09:00:00.000000Z",
+        },
+    )
+    valid_from = Instant(required=True, allow_none=True, metadata={"example": "2026-03-01T09:00:00.123456Z"})
+    changed = Instant(
+        required=True,
+        allow_none=True,
+        metadata={"description": "null of the live state", "example": "2026-03-02T10:00:00.123456Z"},
+    )
+    link = fields.String(required=True, metadata={"example": "/history/user/42/versions/0"})
+
+
+class TimeMapSchema(Schema):
+    """The states of a record as Mementos."""
 
     model = fields.String(required=True)
     key = fields.String(required=True)
-    changes = fields.List(fields.Nested(ChangeSchema), required=True)
-    next = fields.String(required=True, allow_none=True)
+    original = fields.String(required=True, metadata={"description": "the record", "example": "/records/user/42"})
+    timegate = fields.String(required=True, metadata={"description": "the record", "example": "/records/user/42"})
+    self = fields.String(required=True, metadata={"example": "/history/user/42/timemap"})
+    from_ = Instant(
+        required=True,
+        allow_none=True,
+        data_key="from",
+        metadata={"description": "`datetime` of the first on this page"},
+    )
+    until = Instant(required=True, allow_none=True, metadata={"description": "`datetime` of the last on this page"})
+    mementos = fields.List(fields.Nested(MementoSchema), required=True)
+    next = fields.String(required=True, allow_none=True, metadata={"description": "the next page's cursor"})
     links = fields.Nested(LinksSchema, required=True)
 
 
@@ -193,7 +221,7 @@ def history_schemas(resource: Resource) -> HistorySchemas:
         "valid_from": Instant(required=True, allow_none=True, metadata={"description": "when the state began"}),
         "changed": Instant(required=True, allow_none=True, metadata={"description": "when it ended; null if it lives"}),
         "operation": fields.String(required=True, allow_none=True, metadata={"description": "what replaced it"}),
-        "change_info": _change_info(),
+        "change_info": change_info_field(),
         "transaction_id": fields.UUID(required=True, allow_none=True),
         "state": fields.Nested(state, required=True),
     }

@@ -10,14 +10,19 @@ from werkzeug import Response
 
 from app.api import Blueprint
 from app.change_headers import change_info_of
-from app.conditional import check_preconditions, not_modified
+from app.conditional import cacheable, check_preconditions
 from app.db import session
-from app.history.routes import unknown_record
+from app.history.mementos import links_of, send_to_memento
+from app.history.routes import find_live, timeline_of, unknown_record, valid_at
+from app.instants import instant_text
+from app.links import link_header
+from app.media import vary_on
+from app.memento import resource_links
 from app.pages import make_cursor, read_cursor
 from app.problems import Problem
-from app.records.schemas import RecordSchemas, RecordsQuery, record_schemas
+from app.records.schemas import RecordQuery, RecordSchemas, RecordsQuery, record_schemas
 from app.registry import Resource, UnknownKeyError
-from chrononaut import Timeline, extra_change_info, queries
+from chrononaut import History, Timeline, extra_change_info, queries
 
 Document = dict[str, Any]
 
@@ -41,19 +46,26 @@ def _add_reads(blueprint: Blueprint, resource: Resource, schemas: RecordSchemas)
         query=RecordsQuery,
     )
     def list_records(query: Document) -> Document:
-        """The live records, in the order of their keys."""
+        """The records, in the order of their keys: as they are, or as they were at an instant.
+
+        As of an instant those that were deleted since are listed too.
+        """
+        at: datetime | None = query.get("as_of")
+        what = f"records {name}" if at is None else f"records {name} {instant_text(at)}"
         columns = resource.versioning.key_columns
-        select = sa.select(resource.model, queries.began(resource.model)).order_by(*columns).limit(query["limit"] + 1)
+        select: sa.Select[Any] = (
+            sa.select(resource.model, queries.began(resource.model)) if at is None else resource.model.as_of(at)
+        )
+        select = select.order_by(*columns).limit(query["limit"] + 1)
         if "cursor" in query:
-            (last,) = read_cursor(f"records {name}", query["cursor"])
+            (last,) = read_cursor(what, query["cursor"])
             select = select.where(sa.tuple_(*columns) > sa.tuple_(*_bound(columns, resource.parse_key(last))))
-        records = list(session().execute(select))
+        rows = list(session().execute(select))
         following = None
-        if len(records) > query["limit"]:
-            records.pop()
-            following = make_cursor(f"records {name}", [_key_text(resource, records[-1][0])])
-        documents = [_document(resource, record, valid_from) for record, valid_from in records]
-        return {"model": name, "records": documents, "next": following}
+        if len(rows) > query["limit"]:
+            rows.pop()
+            following = make_cursor(what, [_key_text(resource, rows[-1][0])])
+        return {"model": name, "records": [_document(resource, *row) for row in rows], "next": following}
 
     @blueprint.operation(
         "GET",
@@ -61,19 +73,44 @@ def _add_reads(blueprint: Blueprint, resource: Resource, schemas: RecordSchemas)
         f"get_{name}",
         scope="read",
         answer=schemas.record,
-        problems=["unknown-record", "deleted"],
+        query=RecordQuery,
+        problems=["unknown-record", "unknown-version", "deleted"],
+        cacheable=True,
+        timegate=True,
     )
     def get_record(query: Document, key: str) -> Response:
-        """A record as it is now."""
+        """A record as it is now, or as it was at an instant.
+
+        With `Accept-Datetime` it is its own TimeGate (RFC 7089), also while it is deleted.
+        """
+        vary_on("Accept-Datetime")
+        if "as_of" in query:
+            return _get_past(resource, schemas, key, query["as_of"])
+        if "Accept-Datetime" in request.headers:
+            return send_to_memento(timeline_of(resource, key), resource.links(key))
         record = _find(resource, key)
         check_preconditions(_etags(resource, record))
-        return not_modified(_answer(schemas, resource, record), _etags(resource, record)[0])
+        response = _answer(schemas, resource, record)
+        place = Timeline(session(), resource.model, resource.versioning.key_of(record), record).place(
+            _number(resource, record)
+        )
+        response.headers["Link"] = link_header(links_of(resource.links(key), place))
+        return cacheable(response, _etags(resource, record)[0])
+
+
+def _get_past(resource: Resource, schemas: RecordSchemas, key_text: str, at: datetime) -> Response:
+    timeline = timeline_of(resource, key_text)
+    state = valid_at(timeline, at)
+    document = _document(resource, state, None if isinstance(state, History) else timeline.valid_from())
+    # What is live says nothing more of itself than what is not, so that it stays the same answer.
+    document["state"] = timeline.state(state)
+    return cacheable(jsonify(schemas.record().dump(document)), f"v{timeline.number(state)}")
 
 
 def _add_writes(blueprint: Blueprint, resource: Resource, schemas: RecordSchemas) -> None:
     name = resource.name
     path = f"/records/{name}/<key>"
-    common: Document = {"scope": "write", "answer": schemas.record}
+    common: Document = {"scope": "write", "answer": schemas.record, "headers": ["ETag"]}
     changing: Document = common | {
         "problems": ["unknown-record", "deleted", "conflict", "precondition-failed"],
         "conditional": True,
@@ -86,7 +123,7 @@ def _add_writes(blueprint: Blueprint, resource: Resource, schemas: RecordSchemas
         status=201,
         body=schemas.new,
         problems=["record-exists", "conflict"],
-        **common,
+        **common | {"headers": ["ETag", "Location"]},
     )
     def create_record(query: Document, body: Document) -> Response:
         """Make a record."""
@@ -114,7 +151,34 @@ def _add_writes(blueprint: Blueprint, resource: Resource, schemas: RecordSchemas
         """Change the columns that the body names (RFC 7396); `null` clears one. Equal values change nothing."""
         return _change(schemas, resource, key, body)
 
-    @blueprint.operation("DELETE", path, f"delete_{name}", status=204, **changing | {"answer": None})
+    @blueprint.operation(
+        "POST",
+        f"{path}/restore",
+        f"restore_{name}",
+        body=schemas.restoration,
+        **changing | {"problems": ["unknown-record", "conflict", "precondition-failed"]},
+    )
+    def restore_record(query: Document, body: Document, key: str) -> Response:
+        """Give a record the state of a prior version, as a new version; a deleted record is made again.
+
+        Hidden columns keep their values. Those of a deleted record are gone: what cannot be empty must be given.
+        """
+        with extra_change_info(**change_info_of(request.headers)):
+            timeline = timeline_of(resource, key, to_write=True)
+            check_preconditions(() if timeline.live is None else _etags(resource, timeline.live))
+            if timeline.live is None:
+                record = timeline.restore(body.get("version"), **body["values"])
+            elif "version" in body:
+                record = timeline.revert_to(body["version"], **body["values"])
+            else:
+                raise Problem(
+                    "invalid",
+                    f"the {name} is not deleted; say which version to go back to",
+                    errors={"json": {"version": ["missing, as the record is not deleted"]}},
+                )
+            return _written(schemas, resource, record)
+
+    @blueprint.operation("DELETE", path, f"delete_{name}", status=204, **changing | {"answer": None, "headers": []})
     def delete_record(query: Document, key: str) -> Response:
         """Delete a record. Its history stays readable."""
         with extra_change_info(**change_info_of(request.headers)):
@@ -148,11 +212,14 @@ def _find(resource: Resource, key_text: str, *, to_write: bool = False) -> Any:
     except UnknownKeyError:
         raise unknown_record(resource, key_text) from None
     # Locked before it is compared with If-Match, so that nobody can come between.
-    record = session().get(resource.model, key, with_for_update={"key_share": True} if to_write else None)
+    record = find_live(resource, key, to_write=to_write)
     if record is None:
         if Timeline(session(), resource.model, key).exists():
+            paths = resource.links(key_text)
             raise Problem(
-                "deleted", f"the {resource.name} was deleted; {resource.links(key_text)['history']} tells its history"
+                "deleted",
+                f"the {resource.name} was deleted; {paths['history']} tells its history",
+                headers={"Link": link_header(resource_links(paths))},
             )
         raise unknown_record(resource, key_text)
     return record
@@ -184,15 +251,21 @@ def _etags(resource: Resource, record: Any) -> tuple[str, ...]:
     return f"{version}.{hashlib.sha256(repr(untracked).encode()).hexdigest()[:12]}", version
 
 
-def _document(resource: Resource, record: Any, valid_from: datetime | None) -> Document:
+def _document(resource: Resource, record: Any, valid_from: datetime | None = None) -> Document:
+    """A record as it is now, or as it was.
+
+    :param record: the live object; or a history object, which knows by itself since when it was valid
+    """
     versioning = resource.versioning
     key_text = _key_text(resource, record)
+    is_past = isinstance(record, History)
+    names = versioning.tracked if is_past else (*versioning.tracked, *versioning.untracked)
     return {
         "model": resource.name,
         "key": key_text,
         "version": _number(resource, record),
-        "valid_from": valid_from,
-        "state": {name: getattr(record, name) for name in (*versioning.tracked, *versioning.untracked)},
+        "valid_from": versioning.own(record, "valid_from") if is_past else valid_from,
+        "state": {name: getattr(record, name) for name in names},
         "links": resource.links(key_text),
     }
 

@@ -4,14 +4,20 @@ from dataclasses import dataclass
 
 from marshmallow import Schema, fields
 
-from app.columns import Query, new_schema, patch_schema, record_schema, replacement_schema
+from app.columns import Query, new_schema, patch_schema, record_schema, replacement_schema, restoration_schema
 from app.history.schemas import LinksSchema
 from app.instants import Instant
 from app.pages import cursor_field, limit_field
 from app.registry import Resource
 
 
-class RecordsQuery(Query):
+class RecordQuery(Query):
+    """Which state of a record."""
+
+    as_of = Instant(metadata={"description": "as it was at this instant, without untracked columns; now by default"})
+
+
+class RecordsQuery(RecordQuery):
     """Which page of the records."""
 
     limit = limit_field()
@@ -27,6 +33,7 @@ class RecordSchemas:
     new: type[Schema]
     replacement: type[Schema]
     patch: type[Schema]
+    restoration: type[Schema]
 
 
 def record_schemas(resource: Resource) -> RecordSchemas:
@@ -56,4 +63,5 @@ def record_schemas(resource: Resource) -> RecordSchemas:
         new=new_schema(resource),
         replacement=replacement_schema(resource),
         patch=patch_schema(resource),
+        restoration=restoration_schema(resource),
     )

@@ -11,9 +11,10 @@ from pathlib import Path
 from threading import Event
 from typing import Final, NoReturn
 
-from benchmarks.changes import Change, ChangeFileError, fold, read
+from benchmarks.changes import Change, ChangeFileError, History, Key, check_dated, fold, read
 from benchmarks.replay.asking import ask
 from benchmarks.replay.errors import GaveUpError, ReplayError, UnusableError
+from benchmarks.replay.importing import compare_years, database
 from benchmarks.replay.sending import send, starting_points
 from benchmarks.replay.service import Service
 from benchmarks.replay.verifying import verify
@@ -27,6 +28,7 @@ _INTERRUPTED: Final = 130
 
 _EPILOG: Final = f"""\
 The token needs the scopes read and write; better give it in {ENVIRONMENT} than where other users see it.
+--import needs the service's settings in the environment (DATABASE_URL, SECRET_KEY), and the URL only to verify.
 Exit status: 0 all went well; 1 errors or differences, or the service stopped answering; 2 a bad argument, file, URL or
 token; 130 interrupted."""
 
@@ -48,9 +50,8 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
         return _complain(str(error), error.exit_status)
     try:
         changes = read(options.file, options.limit)
-        service = Service(options.url, token, connections=options.connections, stop=Event())
-        service.check(changes[0].key)
-        return _run(service, changes, options)
+        run = _run_import if options.own_times else _run
+        return run(changes, options, token, environ)
     except KeyboardInterrupt:
         return _complain(f"interrupted; go on with: {_command(options)}", _INTERRUPTED)
     except GaveUpError as error:
@@ -65,10 +66,22 @@ def _options(arguments: Sequence[str] | None, environ: Mapping[str, str]) -> tup
     options = _parser().parse_args(arguments)
     if options.verify_only and options.resume:
         raise UnusableError("--resume is about sending, and --verify-only sends nothing")
-    token = options.token or environ.get(ENVIRONMENT)
+    if options.own_times and options.resume:
+        raise UnusableError("--resume is about sending; an import is there as a whole, or not at all")
+    token = options.token or environ.get(ENVIRONMENT, "")
+    if options.own_times and not (options.verify or options.verify_only):
+        return options, token
+    if options.url is None:
+        raise UnusableError("no URL: give that of the running service (see --help)")
     if not token:
         raise UnusableError(f"no token: give --token or set {ENVIRONMENT}")
     return options, token
+
+
+def _service(changes: Sequence[Change], options: argparse.Namespace, token: str) -> Service:
+    service = Service(options.url, token, connections=options.connections, stop=Event())
+    service.check(changes[0].key)
+    return service
 
 
 def _complain(text: str, status: int) -> int:
@@ -76,7 +89,27 @@ def _complain(text: str, status: int) -> int:
     return status
 
 
-def _run(service: Service, changes: Sequence[Change], options: argparse.Namespace) -> int:
+def _run_import(changes: Sequence[Change], options: argparse.Namespace, token: str, environ: Mapping[str, str]) -> int:
+    check_dated(changes, options.file)
+    failed = False
+    verifies = options.verify or options.verify_only
+    # Ahead of the writes: nobody wants to wait for these to learn of a wrong token.
+    service = _service(changes, options, token) if verifies else None
+    with database(environ) as own:
+        if not options.verify_only:
+            written, seconds = own.write(changes)
+            print(f"imported: {written:,} changes in {seconds:,.1f} seconds, {written / seconds:,.0f} per second")
+        if service is not None:
+            options.verify_only = True
+            failed = _verify(service, fold(changes), dated=True)
+            for compared in compare_years(service, changes, own):
+                print(*compared.first, compared.summary(), sep="\n", flush=True)
+                failed = failed or bool(compared.differences or compared.error)
+    return _FAILED if failed else 0
+
+
+def _run(changes: Sequence[Change], options: argparse.Namespace, token: str, environ: Mapping[str, str]) -> int:
+    service = _service(changes, options, token)
     histories = fold(changes)
     failed = False
     if not options.verify_only:
@@ -89,15 +122,20 @@ def _run(service: Service, changes: Sequence[Change], options: argparse.Namespac
     if options.verify or options.verify_only:
         # What an interruption says to go on with: from here on there is nothing left to send.
         options.verify_only = True
-        findings = verify(service, list(histories.values()))
-        for difference in findings.first:
-            print(difference)
-        if findings.differences > len(findings.first):
-            print(f"and {findings.differences - len(findings.first):,} more differences")
-        print(findings.summary(), flush=True)
-        _print_errors(findings.errors)
-        failed = failed or bool(findings.differences or findings.errors)
+        failed = _verify(service, histories) or failed
     return _FAILED if failed else 0
+
+
+def _verify(service: Service, histories: Mapping[Key, History], *, dated: bool = False) -> bool:
+    """:return: whether there are differences or errors"""
+    findings = verify(service, list(histories.values()), dated=dated)
+    for difference in findings.first:
+        print(difference)
+    if findings.differences > len(findings.first):
+        print(f"and {findings.differences - len(findings.first):,} more differences")
+    print(findings.summary(), flush=True)
+    _print_errors(findings.errors)
+    return bool(findings.differences or findings.errors)
 
 
 def _print_errors(errors: Sequence[str]) -> None:
@@ -109,18 +147,20 @@ def _print_errors(errors: Sequence[str]) -> None:
 
 def _command(options: argparse.Namespace) -> str:
     """Spell the command that goes on where this one ends; without the token, which is a secret."""
-    words = [str(options.file), options.url]
+    words = [str(options.file), *([options.url] if options.url else [])]
     if options.token:
         words += ["--token", "TOKEN"]
     words += ["--connections", str(options.connections)]
     if options.limit is not None:
         words += ["--limit", str(options.limit)]
+    if options.own_times:
+        words.append("--import")
+    elif not options.verify_only:
+        words.append("--resume")
     if options.verify_only:
         words.append("--verify-only")
-    else:
-        words.append("--resume")
-        if options.verify:
-            words.append("--verify")
+    elif options.verify:
+        words.append("--verify")
     return f"{COMMAND} {shlex.join(words)}"
 
 
@@ -133,13 +173,20 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("file", metavar="FILE", type=Path, help="the changes, .ndjson or .ndjson.gz")
-    parser.add_argument("url", metavar="URL", help="where the service is, http://host:port")
+    parser.add_argument("url", metavar="URL", nargs="?", help="where the service is, http://host:port")
     parser.add_argument("--token", metavar="T", help=f"the bearer token; by default what {ENVIRONMENT} holds")
     parser.add_argument(
         "--connections", metavar="N", type=_count, default=4, help="connections at once (default: %(default)s)"
     )
     parser.add_argument("--limit", metavar="N", type=_count, help="only the first N changes of the file")
     parser.add_argument("--resume", action="store_true", help="go on where an earlier run ended")
+    parser.add_argument(
+        "--import",
+        dest="own_times",
+        action="store_true",
+        help="write the changes straight into the service's database instead, with the times that the file gives; "
+        "verifying compares these too, and the table as of each 1 January from 2022 to 2026",
+    )
     reading = parser.add_mutually_exclusive_group()
     reading.add_argument("--verify", action="store_true", help="read all histories back and compare them with the file")
     reading.add_argument("--verify-only", action="store_true", help="the same, without sending anything")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from benchmarks.changes import History, Key, Operation, Step
+from benchmarks.changes import History, Key, Living, Operation, Step
 from benchmarks.replay.wire import key_text
 
 Row = Mapping[str, Any]
@@ -60,10 +60,11 @@ class Difference:
         return f"{where}: {self.field}: expected {_shown(self.expected)}, found {_shown(self.found)}"
 
 
-def compare(history: History, answers: Answers | None) -> Iterator[Difference]:
+def compare(history: History, answers: Answers | None, *, dated: bool = False) -> Iterator[Difference]:
     """Find all differences of one record.
 
     :param answers: ``None`` if the service does not know the record
+    :param dated: whether each change must have the instant that the file gives
     """
     key = history.key
     if answers is None:
@@ -79,6 +80,8 @@ def compare(history: History, answers: Answers | None) -> Iterator[Difference]:
     for step in steps:
         if (row := rows.get(step.version)) is not None:
             yield from _cause(key, "changes", step, row)
+            if dated:
+                yield from _moment(key, step, row)
             if step.change.operation is Operation.UPDATE:
                 yield from _mapping(key, step.version, "differences", step.differences, row.get("differences"))
     for step in replaced:
@@ -89,6 +92,28 @@ def compare(history: History, answers: Answers | None) -> Iterator[Difference]:
             yield from _same_change(key, step.version, version, rows.get(step.version))
     yield from _order_in_time(key, answers.changes)
     yield from _current(key, steps[-1], answers.current, rows)
+
+
+def compare_table(
+    view: str, expected: Mapping[Key, Living], found: Iterable[tuple[Key, int, Any, Any]]
+) -> Iterator[Difference]:
+    """Find all differences of a table as of an instant.
+
+    :param view: how it was asked for
+    :param found: key, version, when the state began as text (``ABSENT`` where that was not asked for), and the state
+    """
+    missing = dict(expected)
+    for key, version, since, state in found:
+        living = missing.pop(key, None)
+        if living is None:
+            yield Difference(key, version, view, ABSENT, Words("twice" if key in expected else "a record"))
+            continue
+        yield from _value(key, living.version, f"version {view}", living.version, version)
+        if since is not ABSENT and _instant(since) != living.since:
+            yield Difference(key, living.version, f"valid_from {view}", living.since.isoformat(), since)
+        yield from _mapping(key, living.version, f"state {view}", living.state, state)
+    for key, living in missing.items():
+        yield Difference(key, living.version, view, Words("a record"), ABSENT)
 
 
 def _numbering(key: Key, view: str, steps: Sequence[Step], rows: Sequence[Row]) -> Iterator[Difference]:
@@ -118,6 +143,14 @@ def _cause(key: Key, view: str, step: Step, row: Row) -> Iterator[Difference]:
     yield from _value(key, step.version, f"change_rationale in {view}", step.change.rationale, rationale)
     if _instant(row.get("changed")) is None:
         yield Difference(key, step.version, f"changed in {view}", _AN_INSTANT, row.get("changed", ABSENT))
+
+
+def _moment(key: Key, step: Step, row: Row) -> Iterator[Difference]:
+    """Through the rows of changes, those of versions are compared as well."""
+    expected, found = step.change.at, row.get("changed", ABSENT)
+    if expected is None or _instant(found) != expected:
+        at = ABSENT if expected is None else expected.isoformat()
+        yield Difference(key, step.version, "instant", at, found)
 
 
 def _begins(key: Key, version: int, row: Row, rows: Mapping[Any, Row]) -> Iterator[Difference]:

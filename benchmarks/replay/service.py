@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from http import HTTPStatus
 from threading import Event
 from typing import Any, Final
@@ -16,7 +17,7 @@ from urllib3.util import Timeout, parse_url
 
 from benchmarks.changes import Key
 from benchmarks.replay.errors import GaveUpError, NoAnswerError, RecordError, StoppedError, UnusableError
-from benchmarks.replay.wire import changes_path, history_path
+from benchmarks.replay.wire import RECORDS, changes_path, history_path
 
 PAUSES: Final = (0.25, 0.5, 1.0, 2.0, 4.0, 5.0, 5.0)
 """Seconds between the tries of one request, which are one more: together long enough for a service to restart."""
@@ -228,29 +229,36 @@ class Service:
 
         :return: the last page, and the versions of all pages; ``None`` if the service does not know the record
         """
-        return self._pages(history_path(key), "versions")
+        return self._pages(history_path(key), "versions", order="asc")
 
     def changes(self, key: Key) -> tuple[dict[str, Any], list[dict[str, Any]]] | None:
         """Read all changes of a record, oldest first.
 
         :return: the last page, and the changes of all pages; ``None`` if the service does not know the record
         """
-        return self._pages(changes_path(key), "changes")
+        return self._pages(changes_path(key), "changes", order="asc")
 
-    def _pages(self, path: str, field: str) -> tuple[dict[str, Any], list[dict[str, Any]]] | None:
+    def records_as_of(self, at: datetime) -> list[dict[str, Any]]:
+        """Read all records as they were at an instant, in the order of the answer."""
+        read = self._pages(RECORDS, "records", as_of=at.isoformat())
+        if read is None:
+            raise RecordError(f"does not serve {RECORDS}")
+        return read[1]
+
+    def _pages(self, path: str, field: str, **query: str) -> tuple[dict[str, Any], list[dict[str, Any]]] | None:
         rows: list[dict[str, Any]] = []
         document: dict[str, Any] = {}
-        for document in self._each_page(path):
+        for document in self._each_page(path, query):
             page = document.get(field)
             if not isinstance(page, list) or not all(isinstance(row, dict) for row in page):
                 raise RecordError(f"answered a page of {path} without a list of {field}")
             rows += page
         return (document, rows) if document else None
 
-    def _each_page(self, path: str) -> Iterator[dict[str, Any]]:
+    def _each_page(self, path: str, asked: Mapping[str, str]) -> Iterator[dict[str, Any]]:
         cursor: str | None = None
         while True:
-            query = {"limit": str(PAGE), "order": "asc"}
+            query = {"limit": str(PAGE), **asked}
             if cursor is not None:
                 query["cursor"] = cursor
             answer = self.read(f"{path}?{urlencode(query)}")

@@ -49,11 +49,12 @@ class Findings:
 class Verifier:
     """Reads the histories of some records and compares them, one after the other."""
 
-    def __init__(self, service: Service, histories: Sequence[History]) -> None:
+    def __init__(self, service: Service, histories: Sequence[History], *, dated: bool) -> None:
         self.done = 0
         self.findings = Findings()
         self._service = service
         self._histories = histories
+        self._dated = dated
 
     def run(self) -> None:
         """Compare them all, or until the run is over."""
@@ -67,7 +68,7 @@ class Verifier:
             self.done += 1
 
     def _compare(self, history: History) -> None:
-        differences = compare(history, self._read(history))
+        differences = compare(history, self._read(history), dated=self._dated)
         operations = Counter(change.operation for change in history.changes)
         found = self.findings
         found.keys += 1
@@ -91,13 +92,16 @@ class Verifier:
         return Answers(page["current"], rows, changes[1])
 
 
-def verify(service: Service, histories: Sequence[History]) -> Findings:
+def verify(service: Service, histories: Sequence[History], *, dated: bool = False) -> Findings:
     """Read histories back, over all connections at once, and compare them.
 
     :param histories: what the service must hold, in the order of the file
+    :param dated: whether each change must have the instant that the file gives
     :raises ReplayError: the run cannot go on
     """
-    verifiers = [Verifier(service, histories[start :: service.connections]) for start in range(service.connections)]
+    verifiers = [
+        Verifier(service, histories[start :: service.connections], dated=dated) for start in range(service.connections)
+    ]
     work(verifiers, stop=service.stop, total=len(histories), label="verifying", unit="record")
     total = Findings()
     for verifier in verifiers:

@@ -9,7 +9,9 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from chrononaut import Timeline, VersionedSQLAlchemy, rationale
-from tests.library.models import Book, Country, Shelf, User, db, define
+from chrononaut.feed import transaction
+from chrononaut.history import versioned_models
+from tests.library.models import Book, Country, Model, Shelf, User, db, define
 from tests.library.staff import Staff
 
 
@@ -35,7 +37,28 @@ def test_changes_of_all_models_are_told(session: Session) -> None:
         ("Shelf", 0, "update"),
     ]
     assert {change.info["extra"]["rationale"] for change in changes} == {"opening"}
-    assert changes == sorted(changes, key=lambda change: (change.at, change.model.__name__, change.key, change.version))
+    assert changes == sorted(changes, key=lambda change: (change.model.__name__, change.key, change.version))
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 7, 100])
+def test_pages_of_a_transaction_hold_each_change_once(session: Session, limit: int) -> None:
+    session.add_all([Country(code=code, name="a") for code in ("AA", "BB", "CC")])
+    session.add_all([Shelf(room="x"), User(email="a")])
+    session.flush()
+    session.execute(sa.update(Country).values(name="b"))
+    session.commit()
+    transaction_id = Country.feed(limit=1).changes[0].transaction_id
+    expected = db.transaction(transaction_id)
+    assert len(expected) == 8
+    listed, cursor = [], None
+    while True:
+        page = transaction(session, versioned_models(Model.registry), transaction_id, limit, cursor)
+        assert len(page.changes) <= limit
+        listed += page.changes
+        cursor = page.next
+        if cursor is None:
+            break
+    assert listed == expected
 
 
 def test_transaction_that_never_was_changed_nothing(session: Session) -> None:

@@ -5,10 +5,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 from flask.testing import FlaskClient
 from openapi_spec_validator import validate
 
 from app import create_app
+from tests.service.api import Api
 from tests.service.conftest import SECRET_KEY
 
 _ROOT = Path(__file__).parents[2]
@@ -57,6 +59,57 @@ def test_every_operation_is_documented_with_a_unique_id_and_its_errors() -> None
         for status, response in operation["responses"].items():
             if status >= "400" and status != "default":
                 assert response["content"].keys() == {"application/problem+json"}
+
+
+_JSON_PATCH = {"Accept": "application/json-patch+json"}
+_DATED = {"Accept-Datetime": "Sun, 01 Mar 2026 09:00:00 GMT"}
+
+
+@pytest.mark.parametrize(
+    ("path", "template", "headers", "status"),
+    [
+        ("/records/user/{key}", None, {}, 200),
+        ("/records/user/{key}", None, {"If-None-Match": "*"}, 304),
+        ("/records/user/{key}", None, _DATED, 302),
+        ("/records/user/{key}", None, {"Accept-Datetime": "yesterday"}, 400),
+        ("/records/user/{gone}", "/records/user/{key}", {}, 410),
+        ("/records/user?limit=1", None, {}, 200),
+        ("/history/user/{key}?limit=1", None, {}, 200),
+        ("/history/user/{key}/changes?limit=1", None, {}, 200),
+        ("/history/user/{key}/versions/0", "/history/user/{key}/versions/{number}", {}, 200),
+        ("/history/user/{key}/versions/0", "/history/user/{key}/versions/{number}", {"If-None-Match": "*"}, 304),
+        ("/history/user/{key}/diff?from=0&to=1", None, {}, 200),
+        ("/history/user/{key}/diff?from=0&to=1", None, _JSON_PATCH, 200),
+        ("/history/user/{key}/diff?from=0", None, {"If-None-Match": "*"}, 304),
+        ("/history/user/{key}/diff?from=0", None, {"Accept": "text/html"}, 406),
+        ("/history/user/{key}/timemap?limit=1", None, {}, 200),
+        ("/history/user/{key}/timemap", None, {"Accept": "application/json"}, 200),
+    ],
+)
+def test_headers_and_media_types_of_answers_are_documented_with_examples(
+    api: Api, path: str, template: str | None, headers: dict[str, str], status: int
+) -> None:
+    created = api.post("/records/user", {"email": "a@example.com"})
+    for name in "AB":
+        api.patch(created["links"]["record"], {"name": name})
+    gone = api.post("/records/user", {"email": "b@example.com"})
+    api.post("/records/user", {"email": "c@example.com"})  # with the highest key, which SQLite would give again
+    api.delete(gone["links"]["record"])
+
+    response = api.call("GET", path.format(key=created["key"], gone=gone["key"]), headers=headers)
+
+    assert response.status_code == status, response.text
+    operation = _document()["paths"][(template or path).partition("?")[0]]["get"]
+    told = operation["responses"][str(status)]
+    given = set(response.headers.keys()) & {"Cache-Control", "ETag", "Link", "Location", "Memento-Datetime", "Vary"}
+    given -= {"Vary"} if response.headers.get("Vary") == "Cookie" else set()
+    assert told.get("headers", {}).keys() >= given
+    assert all(header["example"] and header["description"] for header in told.get("headers", {}).values())
+    if response.data:
+        assert response.mimetype in told["content"]
+    taken = {parameter["name"]: parameter for parameter in operation["parameters"] if parameter["in"] == "header"}
+    for name in headers.keys() - {"Accept"}:  # which is told of by the media types (OpenAPI 3.1, section 4.8.12.1)
+        assert taken[name]["example"]
 
 
 def test_hidden_columns_are_only_in_documents_that_are_written() -> None:

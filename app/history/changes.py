@@ -1,0 +1,192 @@
+"""The operations that tell of changes: of one record, of all records of a model, and of one transaction."""
+
+from typing import Any
+from uuid import UUID
+
+from flask import jsonify, request
+from marshmallow import Schema
+from werkzeug import Response
+
+from app.api import Blueprint
+from app.columns import state_schema
+from app.conditional import cacheable
+from app.db import session
+from app.history.change_schemas import (
+    EXTRA,
+    BlamesSchema,
+    ChangePageQuery,
+    ChangesSchema,
+    FeedSchema,
+    TransactionSchema,
+    feed_query,
+)
+from app.history.routes import Document, differences_of, identified, page_of, timeline_of
+from app.history.schemas import PageQuery
+from app.instants import instant_text, parse_instant
+from app.pages import make_cursor, next_link, read_cursor
+from app.problems import Problem
+from app.registry import Registry, Resource
+from chrononaut import Change, ChangeFilter, Position, queries
+from chrononaut.feed import feed, transaction
+
+
+def add_changes(blueprint: Blueprint, resource: Resource) -> None:
+    """Add the operations that tell of the changes of a model's records."""
+    name, state = resource.name, state_schema(resource)()
+    path = f"/history/{name}/<key>"
+    common: Document = {"scope": "read", "problems": ["unknown-record"]}
+    record, change, blame = _examples(resource)
+
+    @blueprint.operation(
+        "GET",
+        f"{path}/changes",
+        f"list_{name}_changes",
+        answer=ChangesSchema,
+        query=PageQuery,
+        example=record | {"changes": [change], "next": None},
+        **common,
+    )
+    def list_changes(query: Document, key: str) -> Document:
+        """What happened to the record, its creation and deletion included: when, who, why, and what changed."""
+        timeline = timeline_of(resource, key)
+        rows, following = page_of(resource, "changes", key, queries.changes(timeline.model, timeline.key), query)
+        changes = [_document(state, change) for change in timeline.changes(rows)]
+        return identified(resource, key) | {"changes": changes, "next": following}
+
+    @blueprint.operation(
+        "GET",
+        f"{path}/blame",
+        f"get_{name}_blame",
+        answer=BlamesSchema,
+        example=record | {"columns": blame},
+        **common,
+    )
+    def get_blame(query: Document, key: str) -> Document:
+        """For each column the change that last set it: when, who, why, and the value before.
+
+        Of a deleted record the columns are told of as they were when it was deleted.
+        """
+        blame = timeline_of(resource, key).blame()
+        columns = {column: change and _blame(state, column, change) for column, change in blame.items()}
+        return identified(resource, key) | {"columns": columns}
+
+    @blueprint.operation(
+        "GET",
+        f"/history/{name}",
+        f"list_{name}_feed",
+        scope="read",
+        answer=FeedSchema,
+        query=feed_query(resource),
+        example={"model": name, "changes": [record | change], "next": None},
+    )
+    def list_feed(query: Document) -> Document:
+        """What happened to all records of the model, newest first."""
+        which = ChangeFilter(
+            since=query.get("since"),
+            until=query.get("until"),
+            user_id=query.get("user_id"),
+            operation=query.get("operation"),
+            transaction_id=query.get("transaction_id"),
+            extra={name.removeprefix(EXTRA): text for name, text in request.args.items() if name.startswith(EXTRA)},
+            attribute=query.get("attribute"),
+        )
+        what = f"feed {name} {which!r}"
+        position = _position({resource.name: resource}, what, query.get("cursor"))
+        page = feed(session(), resource.model, which, query["limit"], position)
+        changes = [_of_record(resource, change) for change in page.changes]
+        return {"model": name, "changes": changes, "next": page.next and _cursor(resource, what, page.next)}
+
+
+def add_transactions(blueprint: Blueprint, registry: Registry) -> None:
+    """Add ``GET /transactions/{transaction_id}``."""
+    resources = {resource.model: resource for resource in registry.values()}
+    examples = [record | change for record, change, _ in map(_examples, registry.values())]
+
+    @blueprint.operation(
+        "GET",
+        "/transactions/<uuid:transaction_id>",
+        "get_transaction",
+        scope="read",
+        answer=TransactionSchema,
+        query=ChangePageQuery,
+        problems=["unknown-transaction"],
+        example={"transaction_id": _TRANSACTION_ID, "changes": examples, "next": None},
+        cacheable=True,
+    )
+    def get_transaction(query: Document, transaction_id: UUID) -> Response:
+        """Everything that one transaction changed, over all models, by model and key. It never changes."""
+        what = f"transaction {transaction_id}"
+        position = _position(registry, what, query.get("cursor"))
+        models = [resource.versioning for resource in registry.values()]
+        page = transaction(session(), models, transaction_id, query["limit"], position)
+        if not page.changes:
+            raise Problem("unknown-transaction", f"no transaction {transaction_id} has changed a record")
+        following = None if page.next is None else _cursor(resources[page.changes[-1].model], what, page.next)
+        changes = [_of_record(resources[change.model], change) for change in page.changes]
+        document = {"transaction_id": transaction_id, "changes": changes, "next": following}
+        response = jsonify(TransactionSchema().dump(document))
+        response.headers.extend(next_link(following))
+        return cacheable(response, f"t{transaction_id}", immutable=True)
+
+
+def _cause(change: Change) -> Document:
+    return {
+        "version": change.version,
+        "operation": change.operation,
+        "changed": change.at,
+        "change_info": change.info,
+        "transaction_id": change.transaction_id,
+    }
+
+
+def _document(state: Schema, change: Change) -> Document:
+    differences = differences_of(state, change.differences)
+    return _cause(change) | {"differences": differences, "hidden_changed": change.hidden}
+
+
+def _of_record(resource: Resource, change: Change) -> Document:
+    return identified(resource, resource.key_text(change.key)) | _document(state_schema(resource)(), change)
+
+
+def _blame(state: Schema, column: str, change: Change) -> Document:
+    """A column's cause. Of a hidden column, and of one that was NULL from the beginning, there are no values."""
+    differences = {name: values for name, values in change.differences.items() if name == column}
+    values: Document = differences_of(state, differences).get(column, {"from_": None, "to": None})
+    return _cause(change) | values
+
+
+def _cursor(resource: Resource, what: str, position: Position) -> str:
+    return make_cursor(
+        what, [resource.name, instant_text(position.at), resource.key_text(position.key), position.version]
+    )
+
+
+def _position(resources: Any, what: str, cursor: str | None) -> Position | None:
+    if cursor is None:
+        return None
+    name, at, key_text, version = read_cursor(what, cursor)
+    resource = resources[name]
+    return Position(resource.versioning.name, parse_instant(at), resource.parse_key(key_text), version)
+
+
+_TRANSACTION_ID = "01990e5c-7d2a-7a31-9c1f-0d6a54b1f0aa"
+
+
+def _examples(resource: Resource) -> tuple[Document, Document, Document]:
+    """What the OpenAPI document shows: what identifies a record, a change of it, and its blame."""
+    key_text = ",".join("1" for _ in resource.versioning.key)
+    cause = {
+        "version": 0,
+        "operation": "update",
+        "changed": "2026-03-02T10:00:00.000000Z",
+        "change_info": {
+            "user_id": "admin@example.com",
+            "remote_addr": "127.0.0.1",
+            "extra": {"change_rationale": "User request"},
+        },
+        "transaction_id": _TRANSACTION_ID,
+    }
+    values = {"from": "before", "to": "after"}
+    names = [name for name in queries.blamed(resource.versioning) if name in resource.versioning.tracked][:1]
+    change = cause | {"differences": dict.fromkeys(names, values), "hidden_changed": []}
+    return identified(resource, key_text), change, dict.fromkeys(names, cause | values)

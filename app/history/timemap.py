@@ -1,0 +1,118 @@
+"""The TimeMap of a record (RFC 7089, section 5): all its states as Mementos."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flask import jsonify
+from werkzeug import Response
+
+from app.api import Blueprint
+from app.db import session
+from app.history.routes import Document, timeline_of
+from app.history.schemas import TimeMapQuery, TimeMapSchema
+from app.links import LINK_FORMAT, Link, link_document
+from app.media import JSON, acceptable
+from app.memento import http_datetime, memento_datetime, memento_link, version_path
+from app.pages import make_cursor, next_link, page_path, read_cursor
+from app.registry import Resource
+from chrononaut import Span, Timeline, queries
+from chrononaut.history import NEVER
+
+_EXAMPLE = """\
+</records/user/42>;rel="original",
+</records/user/42>;rel="timegate",
+</history/user/42/timemap>;rel="self";type="application/link-format";from="Sun, 01 Mar 2026 09:00:00 GMT";\
+until="Mon, 02 Mar 2026 10:00:00 GMT",
+</history/user/42/versions/0>;rel="first memento";datetime="Sun, 01 Mar 2026 09:00:00 GMT",
+</history/user/42/versions/1>;rel="last memento";datetime="Mon, 02 Mar 2026 10:00:00 GMT"
+"""
+
+
+def add_timemap(blueprint: Blueprint, resource: Resource) -> None:
+    """Add the TimeMap of a model's records."""
+
+    @blueprint.operation(
+        "GET",
+        f"/history/{resource.name}/<key>/timemap",
+        f"get_{resource.name}_timemap",
+        scope="read",
+        answer=TimeMapSchema,
+        query=TimeMapQuery,
+        media={LINK_FORMAT: {"schema": {"type": "string"}, "example": _EXAMPLE}},
+        problems=["unknown-record"],
+    )
+    def get_timemap(query: Document, key: str) -> Response:
+        """All states of the record as Mementos (RFC 7089), oldest first. In `application/link-format` by default."""
+        media_type = acceptable(LINK_FORMAT, JSON)
+        timeline = timeline_of(resource, key)
+        what = f"timemap {resource.name} {key}"
+        (after,) = read_cursor(what, query["cursor"]) if "cursor" in query else (NEVER,)
+        # The page that follows as well: the link to it tells which time it is of.
+        spans = _spans(timeline, after, 2 * query["limit"])
+        page, following = spans[: query["limit"]], spans[query["limit"] :]
+        cursor = make_cursor(what, [page[-1].version]) if following else None
+        paths = resource.links(key)
+        response: Response
+        if media_type == JSON:
+            document = {"model": resource.name, "key": key, "next": cursor, "links": paths, **_document(paths, page)}
+            response = jsonify(TimeMapSchema().dump(document))
+        else:
+            links = [
+                Link(paths["record"], "original"),
+                Link(paths["record"], "timegate"),
+                _timemap_link(page_path(), "self", page),
+                *([_timemap_link(page_path(cursor), "next timemap", following)] if cursor else []),
+                *_memento_links(paths, page, begins=after == NEVER, ends=not following),
+            ]
+            response = Response(link_document(links), content_type=LINK_FORMAT)
+        response.headers.extend(next_link(cursor))
+        return response
+
+
+def _spans(timeline: Timeline, after: int, limit: int) -> list[Span]:
+    """The spans of the versions after one, the live one's too, oldest first."""
+    select = queries.spans(timeline.model, timeline.key, after).limit(limit)
+    spans = [Span(*row) for row in session().execute(select)]
+    live = timeline.span()
+    if live is not None and live.version > after and len(spans) < limit:
+        spans.append(live)
+    return spans
+
+
+def _document(paths: Mapping[str, str], page: Sequence[Span]) -> Document:
+    return {
+        "original": paths["record"],
+        "timegate": paths["record"],
+        "self": page_path(),
+        "from_": memento_datetime(page[0]) if page else None,
+        "until": memento_datetime(page[-1]) if page else None,
+        "mementos": [
+            {
+                "version": span.version,
+                "datetime": memento_datetime(span),
+                "valid_from": span.valid_from,
+                "changed": span.changed,
+                "link": version_path(paths, span.version),
+            }
+            for span in page
+        ],
+    }
+
+
+def _memento_links(paths: Mapping[str, str], page: Sequence[Span], *, begins: bool, ends: bool) -> list[Link]:
+    """The links to the versions of a page that begins or ends the TimeMap, or does not."""
+    relations = ["memento"] * len(page)
+    if page and begins:
+        relations[0] = f"first {relations[0]}"
+    if page and ends:
+        relations[-1] = "first last memento" if begins and len(page) == 1 else "last memento"
+    return [memento_link(paths, span, relation) for span, relation in zip(page, relations, strict=True)]
+
+
+def _timemap_link(path: str, relation: str, spans: Sequence[Span]) -> Link:
+    times: dict[str, Any] = {}
+    if spans:
+        times = {
+            name: http_datetime(memento_datetime(span)) for name, span in (("from", spans[0]), ("until", spans[-1]))
+        }
+    return Link(path, relation, {"type": LINK_FORMAT, **times})

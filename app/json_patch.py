@@ -1,0 +1,34 @@
+"""Differences as JSON Patch (RFC 6902)."""
+
+from typing import Any
+
+import jsonpatch
+from flask import current_app
+from werkzeug import Response
+
+JSON_PATCH = "application/json-patch+json"
+JSON_PATCH_ANSWER: dict[str, Any] = {
+    "schema": {
+        "type": "array",
+        "items": {
+            "type": "object",
+            "required": ["op", "path"],
+            "properties": {
+                "op": {"type": "string", "enum": ["add", "remove", "replace", "move", "copy", "test"]},
+                "path": {"type": "string", "format": "json-pointer"},
+                "from": {"type": "string", "format": "json-pointer"},
+                "value": {},
+            },
+        },
+    },
+    "example": [{"op": "replace", "path": "/email", "value": "ada@example.com"}],
+}
+"""A patch as the OpenAPI document tells of it."""
+
+
+def patch_between(before: Any, after: Any) -> Response:
+    """The patch that makes one document into another, each as the service answers with it."""
+    json = current_app.json
+    # As JSON: what is no JSON value, as a decimal number, is compared as it is answered.
+    patch = jsonpatch.make_patch(json.loads(json.dumps(before)), json.loads(json.dumps(after)))
+    return Response(json.dumps(patch.patch), content_type=JSON_PATCH)

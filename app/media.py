@@ -1,0 +1,30 @@
+"""What an answer depends on besides its address (RFC 9110, section 12)."""
+
+from flask import after_this_request, request
+from werkzeug import Response
+
+from app.problems import Problem
+
+JSON = "application/json"
+
+
+def vary_on(header: str) -> None:
+    """Say in the answer, whatever it will be, that it depends on a header of the request."""
+
+    @after_this_request
+    def name(response: Response) -> Response:
+        response.vary.add(header)
+        return response
+
+
+def acceptable(*offered: str) -> str:
+    """The one of some media types that the client prefers.
+
+    :param offered: first the one for clients that prefer none
+    :raises Problem: 406
+    """
+    vary_on("Accept")
+    chosen = request.accept_mimetypes.best_match(offered) if "Accept" in request.headers else offered[0]
+    if chosen is None:
+        raise Problem("not-acceptable", f"this is answered as {' or '.join(offered)}; say one of them in Accept")
+    return chosen
