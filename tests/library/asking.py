@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 from sqlalchemy.orm import Session
 
+import chrononaut
 from chrononaut import ChangeFilter
-from chrononaut.feed import feed
+from chrononaut.feed import FeedPage, Position, feed, transaction
+from chrononaut.history import versioning_of
 from tests.library import oracle
 from tests.library.comparing import around, expected, history_of, told
 from tests.library.oracle import Change, Ends, Ident, Record
@@ -52,16 +55,7 @@ class Asking:
         """Read the feed of a model, page by page."""
         changes = oracle.feed(SHAPES[shape], self._records(shape), self.ends)
         filter_, keeps = _filter(shape, which, changes)
-        found: list[Any] = []
-        cursor = None
-        while True:
-            page = feed(self.session, MODELS[shape], filter_, limit, cursor)
-            assert 0 < len(page.changes) <= limit or not found, "no page is empty but the only one"
-            found += page.changes
-            if page.next is None:
-                break
-            assert len(page.changes) == limit, "each page but the last is full"
-            cursor = page.next
+        found = _read(limit, partial(feed, self.session, MODELS[shape], filter_, limit))
         wanted = [expected(change, shape) for change in changes if keeps(change)]
         assert [told(change) for change in found] == wanted, f"the feed of {shape}, {filter_}"
 
@@ -82,22 +76,39 @@ class Asking:
             assert found == oracle.as_of(SHAPES[shape], records, ends, at), f"{shape} as of {at}"
 
     def check_transactions(self) -> None:
-        """Ask for all that each transaction has changed."""
+        """Ask for all that each transaction has changed, page by page if it is much."""
         ids = {
             row.transaction: found["transaction_id"]
             for ident, record in self.records.items()
             for row, found in zip(record.rows, self.histories[ident], strict=True)
         }
-        for number, transaction_id in ids.items():
-            changes = db.transaction(transaction_id)
-            assert {change.transaction_id for change in changes} == {transaction_id}
+        models, limit = [versioning_of(model) for model in MODELS.values()], 2
+        for number, id_ in ids.items():
             wanted = oracle.transaction(SHAPES, self.records, self.ends, number)
+            if len(wanted) > limit:
+                changes = _read(limit, partial(transaction, self.session, models, id_, limit))
+            else:
+                changes = db.transaction(id_)
+            assert {change.transaction_id for change in changes} == {id_}
             assert [told(change) for change in changes] == [expected(change) for change in wanted]
 
     def _records(self, shape: str) -> dict[Ident, Record]:
         """The records of a model, those of the models below it included."""
         shapes = (shape, *BELOW.get(shape, ()))
         return {ident: record for ident, record in self.records.items() if ident.shape in shapes}
+
+
+def _read(limit: int, page_at: Callable[[Position | None], FeedPage]) -> list[chrononaut.Change]:
+    """All changes of pages that follow each other."""
+    page = page_at(None)
+    found = page.changes
+    while page.next is not None:
+        assert len(page.changes) == limit, "each page but the last is full"
+        page = page_at(page.next)
+        found += page.changes
+        assert page.changes, "no page is empty but the only one"
+    assert len(page.changes) <= limit
+    return found
 
 
 def _filter(shape: str, which: Which, changes: list[Change]) -> tuple[ChangeFilter, Callable[[Change], bool]]:

@@ -313,7 +313,7 @@ def transaction(shapes: Mapping[str, Shape], records: Mapping[Ident, Record], en
         for change in changes(shapes[ident.shape], ident, record, ends)
         if change.row.transaction == number
     ]
-    return sorted(told, key=lambda change: (change.at, *change.ident, change.row.version))
+    return sorted(told, key=lambda change: (*change.ident, change.row.version))
 
 
 def as_of(
