@@ -14,6 +14,7 @@
     ├── HistoryImportError (ValueError)     history from elsewhere that cannot have been
     ├── DiffError (ValueError)              two states that cannot be compared
     ├── RestoreError (ValueError)           an old state that cannot be had again
+    ├── PastError (ValueError)              a question to the past that has no answer
     ├── DetachedError                       the object belongs to no session
     └── HiddenAttributeError (AttributeError)   a value that history does not keep
         └── UntrackedAttributeError
@@ -138,6 +139,10 @@ class DiffError(ChrononautException, ValueError):
 
 class RestoreError(ChrononautException, ValueError):
     """An old state that cannot be had again as it was; the message says why, and what to give."""
+
+
+class PastError(ChrononautException, ValueError):
+    """A question to the past that has no answer, or would have a wrong one; the message says why, and what to ask."""
 
 
 class DetachedError(ChrononautException):

@@ -17,6 +17,9 @@ from chrononaut.types import as_loaded, is_distinct, lists_name, utc
 
 HistorySelect = sa.Select[History]
 
+# The mark of `rows_at`, by which it is known wherever it becomes a part of another select.
+_OF_THE_PAST = "chrononaut_of_the_past"
+
 
 def changes(model: type, key: Key) -> HistorySelect:
     """All history rows of a record, the creation's too, oldest first.
@@ -236,6 +239,51 @@ def _states(
 ) -> sa.Select[Any]:
     wanted = sa.tuple_(*key, version).in_([(*of_record, number) for of_record, number in states])
     return sa.select(version, *columns.values()).select_from(rows).where(wanted)
+
+
+def rows_at(versioning: Versioning, at: datetime) -> sa.CompoundSelect[Any]:
+    """The rows of a model's own table as they were at an instant, of all models whose rows are in it.
+
+    A row that was replaced since is in history: the first that was replaced later. One of a record of which nothing was
+    replaced later is live.
+
+    :param at: an instant; a naive one is read as UTC. Resolution 1 µs.
+    :return: a select whose columns have the keys of the live table's: those of the record key and of the tracked
+        attributes, and, of the table that has it, the version, followed by our own ones, which a live row leaves empty
+    """
+    at, names, (first, own) = utc(at), versioning.options.names, (versioning.tables[0], versioning.tables[-1])
+    tracked = [column for column in versioning.whole().tracked.values() if column.table is own.live]
+    live: list[sa.ColumnElement[Any]] = [*own.key, *(column for column in tracked if column not in own.key)]
+    replaced = [own.history.c[str(column.key)] for column in live]
+    if own is first:
+        ours = [versioning.column(name) for name in ("changed", "operation", "change_info", "transaction_id")]
+        live += [versioning.version, *(sa.type_coerce(sa.null(), one.type).label(one.key) for one in ours)]
+        replaced += [versioning.column("version"), *ours]
+    rows: sa.FromClause = own.history
+    if own is not first:
+        same = [first.history.c[one.key] == rows.c[other.key] for one, other in zip(first.key, own.key, strict=True)]
+        rows = rows.join(first.history, sa.and_(*same, versioning.column("version") == rows.c[names.version]))
+
+    def replaced_later(key: Sequence[sa.ColumnElement[Any]], *which: Any) -> sa.Exists:
+        same = [later.c[column.key] == part for column, part in zip(first.key, key, strict=True)]
+        return sa.exists().where(*same, later.c[names.changed] > at, *which).correlate_except(later)
+
+    later = first.history.alias()
+    before = later.c[names.version] == versioning.column("version") - 1
+    past = sa.union_all(
+        sa.select(*live).where(~replaced_later(own.key)),
+        sa.select(*replaced)
+        .select_from(rows)
+        .where(_ended_after(versioning, at), _has_state(versioning))
+        .where(~replaced_later([first.history.c[column.key] for column in first.key], before)),
+    )
+    return past.execution_options(**{_OF_THE_PAST: True})
+
+
+def is_of_the_past(table: object) -> bool:
+    """Is a table a subquery of `rows_at`?"""
+    rows = table.element if isinstance(table, sa.Subquery) else None
+    return isinstance(rows, sa.CompoundSelect) and _OF_THE_PAST in rows.get_execution_options()
 
 
 def began(model: type) -> sa.ScalarSelect[datetime]:

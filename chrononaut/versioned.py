@@ -9,6 +9,7 @@ from sqlalchemy import event
 from sqlalchemy.orm import Mapped, Mapper, Query, Session, declared_attr, mapped_column, object_session
 
 from chrononaut import queries
+from chrononaut.as_of import AsOf
 from chrononaut.capture import capture_models
 from chrononaut.change_info import CapturesChangeInfo, appended_to, has_appended, take_appended
 from chrononaut.changes import Change
@@ -82,6 +83,19 @@ class Versioned(CapturesChangeInfo):
             creation or while it was deleted
         """
         return self._timeline().version_at(at)
+
+    @classmethod
+    def as_of(cls, at: datetime) -> AsOf:
+        """All records as they were at an instant, those that were deleted since included.
+
+        ::
+
+            db.session.scalars(User.as_of(at).where(User.active).order_by(User.name))
+
+        :param at: an instant; a naive one is read as UTC. Resolution 1 µs.
+        :return: a select of history objects
+        """
+        return AsOf(sa.select(cls), at)
 
     def has_changed_since(self, since: datetime) -> bool:
         """Was the record updated or deleted later than an instant?
