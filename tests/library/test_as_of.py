@@ -26,7 +26,7 @@ from tests.library import shapes
 from tests.library.models import Book, Country, Note, Release, User, db, define
 from tests.library.rows import history_rows
 from tests.library.shapes import KEYS, Animal, Dog, Gauge, Price, Truck
-from tests.library.test_inheritance import Staff
+from tests.library.staff import Staff
 
 TICK = timedelta(microseconds=1)
 DAY = timedelta(days=1)

@@ -376,6 +376,7 @@ class Sessions(RuleBasedStateMachine):
         if player.flush():
             asking = Asking.of(player.session, player.view.records())
             asking.check_feed(place.shape, which, limit)
+            asking.check_as_of(place.shape)
 
     def check_committed(self) -> None:
         with Session(db.engine) as observer:
@@ -403,6 +404,7 @@ class Sessions(RuleBasedStateMachine):
             asking = Asking.of(asker, self.world.records)
             for shape in self.shapes:
                 asking.check_feed(shape, Which("all", 0), limit=2)
+                asking.check_as_of(shape)
             asking.check_transactions()
         finally:
             db.session.remove()
