@@ -6,26 +6,26 @@ import secrets
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from datetime import datetime
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from flask import Flask
-from flask_login import login_user
 from gunicorn.app.base import BaseApplication
+from sqlalchemy.orm import Session
 
 from app import create_app, server
-from app.auth import Principal, create_token, find_principal
+from app.auth import create_token, find_principal
 from app.cli import create_tables
 from app.db import db
 from app.models import Release, User
-from chrononaut import extra_change_info
+from chrononaut import ImportedChange, import_changes
+from chrononaut.history import Operation
 
 _FOLDER = Path("instance")
 _HOST = "127.0.0.1"
 _USER = "demo@example.com"
-_FIRST_HASH, _SECOND_HASH = "$argon2id$example$1", "$argon2id$example$2"
 _SECRETS_ARE_THE_OWNERS = 0o600
 
 _WELCOME = """
@@ -107,7 +107,7 @@ def _make_database(folder: Path, database: Path) -> None:
     app = create_app(_environment(folder, unfinished))
     with app.app_context():
         create_tables(db)
-        fill(app)
+        fill(db.session())
         db.engine.dispose()
     unfinished.rename(database)
 
@@ -129,43 +129,56 @@ def _token(file: Path) -> str:
     return token
 
 
-def fill(app: Flask) -> None:
-    """Write the demo records as people would have: change by change, each with its user and its reason."""
-    with _change(app, "signup@example.com", "Signed up"):
-        db.session.add(User(id=42, email="ada@exmaple.com", name="Ada Byron", password_hash=_FIRST_HASH))
-    ada = db.session.get_one(User, 42)
-    with _change(app, "support@example.com", "Typing error in the address, ticket SUP-1815"):
-        ada.email = "ada@example.com"
-    with _change(app, "ada@example.com", "Changed her password"):
-        ada.password_hash = _SECOND_HASH
-    with _change(app, "admin@example.com", "No sign-in for a year"):
-        ada.active = False
-    with _change(app, "admin@example.com", "She is back, ticket SUP-1843"):
-        ada.active = True
+def fill(session: Session) -> None:
+    """Write the demo records with their histories, each change as of when people made it."""
+    import_changes(session, User, _ADA)
+    import_changes(session, Release, _releases())
+    session.commit()
+
+
+def _change(at: str, user_id: str, rationale: str, operation: Operation = "update", **values: Any) -> ImportedChange:
+    return ImportedChange(operation, _ADAS_KEY, datetime.fromisoformat(at), values, _info(user_id, rationale))
+
+
+def _info(user_id: str, rationale: str) -> dict[str, Any]:
+    return {"user_id": user_id, "remote_addr": _HOST, "extra": {"change_rationale": rationale}}
+
+
+_ADAS_KEY = 42
+_FIRST_HASH, _SECOND_HASH = "$argon2id$example$1", "$argon2id$example$2"
+_ADA = [
+    _change(
+        "2025-03-01T09:00:00Z",
+        "signup@example.com",
+        "Signed up",
+        "insert",
+        email="ada@exmaple.com",
+        name="Ada Byron",
+        password_hash=_FIRST_HASH,
+    ),
+    _change(
+        "2025-03-02T10:00:00Z",
+        "support@example.com",
+        "Typing error in the address, ticket SUP-1815",
+        email="ada@example.com",
+    ),
+    _change("2025-07-08T16:30:00Z", "ada@example.com", "Changed her password", password_hash=_SECOND_HASH),
+    _change("2026-04-01T03:00:00Z", "admin@example.com", "No sign-in for a year", active=False),
+    _change("2026-05-04T08:15:00Z", "admin@example.com", "She is back, ticket SUP-1843", active=True),
+]
+
+
+def _releases() -> Iterator[ImportedChange]:
     for line in resources.files("app").joinpath("data/releases.ndjson").read_text().splitlines():
-        _write_release(app, json.loads(line))
-
-
-def _write_release(app: Flask, change: dict[str, Any]) -> None:
-    key = (change["product"], change["cycle"])
-    with _change(app, "releases@example.com", change["rationale"]):
-        if change["op"] == "insert":
-            db.session.add(Release(product=key[0], cycle=key[1], **change["set"]))
-            return
-        release = db.session.get_one(Release, key)
-        if change["op"] == "delete":
-            db.session.delete(release)
-        for name, value in change.get("set", {}).items():
-            setattr(release, name, value)
-
-
-@contextmanager
-def _change(app: Flask, user_id: str, rationale: str) -> Iterator[None]:
-    """A transaction of one user with a reason."""
-    with app.test_request_context(), extra_change_info(change_rationale=rationale):
-        login_user(Principal(user_id, frozenset({"write"})))
-        yield
-        db.session.commit()
+        change = json.loads(line)
+        yield ImportedChange(
+            operation=change["op"],
+            key=(change["product"], change["cycle"]),
+            at=datetime.fromisoformat(change["at"]),
+            values=change.get("set", {}),
+            info=_info("releases@example.com", change["rationale"]),
+            transaction=change["ref"],
+        )
 
 
 class _Gunicorn(BaseApplication):  # type: ignore[misc]  # gunicorn has no types

@@ -567,7 +567,7 @@ class TestRefused:
         changes = [INSERTED, insert("DE", 1, name="a"), update("DE", 9, name="a"), update("FR", 9, name="b")]
         assert import_changes(session, Country, [*changes, update("DE", 2, name="b")]) == 4
         session.rollback()
-        with pytest.raises(HistoryImportError, match="change 4, Country 'FR': .* is earlier than"):
+        with pytest.raises(HistoryImportError, match=r"change 4, Country 'FR': .* is earlier than"):
             import_changes(session, Country, [*changes, update("FR", 2, name="c")])
 
     def test_session_that_does_not_capture_is_refused(self, session: Session) -> None:
