@@ -13,7 +13,7 @@ from chrononaut.feed import FeedPage, Position, feed, transaction
 from chrononaut.history import versioning_of
 from tests.library import oracle
 from tests.library.comparing import around, expected, history_of, told
-from tests.library.oracle import Change, Ends, Ident, Record
+from tests.library.oracle import Change, Ends, Ident, Record, State
 from tests.library.rows import Row
 from tests.library.shapes import BELOW, MODELS, SHAPES, db
 
@@ -66,9 +66,8 @@ class Asking:
         for at in around(end for ident in records for end in ends[ident]):
             states = self.session.scalars(model.as_of(at)).all()
             found = {
-                tuple(getattr(state, name) for name in key): (
-                    state.version,
-                    {name: getattr(state, name) for name in names},
+                tuple(getattr(state, name) for name in key): State(
+                    state.version, {name: getattr(state, name) for name in names}, state.valid_from, state.changed
                 )
                 for state in states
             }

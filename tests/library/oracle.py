@@ -316,13 +316,26 @@ def transaction(shapes: Mapping[str, Shape], records: Mapping[Ident, Record], en
     return sorted(told, key=lambda change: (*change.ident, change.row.version))
 
 
-def as_of(
-    shape: Shape, records: Mapping[Ident, Record], ends: Ends, at: datetime
-) -> dict[tuple[Any, ...], tuple[int, Values]]:
-    """Of each record that there was at an instant, by its key: the version and the tracked attributes."""
-    valid = {ident: valid_at(record, ends[ident], at) for ident, record in records.items()}
-    return {
-        ident.key: (number, states(shape, records[ident])[number])
-        for ident, number in valid.items()
-        if number is not None
-    }
+class State(NamedTuple):
+    """A state of a record.
+
+    :ivar began: by the table
+    :ivar ended: by the table; ``None`` of the live row
+    """
+
+    version: int
+    values: Values
+    began: datetime | None
+    ended: datetime | None
+
+
+def as_of(shape: Shape, records: Mapping[Ident, Record], ends: Ends, at: datetime) -> dict[tuple[Any, ...], State]:
+    """The state of each record that there was at an instant, by its key."""
+    found: dict[tuple[Any, ...], State] = {}
+    for ident, record in records.items():
+        number = valid_at(record, ends[ident], at)
+        if number is not None:
+            changed = {row.version: end for row, end in zip(record.rows, ends[ident], strict=True)}
+            values = states(shape, record)[number]
+            found[ident.key] = State(number, values, changed.get(number - 1), changed.get(number))
+    return found
