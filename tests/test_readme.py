@@ -1,15 +1,36 @@
 """What README and the pages of docs/ show is true."""
 
+import json
 import re
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Flask
 
+from app import create_app
+from app.auth import create_token
+from app.cli import create_tables
+from app.db import db
+from app.demo import fill
 from app.settings import Settings
 
 _ROOT = Path(__file__).parents[1]
 _README = (_ROOT / "README.md").read_text()
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[Flask]:
+    """The service with the demo's data."""
+    app = create_app({"SECRET_KEY": "0123456789abcdef", "DATABASE_URL": f"sqlite:///{tmp_path / 'demo.db'}"})
+    with app.app_context():
+        create_tables(db)
+        fill(db.session())
+    yield app
+    with app.app_context():
+        db.engine.dispose()
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/importing.md"])
@@ -33,3 +54,39 @@ def test_settings_are_those_of_the_code() -> None:
     assert defaults["CHRONONAUT_MODELS"] == ",".join(settings.models)
     assert defaults["CHRONONAUT_DB"] == settings.db
     assert defaults["CHRONONAUT_OPEN_READING"] == str(settings.open_reading).lower()
+
+
+def _as_pattern(answer: str) -> str:
+    """An answer as README prints it: with line breaks, and with a `…` for what is left out."""
+    in_one_line = re.sub(r"\n *", "", answer.strip())
+    return ".*".join(map(re.escape, in_one_line.split("…")))
+
+
+def test_requests_are_answered_as_printed(demo: Flask) -> None:
+    examples = [
+        example
+        for block in re.findall(r"```console\n(.*?)```", _README, re.DOTALL)
+        for example in re.findall(r"\$ (curl .*?[^\\])\n({.*?)(?=\n\n|\Z)", block.rstrip(), re.DOTALL)
+    ]
+    assert len(examples) == 7
+    with demo.app_context():
+        token = create_token(db, "demo@example.com", ["write"])
+    for command, answer in examples:
+        options = iter(shlex.split(command.replace("\\\n", " ").replace("$TOKEN", token))[1:])
+        sent: dict[str, Any] = {"method": "GET", "headers": {"Authorization": f"Bearer {token}"}}
+        for option in options:
+            match option:
+                case "-s":
+                    pass
+                case "-X":
+                    sent["method"] = next(options)
+                case "-H":
+                    name, _, value = next(options).partition(": ")
+                    sent["headers"][name] = value
+                case "-d":
+                    sent["data"] = next(options)
+                case url:
+                    sent["path"] = url.removeprefix("http://127.0.0.1:8000")
+        response = demo.test_client().open(**sent)
+        text = json.dumps(response.json, ensure_ascii=False, separators=(",", ":"))
+        assert re.fullmatch(_as_pattern(answer), text), f"{command}\n{text}"

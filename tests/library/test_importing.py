@@ -4,7 +4,8 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -19,6 +20,7 @@ from chrononaut import (
     HistoryImportError,
     ImportedChange,
     RecordChanges,
+    Timeline,
     UncapturedWriteError,
     UnsupportedMappingError,
     Versioned,
@@ -33,6 +35,7 @@ from tests.library.conftest import recorded
 from tests.library.models import Country, Release, User, db, define
 from tests.library.rows import changes as operations
 from tests.library.rows import history_rows, live_rows
+from tests.library.twins import Item, Kind, twins
 
 START = datetime(2020, 1, 1, tzinfo=UTC)
 BERLIN = timezone(timedelta(hours=1))
@@ -280,7 +283,7 @@ class TestWritten:
         assert live_rows(session, "appuser") == []
 
     def test_document_is_the_one_given(self, session: Session) -> None:
-        info = {"user_id": "ada@example.com", "extra": {"rationale": "🤖 why"}, "tenant": 7}
+        info = {"user_id": "ada@example.com", "extra": {"rationale": "🤖 why"}, "tenant": 7, "path": r"a\u0000"}
         import_changes(session, Country, [replace(insert("FR"), info=info)])
         (row,) = history_rows(session, "country_history")
         assert row["change_info"] == {"remote_addr": None, **info}
@@ -289,6 +292,24 @@ class TestWritten:
         import_changes(session, User, [insert(1, email="a")])
         (row,) = live_rows(session, "appuser")
         assert (row["active"], row["logins"], row["clicks"]) == (True, 0, 0)
+
+    def test_values_pass_through_the_types_of_their_columns(self, open_database: Callable[..., Session]) -> None:
+        session = open_database(twins)
+        first: dict[str, Any] = {
+            "name": "é",
+            "label": "x",
+            "kind": Kind.LARGE,
+            "price": Decimal("1.25"),
+            "rate": Decimal("3.10"),
+            "day": date(2020, 2, 29),
+            "settings": {"a": [1, None, "🤖"]},
+            "parent_id": 2**31 - 1,
+        }
+        second = dict.fromkeys(first) | {"kind": Kind.SMALL, "price": Decimal("0.5")}
+        changes = [insert(1, 0, **first), update(1, 1, **first), update(1, 2, **second), update(1, 3, **second)]
+        assert import_changes(session, Item, [*changes, delete(1, 4)]) == 3
+        versions = Timeline(session, Item, (1,)).versions()
+        assert [{name: getattr(version, name) for name in first} for version in versions] == [first, second]
 
     def test_column_that_every_update_stamps_keeps_what_it_was(self, open_database: Callable[..., Session]) -> None:
         database = VersionedSQLAlchemy()
@@ -338,7 +359,6 @@ class TestWritten:
             "Note",
             Versioned,
             RecordChanges,
-            __chrononaut_rename__={"changed": "ended", "change_info": "why"},
             id=sa.Column(sa.Integer, primary_key=True),
             text=sa.Column(sa.String),
         )
