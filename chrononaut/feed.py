@@ -183,9 +183,9 @@ def _changes_attribute(versioning: Versioning, name: str, dialect: Dialect) -> s
     before = as_loaded(getattr(versioning.history, name), dialect)
     # The row of an insert has no state: NULL.
     following = [
-        sa.exists().where(
-            *_follows(versioning, entity), is_distinct(before, as_loaded(getattr(entity, name), dialect), dialect)
-        )
+        sa.exists()
+        .select_from(entity)
+        .where(*_follows(versioning, entity), is_distinct(before, as_loaded(getattr(entity, name), dialect), dialect))
         for entity in (aliased(versioning.history, flat=True), aliased(versioning.model, flat=True))
     ]
     is_delete = versioning.column("operation") == "delete"

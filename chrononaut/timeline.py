@@ -195,9 +195,10 @@ class Timeline:
         """
         if self.live is None:
             raise RestoreError(f"{self._described()} is deleted: restore it, which makes it anew")
+        state = self._state_of(version)
         if type(self.live) is not self.model:
-            return self._of(type(self.live)).revert_to(version, **values)
-        restoring.revert(self._versioning, self.live, self._state_of(version), values)
+            return self._of(type(self.live)).revert_to(self._number_of(version), **values)
+        restoring.revert(self._versioning, self.live, state, values)
         return self.live
 
     def restore(self, version: int | History | None = None, **values: Any) -> Any:
@@ -217,7 +218,7 @@ class Timeline:
         state = self._state_of(version)
         kind = self._versioning.mapper.polymorphic_map.get(restoring.kind(self._versioning, state))
         if kind is not None and kind.class_ is not self.model:
-            return self._of(kind.class_).restore(version, **values)
+            return self._of(kind.class_).restore(None if version is None else self._number_of(version), **values)
         self.live = restoring.recreate(self._versioning, self.key, state, values)
         self.session.add(self.live)
         return self.live
@@ -286,6 +287,9 @@ class Timeline:
 
     def _described(self) -> str:
         return f"{self._versioning.name} {self.key[0] if len(self.key) == 1 else self.key!r}"
+
+    def _number_of(self, version: int | History) -> int:
+        return self.number(version) if isinstance(version, History) else version
 
     def _state_of(self, version: int | History | None) -> Mapping[str, Any]:
         """The tracked attributes in a version; by default in the last prior one.

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from chrononaut import Timeline
+from chrononaut import Change, Timeline
 from tests.library import oracle
 from tests.library.oracle import Ident, Record, Shape, Transaction, Values
 from tests.library.rows import Row, history_rows, live_rows
@@ -52,7 +52,12 @@ def check_tables(session: Session, records: Mapping[Ident, Record], shapes: Iter
 
 def ends(session: Session, ident: Ident) -> list[datetime]:
     """When each version of a record ended, by the table."""
-    return [row["changed"] for row in _history_rows(session, ident)]
+    return [row["changed"] for row in history_of(session, ident)]
+
+
+def around(instants: Iterable[datetime]) -> list[datetime]:
+    """Each instant, and the ones just before and after."""
+    return sorted({at + step for at in instants for step in (-TICK, 0 * TICK, TICK)})
 
 
 def check_transactions(
@@ -62,7 +67,7 @@ def check_transactions(
     ids: dict[int, set[Any]] = {}
     instants: dict[int, set[datetime]] = {}
     for ident, record in records.items():
-        found = _history_rows(session, ident)
+        found = history_of(session, ident)
         assert all(one["changed"] <= other["changed"] for one, other in pairwise(found)), "time runs backwards"
         for expected, row in zip(record.rows, found, strict=True):
             ids.setdefault(expected.transaction, set()).add(row["transaction_id"])
@@ -89,7 +94,7 @@ def check_answers(session: Session, ident: Ident, record: Record) -> None:
     assert [_version(shape, version) for version in versions] == [(row.version, row.state) for row in prior]
     assert [version.valid_from for version in versions] == [changed.get(row.version - 1) for row in prior]
     assert [version.changed for version in versions] == [changed[row.version] for row in prior]
-    for at in sorted({end + step for end in instants for step in (-TICK, 0 * TICK, TICK)}):
+    for at in around(instants):
         answer, number = timeline.version_at(at), oracle.valid_at(record, instants, at)
         assert (None if answer is None else answer.version) == number, f"the state at {at}"
         if number == record.version and record.values is not None:
@@ -103,9 +108,27 @@ def check_answers(session: Session, ident: Ident, record: Record) -> None:
             assert timeline.live.has_changed_since(at) == bool(later)
             assert timeline.live.has_changed_since(at - TICK) == any(changed[row.version] >= at for row in prior)
     _check_differences(shape, record, timeline, versions)
-    assert [
-        (change.version, change.operation, change.differences, change.hidden) for change in timeline.changes()
-    ] == oracle.changes(shape, record)
+    changes = oracle.changes(shape, ident, record, {ident: instants})
+    assert [told(change) for change in timeline.changes()] == [expected(change) for change in changes]
+    blamed = oracle.blame(shape, changes)
+    assert {name: told(change) for name, change in timeline.blame().items()} == {
+        name: expected(change) for name, change in blamed.items()
+    }
+
+
+def told(change: Change | None) -> tuple[Any, ...] | None:
+    """All that a change says."""
+    if change is None:
+        return None
+    says = (change.version, change.operation, change.at, change.info, change.differences, change.hidden)
+    return (change.model, change.key, *says)
+
+
+def expected(change: oracle.Change, shape: str | None = None) -> tuple[Any, ...]:
+    """All that a change must say, as the model of a shape tells it; by default the record's own."""
+    row = change.row
+    says = (row.version, row.operation, change.at, _change_info(row), change.differences, row.hidden)
+    return (MODELS[shape or change.ident.shape], change.ident.key, *says)
 
 
 def _check_differences(shape: Shape, record: Record, timeline: Timeline, versions: list[Any]) -> None:
@@ -125,7 +148,8 @@ def _same(what: str, found: Mapping[Any, Any], expected: Mapping[Any, Any]) -> N
         assert one == other, f"of the {what}, {key} is\n{one}, and should be\n{other}"
 
 
-def _history_rows(session: Session, ident: Ident) -> list[Row]:
+def history_of(session: Session, ident: Ident) -> list[Row]:
+    """The history rows of a record, by version."""
     parts = zip(SHAPES[ident.shape].key, ident.key, strict=True)
     key = {column(ident.shape, name): part for name, part in parts}
     return history_rows(session, history_source(ident.shape), **key)

@@ -229,8 +229,8 @@ def valid_at(record: Record, ends: Sequence[datetime], at: datetime) -> int | No
 
 
 def states(shape: Shape, record: Record) -> dict[int, Values]:
-    """The tracked attributes of each version, the live one's too."""
-    known = {row.version: row.state for row in prior(record)}
+    """The tracked attributes of each version, the live one's too, as the model of a shape has them."""
+    known = {row.version: _state(shape, row.state) for row in prior(record)}
     if record.values is not None:
         known[record.version] = _state(shape, record.values)
     return known
@@ -247,15 +247,95 @@ def hidden_changes(shape: Shape, record: Record, start: int, stop: int) -> dict[
     return {name: (None, live[name] if live is not None else None) for name in shape.hidden if name in changed}
 
 
-def changes(shape: Shape, record: Record) -> list[tuple[int, str, dict[str, tuple[Any, Any]], tuple[str, ...]]]:
-    """Version, operation, differences and hidden attributes of each change."""
+class Change(NamedTuple):
+    """What a history row tells.
+
+    :ivar at: by the table
+    """
+
+    at: datetime
+    ident: Ident
+    row: Row
+    differences: dict[str, tuple[Any, Any]]
+
+    @property
+    def names(self) -> set[str]:
+        """The attributes that changed."""
+        return {*self.differences, *self.row.hidden}
+
+
+Ends = Mapping[Ident, Sequence[datetime]]
+"""The instants that the tables hold, for each record one for each row."""
+
+
+def changes(shape: Shape, ident: Ident, record: Record, ends: Ends) -> list[Change]:
+    """What happened to a record, as the model of a shape tells it."""
     known, absent = states(shape, record), dict.fromkeys(shape.tracked)
     return [
-        (
-            row.version,
-            row.operation,
-            differences(row.state, absent if row.operation == "delete" else known[row.version + 1]),
-            row.hidden,
+        Change(
+            at,
+            ident,
+            row,
+            differences(
+                absent if row.operation == "insert" else known[row.version],
+                absent if row.operation == "delete" else known[row.version + 1],
+            ),
         )
-        for row in record.rows
+        for row, at in zip(record.rows, ends[ident], strict=True)
     ]
+
+
+def blame(shape: Shape, told: Sequence[Change]) -> dict[str, Change]:
+    """For each attribute the last change of it; nothing where the record never was.
+
+    :param told: its changes
+    """
+    last: dict[str, Change] = {}
+    for change in told:
+        if change.row.operation == "insert":
+            last = dict.fromkeys((*shape.tracked, *shape.hidden), change)
+        elif change.row.operation == "update":
+            last |= dict.fromkeys(change.names, change)
+    return last
+
+
+def feed(shape: Shape, records: Mapping[Ident, Record], ends: Ends) -> list[Change]:
+    """What happened to records, as the model of a shape tells it, newest first."""
+    told = [change for ident, record in records.items() for change in changes(shape, ident, record, ends)]
+    return sorted(told, key=lambda change: (change.at, change.ident.key, change.row.version), reverse=True)
+
+
+def transaction(shapes: Mapping[str, Shape], records: Mapping[Ident, Record], ends: Ends, number: int) -> list[Change]:
+    """What one transaction changed, each record as its own model tells it."""
+    told = [
+        change
+        for ident, record in records.items()
+        for change in changes(shapes[ident.shape], ident, record, ends)
+        if change.row.transaction == number
+    ]
+    return sorted(told, key=lambda change: (*change.ident, change.row.version))
+
+
+class State(NamedTuple):
+    """A state of a record.
+
+    :ivar began: by the table
+    :ivar ended: by the table; ``None`` of the live row
+    """
+
+    version: int
+    values: Values
+    began: datetime | None
+    ended: datetime | None
+
+
+def as_of(shape: Shape, records: Mapping[Ident, Record], ends: Ends, at: datetime) -> dict[tuple[Any, ...], State]:
+    """The state of each record that there was at an instant, by its key."""
+    found: dict[tuple[Any, ...], State] = {}
+    for ident, record in records.items():
+        number = valid_at(record, ends[ident], at)
+        if number is not None:
+            changed = {row.version: end for row, end in zip(record.rows, ends[ident], strict=True)}
+            values = states(shape, record)[number]
+            found[ident.key] = State(number, values, changed.get(number - 1), changed.get(number))
+    return found

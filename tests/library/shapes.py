@@ -180,6 +180,9 @@ FAMILY = ("owner", "item", "part")
 HIERARCHIES = ("vehicle", "truck", "animal", "dog")
 """The shapes of models that inherit, or are inherited from. Their keys begin with a letter of their own."""
 
+BELOW = {"vehicle": ("truck",), "animal": ("dog",)}
+"""The shapes of models that inherit: their records are also records of the model above."""
+
 SOURCES = {
     "vehicle": ("vehicle WHERE code LIKE 'v%'", "vehicle_history WHERE code LIKE 'v%'"),
     "truck": (

@@ -20,6 +20,7 @@ from chrononaut import (
     extra_change_info,
 )
 from tests.library.models import Country, Release, User, define
+from tests.library.staff import Staff
 
 TICK = timedelta(microseconds=1)
 CODES = ("AA", "BB", "CC")
@@ -217,3 +218,18 @@ def test_names_of_ours_may_be_others(open_database: Callable[..., Session]) -> N
     session.get_one(model, 1).changed = "b"
     session.commit()
     assert [change.version for change in model.feed(ChangeFilter(attribute="changed")).changes] == [0, -1]
+
+
+def test_changes_of_an_attribute_are_found_in_any_table_of_a_hierarchy(open_database: Callable[..., Session]) -> None:
+    staff = Staff()
+    session = open_database(staff.db)
+    people = [staff.director(id=number, name="a", budget=1, car="x") for number in (1, 2)]
+    session.add_all(people)
+    session.commit()
+    for director, (name, value) in zip(people, [("name", "b"), ("car", "y")], strict=True):
+        setattr(director, name, value)
+        session.commit()
+    for name, changed in (("name", 1), ("car", 2)):
+        (update,) = staff.director.feed(ChangeFilter(attribute=name, operation="update")).changes
+        assert (update.key, list(update.differences)) == ((changed,), [name])
+    assert staff.director.feed(ChangeFilter(attribute="budget", operation="update")).changes == []

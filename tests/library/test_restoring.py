@@ -230,6 +230,26 @@ def test_record_of_a_hierarchy_is_made_again_as_what_it_was(open_database: Calla
     assert [row["kind"] for row in live_rows(session, "employee", "id")] == ["director", "clerk"]
 
 
+def test_record_of_a_hierarchy_is_had_again_by_the_history_object_of_its_root(
+    open_database: Callable[..., Session],
+) -> None:
+    staff = Staff()
+    session = open_database(staff.db)
+    director = staff.director(id=1, name="a", car="b")
+    session.add(director)
+    session.commit()
+    director.name, director.car = "x", "y"
+    session.commit()
+    timeline = Timeline(session, staff.employee, (1,))
+    (first,) = timeline.versions()
+    assert timeline.revert_to(first) is director
+    assert (director.name, director.car) == ("a", "b")
+    session.delete(director)
+    session.commit()
+    restored = staff.employee.restore(1, first)
+    assert (type(restored), restored.name, restored.car) == (staff.director, "a", "b")
+
+
 def test_record_that_was_of_another_class_then_is_not_reverted(open_database: Callable[..., Session]) -> None:
     staff = Staff()
     session = open_database(staff.db)

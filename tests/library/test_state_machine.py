@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from chrononaut import extra_change_info, rationale
 from tests.library import bulk_writing
+from tests.library.asking import WHAT, Asking, Which
 from tests.library.bulk_writing import Where
 from tests.library.comparing import check_answers, check_tables, check_transactions
 from tests.library.conftest import opened
@@ -25,6 +26,7 @@ from tests.library.pending import Set, Target
 from tests.library.player import Player
 from tests.library.rekeying import rekey
 from tests.library.relating import Relate, Relating, relate
+from tests.library.reviving import Old, pick, restore, revert
 from tests.library.shapes import FAMILY, FIXED, KEYS, SHAPES, db
 
 SOAK = int(os.environ.get("CHRONONAUT_SOAK_SEQUENCES", "5000"))
@@ -66,6 +68,8 @@ relates = st.builds(
     st.integers(0, 2),
 )
 wheres = st.builds(Where, st.sampled_from(["all", "none", "one", "two", "key"]), st.integers(0, 3))
+whiches = st.builds(Which, st.sampled_from(WHAT), st.integers(0, 5))
+olds = st.builds(Old, st.integers(0, 6), st.booleans(), st.booleans(), st.booleans())
 extras = st.dictionaries(st.sampled_from(["who", "why"]), st.sampled_from(["a", "b"]), min_size=1)
 
 
@@ -160,8 +164,8 @@ class Sessions(RuleBasedStateMachine):
         first = next(name for name in SHAPES[set_.target.shape].attributes if name not in FIXED)
         self.player(session).merge(set_.target, {first: name, set_.attribute: set_.choice})
 
-    @rule(session=sessions, one=sets, delete=st.booleans(), late=st.none() | sets)
-    def overtake(self, session: int, one: Set, delete: bool, late: Set | None) -> None:
+    @rule(session=sessions, one=sets, delete=st.booleans(), late=st.none() | sets | olds)
+    def overtake(self, session: int, one: Set, delete: bool, late: Set | Old | None) -> None:
         """Let the other session commit a change of a record that this one has loaded."""
         player = self.player(session)
         ident = player.resolve(one.target)
@@ -173,10 +177,46 @@ class Sessions(RuleBasedStateMachine):
         else:
             other.set(ident, one.attribute, "fresh")
         other.commit(expire=False)
-        if late is not None:
+        if isinstance(late, Old):
+            player = self.player(session)
+            revert(player, ident, late, None)
+            player.flush()
+        elif late is not None:
             player = self.player(session)
             player.set(ident, late.attribute if late.target.shape == ident.shape else one.attribute, "fresh")
             player.flush()
+
+    @rule(session=sessions, place=places, old=olds, given=st.none() | sets, flush=st.booleans())
+    def revert(self, session: int, place: Target, old: Old, given: Set | None, flush: bool) -> None:
+        player = self.player(session)
+        ident = pick(player, place, live=True)
+        if ident is not None:
+            revert(player, ident, old, given)
+        if flush and player.flush():
+            player.check()
+
+    @rule(
+        session=sessions,
+        place=places,
+        delete=st.booleans(),
+        old=olds,
+        last=st.booleans(),
+        given=st.none() | sets,
+        flush=st.booleans(),
+    )
+    def restore(
+        self, session: int, place: Target, delete: bool, old: Old, last: bool, given: Set | None, flush: bool
+    ) -> None:
+        """Make a record anew that was deleted, perhaps just now."""
+        player = self.player(session)
+        if delete:
+            player.delete(place)
+            player.flush()
+        ident = pick(player, place, live=False)
+        if ident is not None:
+            restore(player, ident, old, last, given)
+        if flush and player.flush():
+            player.check()
 
     @rule(session=sessions, set_=sets)
     def detach_and_merge(self, session: int, set_: Set) -> None:
@@ -329,6 +369,15 @@ class Sessions(RuleBasedStateMachine):
         check_answers(player.session, ident, player.view.record(ident))
         player.sync()
 
+    @rule(session=sessions, place=places, which=whiches, limit=st.integers(1, 3))
+    def ask_of_table(self, session: int, place: Target, which: Which, limit: int) -> None:
+        """Ask of all records of a model, in the middle of a transaction."""
+        player = self.player(session)
+        if player.flush():
+            asking = Asking.of(player.session, player.view.records())
+            asking.check_feed(place.shape, which, limit)
+            asking.check_as_of(place.shape)
+
     def check_committed(self) -> None:
         with Session(db.engine) as observer:
             check_tables(observer, self.world.records, self.shapes)
@@ -347,10 +396,18 @@ class Sessions(RuleBasedStateMachine):
         for player in self.players:
             player.finish()
         self.check_committed()
-        with db._make_scoped_session({}).session_factory() as asker:
+        asker: Session = db.session()
+        try:
             check_transactions(asker, self.world.records, self.world.transactions)
             for ident, record in self.world.records.items():
                 check_answers(asker, ident, record)
+            asking = Asking.of(asker, self.world.records)
+            for shape in self.shapes:
+                asking.check_feed(shape, Which("all", 0), limit=2)
+                asking.check_as_of(shape)
+            asking.check_transactions()
+        finally:
+            db.session.remove()
 
 
 @pytest.fixture
