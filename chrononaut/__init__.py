@@ -13,6 +13,7 @@ from chrononaut.exceptions import HiddenAttributeError as HiddenAttributeError
 from chrononaut.exceptions import HistoryImmutableError as HistoryImmutableError
 from chrononaut.exceptions import MissingChangeInfoError as MissingChangeInfoError
 from chrononaut.exceptions import OptionError as OptionError
+from chrononaut.exceptions import PastError as PastError
 from chrononaut.exceptions import UncapturedWriteError as UncapturedWriteError
 from chrononaut.exceptions import UnsupportedMappingError as UnsupportedMappingError
 from chrononaut.exceptions import UntrackedAttributeError as UntrackedAttributeError

@@ -29,7 +29,16 @@ BOOKKEEPING = "__chrononaut_bookkeeping__"
 """The attributes of a model that say of a row who changed it last and when: no part of its state."""
 
 _OPTIONS = ("__chrononaut_hidden__", "__chrononaut_untracked__", "__chrononaut_tablename__", "__chrononaut_rename__")
-_METHODS = ("versions", "version_at", "has_changed_since", "previous_version", "diff", "changes", "delete_with_history")
+_METHODS = (
+    "versions",
+    "version_at",
+    "as_of",
+    "has_changed_since",
+    "previous_version",
+    "diff",
+    "changes",
+    "delete_with_history",
+)
 OWN_NAMES = tuple(field.name for field in fields(Names))
 
 

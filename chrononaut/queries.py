@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.sql import visitors
 
 from chrononaut.history import History, Key, Versioning, versioning_of
 from chrononaut.types import utc
@@ -112,13 +113,15 @@ def valid_from(model: type, key: Key, number: int) -> sa.Select[datetime]:
     )
 
 
-def rows_at(versioning: Versioning, at: datetime) -> sa.CompoundSelect[Any]:
+def rows_at(versioning: Versioning, at: datetime, order: Sequence[Any] = ()) -> sa.CompoundSelect[Any]:
     """The rows of a model's own table as they were at an instant, of all models whose rows are in it.
 
     A row that was replaced since is in history: the first that was replaced later. One of a record of which nothing was
     replaced later is live.
 
     :param at: an instant; a naive one is read as UTC. Resolution 1 µs.
+    :param order: what the rows will be ordered by, of the live table's columns; with it PostgreSQL merges the rows of
+        two indexes, and does not sort them
     :return: a select whose columns have the keys of the live table's: those of the record key and of the tracked
         attributes, and, of the table that has it, the version, followed by our own ones, which a live row leaves empty
     """
@@ -128,7 +131,7 @@ def rows_at(versioning: Versioning, at: datetime) -> sa.CompoundSelect[Any]:
     replaced = [own.history.c[str(column.key)] for column in live]
     if own is first:
         ours = [versioning.column(name) for name in ("changed", "operation", "change_info", "transaction_id")]
-        live += [versioning.version, *(sa.type_coerce(sa.null(), one.type).label(one.key) for one in ours)]
+        live += [versioning.version, *(sa.cast(sa.null(), one.type).label(one.key) for one in ours)]
         replaced += [versioning.column("version"), *ours]
     rows: sa.FromClause = own.history
     if own is not first:
@@ -141,14 +144,29 @@ def rows_at(versioning: Versioning, at: datetime) -> sa.CompoundSelect[Any]:
 
     later = first.history.alias()
     before = later.c[names.version] == versioning.column("version") - 1
-    past = sa.union_all(
+    past = [
         sa.select(*live).where(~replaced_later(own.key)),
         sa.select(*replaced)
         .select_from(rows)
         .where(_ended_after(versioning, at), _has_state(versioning))
         .where(~replaced_later([first.history.c[column.key] for column in first.key], before)),
-    )
-    return past.execution_options(**{_OF_THE_PAST: True})
+    ]
+    if order:
+        # Within another select, because SQLite takes no ORDER BY in a part of a UNION.
+        past = [
+            select.order_by(*(_of_table(clause, table) for clause in order)).subquery().select()
+            for select, table in zip(past, (own.live, own.history), strict=True)
+        ]
+    return sa.union_all(*past).execution_options(**{_OF_THE_PAST: True})
+
+
+def _of_table(clause: Any, table: sa.Table) -> Any:
+    """The same clause of the columns of another table."""
+
+    def replace(element: Any, **_: Any) -> Any:
+        return table.c[element.key] if isinstance(element, sa.Column) else None
+
+    return visitors.replacement_traverse(clause, {}, replace)
 
 
 def is_of_the_past(table: object) -> bool:
