@@ -190,8 +190,7 @@ class _Past:
         versioning = _versioning_of(live)
         if versioning.is_history(live):
             return table
-        # A hidden column is refused where the select itself names it.
-        order = [clause for column, clause in self._order if column.key in versioning.tables[-1].history.c]
+        order = [clause for column, clause in self._order if column.table is table]
         return rows_at(versioning, self._at, order).subquery(table.name)
 
     def _column(self, column: Any) -> Any:
@@ -216,19 +215,15 @@ class _Past:
 
     def _resolved(self, select: sa.Select[Any]) -> Any:
         """A select within another as SQLAlchemy renders it: in tables and columns, without what only the ORM knows."""
-        # Nothing public tells a table or a model from its columns.
-        listed = select._raw_columns
-        if any(isinstance(one, sa.FromClause) for one in listed):
-            # Neither what the ORM would load for a model of its own, nor what history does not keep, which still can
-            # not be read: see `_column`.
-            columns = [column for one in listed for column in (one.c if isinstance(one, sa.FromClause) else [one])]
-            kept = [
-                sa.type_coerce(sa.null(), column.type).label(column.key)
-                if isinstance(column, sa.ColumnClause) and self._lost(column)
-                else column
-                for column in columns
+        # Nothing public tells a model or a table from its columns.
+        if any(isinstance(listed, sa.FromClause) for listed in select._raw_columns):
+            # All columns, unlike what the ORM loads for a model; those that history does not keep are there to be
+            # counted, and refused where they are read.
+            columns = [
+                sa.type_coerce(sa.null(), column.type).label(column.key) if self._lost(column) else column
+                for column in select.selected_columns
             ]
-            select = select.with_only_columns(*kept, maintain_column_froms=True)
+            select = select.with_only_columns(*columns, maintain_column_froms=True)
         return _rendered(select)
 
 

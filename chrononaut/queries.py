@@ -9,7 +9,6 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.sql import visitors
 
 from chrononaut.history import History, Key, Versioning, versioning_of
 from chrononaut.types import utc
@@ -120,8 +119,8 @@ def rows_at(versioning: Versioning, at: datetime, order: Sequence[Any] = ()) -> 
     replaced later is live.
 
     :param at: an instant; a naive one is read as UTC. Resolution 1 µs.
-    :param order: what the rows will be ordered by, of the live table's columns; with it PostgreSQL merges the rows of
-        two indexes, and does not sort them
+    :param order: what the rows will be ordered by, of the live table's columns. With it PostgreSQL reads the live rows
+        by an index of that order and merges the few others into them, instead of sorting all
     :return: a select whose columns have the keys of the live table's: those of the record key and of the tracked
         attributes, and, of the table that has it, the version, followed by our own ones, which a live row leaves empty
     """
@@ -144,29 +143,13 @@ def rows_at(versioning: Versioning, at: datetime, order: Sequence[Any] = ()) -> 
 
     later = first.history.alias()
     before = later.c[names.version] == versioning.column("version") - 1
-    past = [
-        sa.select(*live).where(~replaced_later(own.key)),
-        sa.select(*replaced)
-        .select_from(rows)
-        .where(_ended_after(versioning, at), _has_state(versioning))
-        .where(~replaced_later([first.history.c[column.key] for column in first.key], before)),
-    ]
+    holding = sa.select(*live).where(~replaced_later(own.key))
     if order:
         # Within another select, because SQLite takes no ORDER BY in a part of a UNION.
-        past = [
-            select.order_by(*(_of_table(clause, table) for clause in order)).subquery().select()
-            for select, table in zip(past, (own.live, own.history), strict=True)
-        ]
-    return sa.union_all(*past).execution_options(**{_OF_THE_PAST: True})
-
-
-def _of_table(clause: Any, table: sa.Table) -> Any:
-    """The same clause of the columns of another table."""
-
-    def replace(element: Any, **_: Any) -> Any:
-        return table.c[element.key] if isinstance(element, sa.Column) else None
-
-    return visitors.replacement_traverse(clause, {}, replace)
+        holding = holding.order_by(*order).subquery().select()
+    ended = sa.select(*replaced).select_from(rows).where(_ended_after(versioning, at), _has_state(versioning))
+    first_to_end = ~replaced_later([first.history.c[column.key] for column in first.key], before)
+    return sa.union_all(holding, ended.where(first_to_end)).execution_options(**{_OF_THE_PAST: True})
 
 
 def is_of_the_past(table: object) -> bool:
