@@ -15,6 +15,7 @@ from chrononaut.exceptions import HistoryImmutableError as HistoryImmutableError
 from chrononaut.exceptions import HistoryImportError as HistoryImportError
 from chrononaut.exceptions import MissingChangeInfoError as MissingChangeInfoError
 from chrononaut.exceptions import OptionError as OptionError
+from chrononaut.exceptions import PastError as PastError
 from chrononaut.exceptions import RestoreError as RestoreError
 from chrononaut.exceptions import UncapturedWriteError as UncapturedWriteError
 from chrononaut.exceptions import UnsupportedMappingError as UnsupportedMappingError

@@ -19,7 +19,7 @@ from chrononaut.queries import is_of_the_past, rows_at
 from chrononaut.types import utc
 
 _HARMLESS_TEXT = re.compile(r"\*|\d+")
-
+_COMBINING = ("from_statement", "union", "union_all", "intersect", "intersect_all", "except_", "except_all")
 
 if TYPE_CHECKING:
     _Select = sa.Select[History]
@@ -37,8 +37,7 @@ class AsOf(_Select):
     It takes all that ``select(User)`` takes, and answers what that would have answered at the instant: every versioned
     table in it is as of the instant, be it joined, or read by a subquery, an ``any()`` or an ``EXISTS``. A model among
     the columns gives history objects, which belong to no session; a state that still holds has no ``changed``,
-    ``operation``, ``change_info`` and ``transaction_id``. ``subquery()`` has their columns, by the names of the
-    attributes.
+    ``operation``, ``change_info`` and ``transaction_id``.
 
     SQLAlchemy takes it wherever it takes a select. What has no past is refused when it is executed or made a subquery.
 
@@ -99,6 +98,8 @@ class AsOf(_Select):
         def __getattr__(self, name: str) -> Any:
             if name.startswith("__"):
                 raise AttributeError(name)
+            if name in _COMBINING:
+                raise PastError(f"{name}() would take the others as they are now; use sqlalchemy.union(…) and the like")
             live = getattr(self._live, name)
             if name.startswith("_") or not callable(live):
                 return getattr(self.__clause_element__(), name)
@@ -123,11 +124,14 @@ class _Past:
         self._at = at
         self._known: dict[int, tuple[Any, Any]] = {}
         self._tables: dict[Any, Any] = {}
+        self._order: list[tuple[sa.Column[Any], Any]] = []
 
     def select(self, live: sa.Select[Any]) -> Any:
         """A select of models and columns as of the instant; of a model it gives history objects."""
         selected = [_columns(one["expr"]) for one in live.column_descriptions]
-        past = self._copy(_rendered(live.with_only_columns(*(column for _, columns in selected for column in columns))))
+        core = _rendered(live.with_only_columns(*(column for _, columns in selected for column in columns)))
+        self._order = _leading_order(core)
+        past = self._copy(core)
         replaced = iter(past.inner_columns)
         entities: list[Any] = []
         for versioning, columns in selected:
@@ -184,7 +188,10 @@ class _Past:
         if not isinstance(live, sa.TableClause):
             return self._copy(table)
         versioning = _versioning_of(live)
-        return table if versioning.is_history(live) else rows_at(versioning, self._at).subquery(table.name)
+        if versioning.is_history(live):
+            return table
+        order = [clause for column, clause in self._order if column.table is table]
+        return rows_at(versioning, self._at, order).subquery(table.name)
 
     def _column(self, column: Any) -> Any:
         if column.table is None:
@@ -208,9 +215,10 @@ class _Past:
 
     def _resolved(self, select: sa.Select[Any]) -> Any:
         """A select within another as SQLAlchemy renders it: in tables and columns, without what only the ORM knows."""
-        literal = any(isinstance(column, sa.ColumnClause) and column.is_literal for column in select.inner_columns)
-        if not literal and any(_is_entity(one["expr"]) for one in select.column_descriptions):
-            # Not what the ORM would load for a model of its own, which leaves out deferred columns and may join others.
+        # Nothing public tells a model or a table from its columns.
+        if any(isinstance(listed, sa.FromClause) for listed in select._raw_columns):
+            # All columns, unlike what the ORM loads for a model; those that history does not keep are there to be
+            # counted, and refused where they are read.
             columns = [
                 sa.type_coerce(sa.null(), column.type).label(column.key) if self._lost(column) else column
                 for column in select.selected_columns
@@ -239,8 +247,9 @@ class _States(Bundle[History]):
         for own in (names.operation, names.changed, names.change_info, names.transaction_id):
             states[own] = version.table.c[own]
         # Here and not in the rows of the table, so that it costs only for the rows that come out.
-        states[names.valid_from] = versioning.began([states[name] for name in versioning.key], version)
-        super().__init__(versioning.name, *(column.label(name) for name, column in states.items()), single_entity=True)
+        began = versioning.began([states[name] for name in versioning.key], version)
+        states[names.valid_from] = began.label(names.valid_from)
+        super().__init__(versioning.name, *states.values(), single_entity=True)
         self._history = versioning.history
         self._names = tuple(states)
 
@@ -285,6 +294,22 @@ def _is_entity(selected: Any) -> bool:
 def _rendered(select: sa.Select[Any]) -> Any:
     state: Any = select.compile().compile_state
     return state.statement
+
+
+def _leading_order(select: Any) -> list[tuple[sa.Column[Any], Any]]:
+    """By what a select from one table is ordered, as long as that is by columns of its own."""
+    order: list[tuple[sa.Column[Any], Any]] = []
+    if [type(table) for table in select.get_final_froms()] != [sa.Table]:
+        return order
+    # Nothing public tells it.
+    for clause in select._order_by_clauses:
+        column = clause
+        while column is not None and not isinstance(column, sa.Column):
+            column = getattr(column, "element", None)
+        if column is None or versioning_of_table(column.table) is None:
+            break
+        order.append((column, clause))
+    return order
 
 
 def _not_kept(versioning: Versioning, column: sa.Column[Any]) -> Exception:

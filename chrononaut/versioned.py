@@ -91,9 +91,10 @@ class Versioned(CapturesChangeInfo):
         ::
 
             db.session.scalars(User.as_of(at).where(User.active).order_by(User.name))
+            db.session.scalars(Item.as_of(at).with_parent(user, User.items))
 
-        :param at: an instant; a naive one is read as UTC. Resolution 1 µs.
-        :return: a select of history objects
+        :param at: an instant; a naive one is read as UTC. Resolution 1 µs. One that is yet to come gives what is now.
+        :return: a select of history objects of this model's, in which everything is as of the instant
         """
         return AsOf(sa.select(cls), at)
 

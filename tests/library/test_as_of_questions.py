@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.orm import Session, aliased, lazyload, with_loader_criteria
+from sqlalchemy.orm import Session, aliased, lazyload, with_loader_criteria, with_polymorphic
 
 from chrononaut.history import versioning_of
 from tests.library import shapes
@@ -102,6 +102,11 @@ _cheap = sa.select(Price).where(Price.amount < 5).subquery()
 _cheap_price = aliased(Price, _cheap)
 _ranked = sa.select(Item.id, Item.owner_id).where(Item.rank > 3).cte("ranked")
 _item = Item.__table__
+_items = sa.select(_item).subquery()
+_dogs = sa.select(Dog).subquery()
+_lorry: Any = aliased(Truck)
+_any_vehicle: Any = with_polymorphic(Vehicle, [Truck], flat=True)
+_documents = sa.func.json_each(Paper.data).table_valued("key", "value")
 _owner_table = Owner.__table__
 
 
@@ -216,6 +221,11 @@ QUESTIONS: dict[str, Question] = {
         start(Owner).join(Owner.items).options(with_loader_criteria(Item, Item.rank > 4))
     ),
     "options of loading": lambda start: start(Owner).options(lazyload("*")),
+    "order by a name": lambda start: start(Price).order_by(sa.desc("label")).limit(1),
+    "order by several": lambda start: start(Item).order_by(Item.rank.desc().nulls_last(), -Item.id).limit(2),
+    "order by an attribute and a subquery": lambda start: (
+        start(Item).order_by(Item.owner_id, sa.select(sa.func.max(Owner.name)).scalar_subquery(), Item.id).limit(2)
+    ),
     "order by a label": lambda start: start(Item).add_columns((-Item.rank).label("lowest")).order_by("lowest").limit(2),
     "joined model": lambda start: start(Truck).where(Truck.load > 1, Truck.name == "y"),
     "joined model's parent": lambda start: start(Vehicle).where(Vehicle.name == "y"),
@@ -232,6 +242,21 @@ QUESTIONS: dict[str, Question] = {
     "model of one table by exists": lambda start: start(Animal).where(
         sa.select(Dog.code).where(Dog.tricks == 4).exists()
     ),
+    "model of one table, all of it": lambda start: start(Animal).join(_dogs, _dogs.c.code == Animal.code),
+    "table, all of it": lambda start: start(Owner).join(_items, _items.c.owner_id == Owner.id),
+    "alias of an alias": lambda start: start(Owner).where(
+        sa.exists().where(_item.alias().alias().c.keeper_id == Owner.id)
+    ),
+    "columns of a joined model's alias": lambda start: (
+        start(Vehicle).join(_lorry, _lorry.code == Vehicle.code).where(_lorry.load > 3).add_columns(_lorry.name)
+    ),
+    "several models at once": lambda start: (
+        start(Vehicle).join(_any_vehicle, _any_vehicle.code == Vehicle.code).where(_any_vehicle.Truck.load > 3)
+    ),
+    "function that gives rows": lambda start: (
+        start(Paper).add_columns(_documents.c.key).join(_documents, sa.true()).where(_documents.c.key == "a")
+    ),
+    "added common table expression": lambda start: start(Owner).add_cte(_ranked),
     "alias of a model of one table": lambda start: start(Animal).join(aliased(Dog, name="d"), sa.true()),
 }
 

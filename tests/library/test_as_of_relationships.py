@@ -8,8 +8,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, relationship
 
-from chrononaut import VersionedSQLAlchemy
-from chrononaut.exceptions import PastError
+from chrononaut import PastError, VersionedSQLAlchemy
 from tests.library import shapes
 from tests.library.models import Book, define
 from tests.library.rows import history_rows
@@ -28,7 +27,8 @@ def family(open_database: Callable[..., Session]) -> Session:
 
 
 def _last(session: Session, *tables: str) -> datetime:
-    return max(row["changed"] for table in tables for row in history_rows(session, table))
+    instant: datetime = max(row["changed"] for table in tables for row in history_rows(session, table))
+    return instant
 
 
 def _turned(session: Session) -> tuple[datetime, Owner, Owner]:
@@ -164,8 +164,9 @@ def test_relationship_that_is_not_the_record_s_or_leads_elsewhere_is_refused(fam
         Item.as_of(at).with_parent("a", Owner.items)
     with pytest.raises(PastError, match=r"Owner\.items leads to Item: ask Item\.as_of"):
         shapes.Part.as_of(at).with_parent(first, Owner.items)
+    counted: Any = Item.as_of(at).with_only_columns(sa.func.count())
     with pytest.raises(PastError, match=r"Owner\.items leads to Item"):
-        Item.as_of(at).with_only_columns(sa.func.count()).with_parent(first, Owner.items)
+        counted.with_parent(first, Owner.items)
 
 
 def test_record_of_a_model_that_inherits_the_relationship(open_database: Callable[..., Session]) -> None:
