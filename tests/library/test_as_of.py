@@ -199,6 +199,10 @@ def test_two_instants_in_one_question(session: Session) -> None:
     then = Country.as_of(other).with_only_columns(Country.name)
     assert session.scalars(Country.as_of(one).where(Country.name.in_(then))).all() == []
     assert len(session.scalars(Country.as_of(other).where(Country.name.in_(then))).all()) == 1
+    latest = Country.as_of(other + DAY).where(Country.name == "z")
+    assert len(session.scalars(Country.as_of(one).where(latest.exists())).all()) == 1, (
+        "live rows are of that other instant"
+    )
     was = aliased(Country.as_of(one).subquery())
     joined = Country.as_of(other).add_columns(was.c.name).join(was, was.c.code == Country.code)
     ((state, name),) = session.execute(joined)
