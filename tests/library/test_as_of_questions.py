@@ -99,6 +99,7 @@ _truck = aliased(Truck, flat=True)
 _ranks = sa.select(Item.owner_id, sa.func.sum(Item.rank).label("total")).group_by(Item.owner_id).subquery()
 _ranks_again = _ranks.alias()
 _cheap = sa.select(Price).where(Price.amount < 5).subquery()
+_prices = sa.select(Price.amount, Price.label).subquery()
 _cheap_price = aliased(Price, _cheap)
 _ranked = sa.select(Item.id, Item.owner_id).where(Item.rank > 3).cte("ranked")
 _item = Item.__table__
@@ -188,6 +189,9 @@ QUESTIONS: dict[str, Question] = {
     "alias of a subquery": lambda start: start(Owner).join(_ranks_again, _ranks_again.c.owner_id == Owner.id),
     "subquery of a model": lambda start: start(Price).join(
         _cheap, sa.and_(_cheap.c.prod == Price.product, _cheap.c.label != Price.amount)
+    ),
+    "subquery of attributes": lambda start: (
+        start(Price).join(_prices, _prices.c.amount == Price.amount).add_columns(_prices.c.label)
     ),
     "model of a subquery": lambda start: (
         start(Price)
