@@ -66,7 +66,7 @@ def _measured(kind: str, sizes: Sizes) -> Results:
         results = Results(release(db.engine))
         now = datetime.now(UTC)
         _fill(results.release, sizes, now)
-        for question in questions(sizes):
+        for question in questions(sizes, now):
             results.answers.append(_answered(app, question))
     print(f"\n{results.release}\n{terminal(results)}\n", flush=True)
     return results

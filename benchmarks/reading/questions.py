@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+import sqlalchemy as sa
 from sqlalchemy.orm import undefer
 
+from benchmarks.reading.filling import RECENT
 from benchmarks.reading.models import LONG, PAGE, SHORT, Document, Item, Leaflet, Sizes, db
 from chrononaut import queries
 from chrononaut.history import versioning_of
@@ -18,6 +20,10 @@ Ask = Callable[[], Any]
 
 RATIO: Final = 1.5
 """How much longer a question of a long history may take than the same of a short one."""
+
+
+RATIO_AS_OF: Final = 3.0
+"""How much longer a table as of a while ago may take than the live one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +53,12 @@ class Question:
     by_index: bool = True
 
 
-def questions(sizes: Sizes) -> list[Question]:
-    """All that is asked."""
-    return [*_of_records(sizes), _of_feed(sizes)]
+def questions(sizes: Sizes, now: datetime) -> list[Question]:
+    """All that is asked.
+
+    :param now: when the latest change was
+    """
+    return [*_of_records(sizes), _of_feed(sizes), *_of_table(sizes, now)]
 
 
 def _of_records(sizes: Sizes) -> list[Question]:
@@ -180,3 +189,38 @@ def _of_feed(sizes: Sizes) -> Question:
         ),
         of_record=False,
     )
+
+
+def _of_table(sizes: Sizes, now: datetime) -> list[Question]:
+    at, live = now - RECENT, sa.select(Item)
+    version, lately = sizes.rows - 1, sizes.items // sizes.again
+
+    def counted(rows: Sequence[Any]) -> tuple[int, int]:
+        return len(rows), sum(row.version for row in rows)
+
+    return [
+        Question(
+            "as_of an hour ago (short: the live table)",
+            Item,
+            lambda: db.session.scalars(Item.as_of(at)).all(),
+            lambda: db.session.scalars(live).all(),
+            counted,
+            ((sizes.items, sizes.items * version), (sizes.items, sizes.items * version + lately)),
+            limit=RATIO_AS_OF,
+            rounds=7,
+            of_record=False,
+            by_index=False,
+        ),
+        Question(
+            "as_of an hour ago, page 1 (short: of the live table)",
+            Item,
+            lambda: db.session.scalars(Item.as_of(at).order_by(Item.id).limit(PAGE)).all(),
+            lambda: db.session.scalars(live.order_by(Item.id).limit(PAGE)).all(),
+            counted,
+            ((PAGE, PAGE * version), (PAGE, PAGE * version + PAGE // sizes.again)),
+            limit=None,
+            rounds=20,
+            of_record=False,
+            by_index=False,
+        ),
+    ]

@@ -28,7 +28,7 @@ def asked(database_url: str) -> Iterator[list[Question]]:
             for _ in fill(db.engine, rows, NOW):
                 pass
         assert list(settle(db.engine, SIZES)) == []
-        yield questions(SIZES)
+        yield questions(SIZES, NOW)
 
 
 def wrong(plans: Sequence[Plan], model: type, of_record: bool = False) -> list[str]:
