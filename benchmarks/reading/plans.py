@@ -47,7 +47,7 @@ class Access:
 class Plan:
     """What a database does for one statement.
 
-    :ivar accesses: the tables that it reads, each way once
+    :ivar accesses: the tables that it reads
     :ivar sorts: the sorts that it says it makes
     """
 

@@ -28,10 +28,6 @@ class Answered:
     plans: Sequence[str]
     faults: Sequence[str]
 
-    @property
-    def is_fine(self) -> bool:
-        return not (self.faults or self.measured.is_too_slow)
-
 
 @dataclass(frozen=True, slots=True)
 class Results:
