@@ -20,7 +20,7 @@ from sqlalchemy.engine import Connection
 from chrononaut.exceptions import ConcurrentChangeError
 from chrononaut.history import NEVER, Key, RecordTable, Versioning
 from chrononaut.locking import locking
-from chrononaut.types import Instant, JSONDocument, JSONObject, now, with_names
+from chrononaut.types import Instant, JSONDocument, JSONObject, is_among, now, with_names
 
 BATCH = 1000
 """History rows that one statement writes at the most."""
@@ -142,7 +142,7 @@ def hidden_values(connection: Connection, versioning: Versioning, keys: Sequence
         statement = (
             sa.select(*versioning.key_columns, *(column.is_not(None) for column in versioning.hidden.values()))
             .select_from(versioning.rows)
-            .where(sa.tuple_(*versioning.key_columns).in_(batch))
+            .where(is_among(versioning.key_columns, batch, connection.dialect.name))
         )
         for row in connection.execute(statement, execution_options=OPTIONS):
             key, given = row[: len(versioning.key)], row[len(versioning.key) :]
@@ -158,7 +158,7 @@ def archived_versions(
     found = set()
     for batch in _batches(keys):
         statement = sa.select(versioning.column("version"), *columns).where(
-            sa.tuple_(*columns).in_(batch), versioning.column("transaction_id") == transaction.id
+            is_among(columns, batch, connection.dialect.name), versioning.column("transaction_id") == transaction.id
         )
         for version, *key in connection.execute(statement, execution_options=OPTIONS):
             found.add((tuple(key), version))
@@ -477,7 +477,7 @@ def _next_versions(connection: Connection, versioning: Versioning, keys: Sequenc
     columns = [versioning.history_table.c[column.key] for column in versioning.key_columns]
     statement = (
         sa.select(sa.func.max(versioning.column("version")), *columns)
-        .where(sa.tuple_(*columns).in_(keys))
+        .where(is_among(columns, keys, connection.dialect.name))
         .group_by(*columns)
     )
     rows = connection.execute(statement, execution_options=OPTIONS)
@@ -504,7 +504,7 @@ def _renumbering(versioning: Versioning) -> sa.Update:
 def _changed_meanwhile(connection: Connection, versioning: Versioning, endings: Sequence[Ending]) -> list[Key]:
     """The records that are not at the version that they were taken to be at."""
     statement = sa.select(*versioning.key_columns, versioning.version).where(
-        sa.tuple_(*versioning.key_columns).in_([ending.key for ending in endings])
+        is_among(versioning.key_columns, [ending.key for ending in endings], connection.dialect.name)
     )
     found = {tuple(key): version for *key, version in connection.execute(statement, execution_options=OPTIONS)}
     return [

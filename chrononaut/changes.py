@@ -56,9 +56,11 @@ def changes_of(session: Session, versioning: Versioning, rows: Sequence[History]
         if versioning.own(row, "operation") != "delete"
     }
     unknown = sorted(replaced - states.keys(), key=repr)
+    dialect = session.get_bind(versioning.mapper).dialect.name
     for start in range(0, len(unknown), _BATCH):
         batch = unknown[start : start + _BATCH]
-        for select in (queries.live_states(versioning, batch), queries.prior_states(versioning, batch)):
+        for states_of in (queries.live_states, queries.prior_states):
+            select = states_of(versioning, batch, dialect)
             for version, *values in session.execute(select, bind_arguments={"mapper": versioning.mapper}):
                 state = dict(zip(versioning.tracked, values, strict=True))
                 states[tuple(state[name] for name in versioning.key), version] = state

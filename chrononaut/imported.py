@@ -22,7 +22,7 @@ from chrononaut.exceptions import ConcurrentChangeError, HistoryImportError
 from chrononaut.history import NEVER, Key, Operation, Versioning
 from chrononaut.locking import locking
 from chrononaut.options import BOOKKEEPING
-from chrononaut.types import Instant, JSONDocument, JSONObject, is_distinct, with_names
+from chrononaut.types import Instant, JSONDocument, JSONObject, is_among, is_distinct, with_names
 
 # Of an INSERT, SQLAlchemy keeps it only where it is told to.
 _COUNTING = {**OPTIONS, "preserve_rowcount": True}
@@ -113,7 +113,8 @@ class Writer:
     def _load(self, keys: Sequence[Key]) -> None:
         """Lock the live rows of records, and read how far the records have come."""
         key_columns = self.versioning.key_columns
-        live = sa.select(*key_columns).where(sa.tuple_(*key_columns).in_(keys)).order_by(*key_columns).with_for_update()
+        is_wanted = is_among(key_columns, keys, self.connection.dialect.name)
+        live = sa.select(*key_columns).where(is_wanted).order_by(*key_columns).with_for_update()
         self.records = {key: _Record() for key in keys}
         with locking(self.versioning, keys):
             for row in self.connection.execute(live, execution_options=OPTIONS):
@@ -124,7 +125,8 @@ class Writer:
         history = self.versioning.history_table
         key_columns = [history.c[column.key] for column in self.versioning.key_columns]
         last = sa.func.max(self.versioning.column("changed"), type_=Instant)
-        statement = sa.select(last, *key_columns).where(sa.tuple_(*key_columns).in_(keys)).group_by(*key_columns)
+        is_wanted = is_among(key_columns, keys, self.connection.dialect.name)
+        statement = sa.select(last, *key_columns).where(is_wanted).group_by(*key_columns)
         for at, *key in self.connection.execute(statement, execution_options=OPTIONS):
             self.records[tuple(key)].last = at
 

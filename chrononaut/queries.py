@@ -13,7 +13,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import aliased
 
 from chrononaut.history import NEVER, History, Key, Operation, Versioning, versioning_of
-from chrononaut.types import as_loaded, is_distinct, lists_name, utc
+from chrononaut.types import as_loaded, is_among, is_distinct, lists_name, utc
 
 HistorySelect = sa.Select[History]
 
@@ -209,24 +209,26 @@ def blamed(versioning: Versioning) -> list[str]:
     return [name for name in (*versioning.tracked, *versioning.hidden) if name not in versioning.key]
 
 
-def live_states(versioning: Versioning, states: Sequence[tuple[Key, int]]) -> sa.Select[Any]:
+def live_states(versioning: Versioning, states: Sequence[tuple[Key, int]], dialect: str) -> sa.Select[Any]:
     """Those of some states that are live: the version, then the tracked attributes.
 
     :param states: record keys and versions
+    :param dialect: the name of the dialect
     """
     key = versioning.key_columns
-    return _states(versioning.rows, versioning.tracked, key, versioning.version, states)
+    return _states(versioning.rows, versioning.tracked, key, versioning.version, states, dialect)
 
 
-def prior_states(versioning: Versioning, states: Sequence[tuple[Key, int]]) -> sa.Select[Any]:
+def prior_states(versioning: Versioning, states: Sequence[tuple[Key, int]], dialect: str) -> sa.Select[Any]:
     """Those of some states that were replaced: the version, then the tracked attributes.
 
     :param states: record keys and versions
+    :param dialect: the name of the dialect
     """
     rows: Any = sa.inspect(versioning.history)
     key = [versioning.history_table.c[column.key] for column in versioning.key_columns]
     columns = {name: rows.columns[name] for name in versioning.tracked}
-    select = _states(rows.persist_selectable, columns, key, versioning.column("version"), states)
+    select = _states(rows.persist_selectable, columns, key, versioning.column("version"), states, dialect)
     return select.where(_has_state(versioning))
 
 
@@ -236,9 +238,10 @@ def _states(
     key: Sequence[sa.ColumnElement[Any]],
     version: sa.ColumnElement[int],
     states: Sequence[tuple[Key, int]],
+    dialect: str,
 ) -> sa.Select[Any]:
-    wanted = sa.tuple_(*key, version).in_([(*of_record, number) for of_record, number in states])
-    return sa.select(version, *columns.values()).select_from(rows).where(wanted)
+    wanted = [(*of_record, number) for of_record, number in states]
+    return sa.select(version, *columns.values()).select_from(rows).where(is_among([*key, version], wanted, dialect))
 
 
 def rows_at(versioning: Versioning, at: datetime, order: Sequence[Any] = ()) -> sa.CompoundSelect[Any]:

@@ -1,6 +1,6 @@
 """UTC instants and JSON documents: the only place where databases differ in types."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -118,6 +118,21 @@ def _sorted_json(document: Any) -> sa.ColumnElement[Any]:
     node = nodes.c.fullkey + sa.literal(" ") + nodes.c.type + sa.literal(" ") + sa.func.quote(nodes.c.atom)
     ordered = sa.select(node.label("node")).order_by(nodes.c.fullkey).subquery()
     return sa.select(sa.func.group_concat(ordered.c.node, sa.text("char(10)"))).scalar_subquery()
+
+
+def is_among(
+    columns: Sequence[sa.ColumnElement[Any]], rows: Sequence[tuple[Any, ...]], dialect: str
+) -> sa.ColumnElement[bool]:
+    """Do columns together have one of several rows of values? An index on them finds it.
+
+    :param dialect: the name of the dialect
+    """
+    row = sa.tuple_(*columns)
+    if dialect != "sqlite":
+        return row.in_(rows)
+    # It looks the rows of a subquery up in an index, but reads a whole table for a list of them.
+    listed = sa.bindparam("listed_rows", rows, expanding=True, type_=row.type)
+    return row.in_(sa.text("SELECT * FROM :listed_rows").bindparams(listed))
 
 
 def lists_name(document: sa.ColumnElement[Any], key: str, name: str, dialect: str) -> sa.ColumnElement[bool]:

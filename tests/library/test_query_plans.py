@@ -1,0 +1,93 @@
+"""By which indexes the databases find what is asked of history, and what capture asks: none reads or sorts it whole."""
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from benchmarks.reading.databases import connected
+from benchmarks.reading.filling import contents, fill, settle
+from benchmarks.reading.models import Document, Sizes, db
+from benchmarks.reading.plans import Plan, faults, planned
+from benchmarks.reading.questions import Question, questions
+from chrononaut.history import versioning_of
+from tests.library import shapes
+from tests.library.shapes import Price
+
+SIZES = Sizes(long=3000, short=300, items=300, again=5, leaflets=10)
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def asked(database_url: str) -> Iterator[list[Question]]:
+    """Questions to histories of some thousand rows, of which the database has its statistics."""
+    with connected(database_url):
+        for rows in contents(SIZES):
+            for _ in fill(db.engine, rows, NOW):
+                pass
+        assert list(settle(db.engine, SIZES)) == []
+        yield questions(SIZES, NOW)
+
+
+def wrong(plans: Sequence[Plan], model: type, of_record: bool = False) -> list[str]:
+    history = versioning_of(model).history_table
+    return [fault for plan in plans for fault in faults(plan, history, db.engine, of_record)]
+
+
+def test_questions_are_answered_by_index_and_without_a_sort(asked: list[Question]) -> None:
+    found = {}
+    for question in asked:
+        with planned(db.engine) as plans:
+            answered = question.told(question.ask())
+        db.session.remove()
+        assert answered == question.answers[0], question.name
+        assert any(access.table.endswith("_history") for plan in plans for access in plan.accesses)
+        if question.by_index:
+            found[question.name] = wrong(plans, question.model, question.of_record)
+    assert {name: faults for name, faults in found.items() if faults} == {}
+
+
+def test_plans_tell_of_a_scan_and_of_a_sort(asked: list[Question]) -> None:
+    versioning = versioning_of(Document)
+    changed = versioning.column("changed")
+    with planned(db.engine) as plans:
+        db.session.scalars(sa.select(versioning.history).order_by(versioning.column("operation"))).all()
+        db.session.scalars(sa.select(versioning.history).order_by(changed)).all()
+    db.session.remove()
+    scanned, along = plans
+    scan, sort = sorted(wrong([scanned], Document), key=lambda fault: "sort" in fault.lower() or "TEMP" in fault)
+    assert scan == "reads document_history whole"
+    assert "ORDER BY" in sort or "sort by" in sort
+    # An index that gives the order, but not the record.
+    assert wrong([along], Document, of_record=True)
+
+
+@pytest.fixture
+def prices(open_database: Callable[..., Session]) -> Session:
+    """A session of a database with many records of a key of two parts."""
+    session = open_database(shapes.db)
+    rows = [{"product": f"p{number}", "cycle": number % 7, "pin": "x"} for number in range(2000)]
+    session.execute(sa.insert(Price), rows)
+    session.commit()
+    session.execute(sa.text("ANALYZE"))
+    session.commit()
+    return session
+
+
+def test_capture_finds_records_by_index(prices: Session) -> None:
+    some = prices.scalars(sa.select(Price).where(Price.product.in_([f"p{number}" for number in range(6)]))).all()
+    with planned(shapes.db.engine) as plans:
+        prices.add_all(Price(product=f"p{number}", cycle=9, pin="y") for number in range(3))
+        prices.flush()
+        for price in some[:3]:
+            price.amount, price.pin = 1, "z"
+        prices.flush()
+        for price in some[3:]:
+            prices.delete(price)
+        prices.commit()
+        prices.execute(sa.update(Price).where(Price.product.in_(["p7", "p8", "p9"])).values(label="l", pin="z"))
+        prices.commit()
+    assert plans
+    assert [str(plan) for plan in plans for access in plan.accesses if not access.finds] == []
