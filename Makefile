@@ -10,7 +10,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --upgrade --generate-hashes --universal
 # What the commands of the service need to start; they touch no database.
 NOWHERE := SECRET_KEY=no-secret-is-signed DATABASE_URL=sqlite://
 
-.PHONY: run test test-sqlalchemy-2.0 soak check lint openapi lock clean
+.PHONY: run test test-sqlalchemy-2.0 soak bench-reading check lint openapi lock clean
 
 run: $(VENV)/service
 	@$(BIN)/python -m app.demo --port $(PORT)
@@ -25,6 +25,10 @@ test-sqlalchemy-2.0: $(OLDER)/test
 # The long runs of the tests, which show their progress.
 soak: $(VENV)/dev
 	$(BIN)/python -m pytest -m soak -v -s
+
+# Long histories against short ones, on both databases; takes some ten minutes.
+bench-reading: $(VENV)/dev
+	$(BIN)/python -m benchmarks.reading
 
 check: lint
 	@$(MAKE) --no-print-directory test
