@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.orm import InstanceState, Mapper, Session, UOWTransaction, object_session
 from sqlalchemy.orm.attributes import flag_modified
 
-from chrononaut.change_info import extra_is_required, gives_reason, has_appended
+from chrononaut.change_info import appended_to, extra_is_required, gives_reason
 from chrononaut.dirty import compare, dirty, forget, given_hidden, known_version, leave_alone
 from chrononaut.exceptions import MissingChangeInfoError, UncapturedWriteError
 from chrononaut.history import NEVER, Versioning, versioning_of, versioning_of_table
@@ -35,7 +35,7 @@ def _require_change_info(session: Session) -> None:
         for obj in changed:
             state = sa.inspect(obj)
             versioning = versioning_of_table(state.mapper.local_table)
-            if versioning is None or versioning.history is type(obj) or has_appended(state.info):
+            if versioning is None or versioning.history is type(obj) or appended_to(state):
                 continue
             if operation == "update" and not dirty(versioning, state).known:
                 continue

@@ -117,7 +117,7 @@ class Capture:
         shared = self.change_infos.get(model)
         if shared is None:
             shared = self.change_infos[model] = model._capture_change_info()
-        appended = take_appended(state.info)
+        appended = take_appended(state)
         if appended:
             shared = shared | {"extra": {**shared.get("extra", {}), **appended}}
         return naming(shared, hidden)

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Mapped, Mapper, Query, Session, declared_attr, mapped
 
 from chrononaut import queries
 from chrononaut.capture import capture_models
-from chrononaut.change_info import CapturesChangeInfo, appended_to, has_appended, take_appended
+from chrononaut.change_info import CapturesChangeInfo, appended_to, take_appended
 from chrononaut.changes import Change
 from chrononaut.diff import Differences
 from chrononaut.exceptions import DetachedError
@@ -226,11 +226,11 @@ def _record_appended(mapper: Mapper[Any], connection: object, obj: Any) -> None:
     """Add to a row's change info what `append_change_info` has marked the object with."""
     state = sa.inspect(obj)
     session = state.session
-    if not has_appended(state.info) or session is None or not (state.pending or session.is_modified(obj)):
+    if not appended_to(state) or session is None or not (state.pending or session.is_modified(obj)):
         return
     document = type(obj)._capture_change_info()
     # Capture takes the mark for the version that it belongs to.
-    appended = appended_to(state.info) if isinstance(obj, Versioned) else take_appended(state.info)
+    appended = appended_to(state) if isinstance(obj, Versioned) else take_appended(state)
     obj.change_info = document | {"extra": {**document.get("extra", {}), **appended}}
 
 

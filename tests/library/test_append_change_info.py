@@ -173,3 +173,46 @@ def test_rollback_of_a_savepoint_leaves_marks_that_were_made_before_it(session: 
     first.email = "aa"
     session.commit()
     assert _extras(session, first.id)[-1] == {"why": "marked"}
+
+
+@pytest.mark.parametrize("how", ["rolled back", "refused"])
+def test_rollback_of_a_savepoint_gives_back_marks_that_were_used_in_it(
+    session: Session, users: tuple[User, User], how: str
+) -> None:
+    user, other = users
+    append_change_info(user, who="me", why="because")
+    outer = session.begin_nested()
+    with session.begin_nested():
+        append_change_info(user, why="in the savepoint")
+    user.name = "x"
+    session.flush()
+    append_change_info(user, why="again")
+    if how == "refused":
+        other.email = user.email
+        with pytest.raises(IntegrityError):
+            session.flush()
+    outer.rollback()
+    user.name = "y"
+    session.commit()
+    user.name = "z"
+    session.commit()
+    assert _extras(session, 1) == [None, {"who": "me", "why": "because"}, None]
+
+
+@pytest.mark.parametrize("change", ["update", "delete"])
+def test_mark_that_was_used_in_a_released_savepoint_is_gone(
+    session: Session, users: tuple[User, User], change: str
+) -> None:
+    user, other = users
+    append_change_info(user, why="because")
+    with session.begin_nested():
+        user.name = "x"
+    savepoint = session.begin_nested()
+    other.name = "x"
+    savepoint.rollback()
+    if change == "delete":
+        session.delete(user)
+    else:
+        user.name = "y"
+    session.commit()
+    assert _extras(session, 1) == [None, {"why": "because"}, None]
