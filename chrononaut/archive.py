@@ -17,6 +17,7 @@ from sqlalchemy import bindparam
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Connection
 
+from chrononaut.change_info import with_extra
 from chrononaut.exceptions import ConcurrentChangeError
 from chrononaut.history import NEVER, Key, RecordTable, Versioning
 from chrononaut.locking import locking
@@ -163,6 +164,32 @@ def archived_versions(
         for version, *key in connection.execute(statement, execution_options=OPTIONS):
             found.add((tuple(key), version))
     return found
+
+
+def add_extra(
+    connection: Connection, versioning: Versioning, extras: Mapping[tuple[Key, int], Mapping[str, str]]
+) -> None:
+    """Add extra to the change info of history rows, by key and version, that the transaction itself has written."""
+    history, version, info = versioning.history_table, versioning.column("version"), versioning.column("change_info")
+    columns = [history.c[column.key] for column in versioning.key_columns]
+    adding = (
+        sa.update(history)
+        .where(version == bindparam(f"{OWN}version", type_=version.type))
+        .where(*(history.c[column.key] == bind for column, bind in _key_binds(versioning)))
+        .values({info: bindparam(f"{OWN}info", type_=info.type)})
+    )
+    for batch in _batches([*extras]):
+        states = [(*key, number) for key, number in batch]
+        found = sa.select(info, version, *columns).where(sa.tuple_(*columns, version).in_(states))
+        rows = [
+            {
+                **_key_parameters(versioning, tuple(key)),
+                f"{OWN}version": number,
+                f"{OWN}info": with_extra(document, extras[tuple(key), number]),
+            }
+            for document, number, *key in connection.execute(found, execution_options=OPTIONS)
+        ]
+        connection.execute(adding, rows, execution_options=OPTIONS)
 
 
 def fix_instant(connection: Connection, transaction: Transaction) -> datetime:

@@ -17,6 +17,7 @@ from chrononaut.types import JSONObject
 _RESERVED = frozenset({"user_id", "remote_addr", "extra", "hidden_cols_changed"})
 # In the `info` of an object's state: how it was marked, and in which savepoints, the last one holding.
 _APPENDED = "chrononaut.change_info"
+_Mark = tuple[WeakSet[SessionTransaction], Mapping[str, str]]
 
 _extra: ContextVar[Mapping[str, str]] = ContextVar("chrononaut_extra", default=MappingProxyType({}))
 
@@ -49,6 +50,11 @@ def rationale(why: str) -> Iterator[None]:
 def append_change_info(obj: object, **values: str) -> None:
     """Add ``extra`` to the change info of one object's next version, and of no later one.
 
+    It is the next version, whether a flush writes it or a statement that the object's session executes (`update()`,
+    `delete()`, `bulk_update_mappings`, …); a row that is set to what it was has none, and the object stays marked.
+    What is no object of the session carries no mark, so neither does what `bulk_save_objects` inserts. Where extra
+    change info is required, a statement needs some of its own: which rows it will change is not known before.
+
     A rollback takes the mark away together with the change that it described. That of a savepoint leaves the object
     marked as it was when the savepoint began.
 
@@ -62,8 +68,8 @@ def append_change_info(obj: object, **values: str) -> None:
 
 def appended_to(state: InstanceState[Any]) -> Mapping[str, str]:
     """What `append_change_info` has put on an object."""
-    _, appended = state.info.get(_APPENDED, [(None, {})])[-1]
-    return appended
+    marks: list[_Mark] = state.info.get(_APPENDED, [])
+    return marks[-1][1] if marks else {}
 
 
 def take_appended(state: InstanceState[Any]) -> Mapping[str, str]:
@@ -109,6 +115,11 @@ def is_within(transaction: SessionTransaction | None, outer: SessionTransaction)
     while transaction is not None and transaction is not outer:
         transaction = transaction.parent
     return transaction is outer
+
+
+def with_extra(document: JSONObject, extra: Mapping[str, str]) -> JSONObject:
+    """A change info document with further extra, which wins."""
+    return document | {"extra": {**document.get("extra", {}), **extra}} if extra else document
 
 
 def current_extra() -> Mapping[str, str]:

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Mapped, Mapper, Query, Session, declared_attr, mapped
 
 from chrononaut import queries
 from chrononaut.capture import capture_models
-from chrononaut.change_info import CapturesChangeInfo, appended_to, take_appended
+from chrononaut.change_info import CapturesChangeInfo, appended_to, take_appended, with_extra
 from chrononaut.changes import Change
 from chrononaut.diff import Differences
 from chrononaut.exceptions import DetachedError
@@ -231,7 +231,7 @@ def _record_appended(mapper: Mapper[Any], connection: object, obj: Any) -> None:
     document = type(obj)._capture_change_info()
     # Capture takes the mark for the version that it belongs to.
     appended = appended_to(state) if isinstance(obj, Versioned) else take_appended(state)
-    obj.change_info = document | {"extra": {**document.get("extra", {}), **appended}}
+    obj.change_info = with_extra(document, appended)
 
 
 capture_models(Versioned)

@@ -351,7 +351,7 @@ class Player:
 
     def _effect(self, ident: Ident, pending: Pending) -> Callable[[], bool]:
         """What the oracle is to be told when an object was flushed. It returns whether there is a new version."""
-        extra = self.extra() | self.marks.get(ident, {})
+        extra = self.reasons(ident)
         current = self.view.record(ident).values
         written = {
             name: evaluated(value, current, name) for name, value in pending.values.items() if pending.sets(name)
@@ -374,6 +374,15 @@ class Player:
             return True
 
         return tell
+
+    def reasons(self, ident: Ident) -> dict[str, str]:
+        """Why the record's next version is written."""
+        return self.extra() | self.marks.get(ident, {})
+
+    def tell_update(self, ident: Ident, values: Values) -> None:
+        """Tell the oracle of a statement that has set attributes."""
+        if self.view.update(ident, values, self.reasons(ident)):
+            self.marks.pop(ident, None)
 
     def make_way(self, locks: Iterable[Any]) -> None:
         """Let the other session end its transaction if it has locked what is needed here."""

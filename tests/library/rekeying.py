@@ -39,7 +39,8 @@ def rekey(player: Player, target: Target, slot: int, name: str) -> None:
         player.rollback()
         return
     player.session.flush()
-    extra = player.extra() | player.marks.pop(ident, {})
+    extra = player.reasons(ident)
+    player.marks.pop(ident, None)
     player.view.move(ident, new, values, extra)
     player.known.pop(ident, None)
     player.known.pop(new, None)
