@@ -89,6 +89,7 @@ class Capture:
     :ivar announced: how many rows of a table the flush is still to write, by kind of statement
     :ivar counted: the execution that was counted last
     :ivar change_infos: what the documents of one flush share, by model
+    :ivar told: the objects whose marks are told by what the flush writes into history
     :ivar flushing: is a flush under way that writes versioned objects?
     :ivar captured: statements that were captured and are being executed
     :ivar followed: models whose objects were given the versions that statements counted
@@ -108,6 +109,7 @@ class Capture:
     announced: Counter[tuple[sa.Table, str]] = field(default_factory=Counter)
     counted: Any = None
     change_infos: dict[type, JSONObject] = field(default_factory=dict)
+    told: list[InstanceState[Any]] = field(default_factory=list)
     flushing: bool = False
     captured: dict[Any, Captured] = field(default_factory=dict)
     followed: set[Versioning] = field(default_factory=set)
@@ -137,7 +139,10 @@ class Capture:
         shared = self.change_infos.get(model)
         if shared is None:
             shared = self.change_infos[model] = model._capture_change_info()
-        return naming(with_extra(shared, take_appended(state)), hidden)
+        appended = appended_to(state)
+        if appended:
+            self.told.append(state)
+        return naming(with_extra(shared, appended), hidden)
 
     def archive_pending(self, connection: Connection) -> None:
         """Write the rows that are about to be replaced into history."""
@@ -167,6 +172,8 @@ class Capture:
                 beginnings.append(Beginning(key, naming(document, hidden.get(key, []))))
             reused = archive_inserts(connection, versioning, beginnings, self.current_transaction())
             _show_versions(versioning, [obj for obj, _ in (*inserted, *moved)], reused)
+        for state in self.told:
+            take_appended(state)
         for versioning, objects in self.unrecorded.items():
             connection = session.connection(bind_arguments={"mapper": versioning.mapper})
             reused = continue_numbering(connection, versioning, [versioning.key_of(obj) for obj in objects])
@@ -351,6 +358,7 @@ class Capture:
         self.announced.clear()
         self.counted = None
         self.change_infos.clear()
+        self.told.clear()
         self.flushing = False
 
 
