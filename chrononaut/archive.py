@@ -93,7 +93,7 @@ def archive_states(
             for archiving in _archive_by_row(versioning, operation):
                 archived = _execute_many(connection, versioning, archiving, batch, rows, transaction)
         if archived != len(batch):
-            raise ConcurrentChangeError(versioning.name, _changed_meanwhile(connection, versioning, batch))
+            raise changed_meanwhile(connection, versioning, batch, transaction)
 
 
 def archive_inserts(
@@ -190,6 +190,25 @@ def add_extra(
             for document, number, *key in connection.execute(found, execution_options=OPTIONS)
         ]
         connection.execute(adding, rows, execution_options=OPTIONS)
+
+
+def changed_meanwhile(
+    connection: Connection, versioning: Versioning, endings: Sequence[Ending], transaction: Transaction
+) -> ConcurrentChangeError:
+    """The error that names the records which are not at the version that they were taken to be at."""
+    keys = [ending.key for ending in endings]
+    live = sa.select(*versioning.key_columns, versioning.version).where(sa.tuple_(*versioning.key_columns).in_(keys))
+    found = {tuple(key): version for *key, version in connection.execute(live, execution_options=OPTIONS)}
+    changed = [
+        ending for ending in endings if ending.key not in found or ending.version not in (None, found[ending.key])
+    ]
+    own = archived_versions(connection, versioning, [ending.key for ending in changed], transaction)
+    # What is gone, and was changed by this transaction, was locked by it.
+    gone = {key for key, _ in own} - found.keys()
+    by_others = [ending.key for ending in changed if (ending.key, ending.version) not in own and ending.key not in gone]
+    return ConcurrentChangeError(
+        versioning.name, by_others or [ending.key for ending in changed], own=bool(changed) and not by_others
+    )
 
 
 def fix_instant(connection: Connection, transaction: Transaction) -> datetime:
@@ -528,14 +547,3 @@ def _renumbering(versioning: Versioning) -> sa.Update:
         .where(*(column == bind for column, bind in _key_binds(versioning)))
         .values({**stamped, versioning.version: bindparam(f"{OWN}live_version", type_=sa.Integer)})
     )
-
-
-def _changed_meanwhile(connection: Connection, versioning: Versioning, endings: Sequence[Ending]) -> list[Key]:
-    """The records that are not at the version that they were taken to be at."""
-    statement = sa.select(*versioning.key_columns, versioning.version).where(
-        sa.tuple_(*versioning.key_columns).in_([ending.key for ending in endings])
-    )
-    found = {tuple(key): version for *key, version in connection.execute(statement, execution_options=OPTIONS)}
-    return [
-        ending.key for ending in endings if ending.key not in found or ending.version not in (None, found[ending.key])
-    ]

@@ -204,9 +204,22 @@ def fail_statement(context: ExceptionContext) -> None:
     versioning = None if executed is None else executed.versioning
     if versioning is not None:
         capture.fail(versioning)
-    if is_conflict(context.original_exception) and capture.transaction is not None:
+    if not is_conflict(context.original_exception):
+        return
+    if versioning is None:
+        versioning = _written(capture, context)
+    if versioning is not None or capture.transaction is not None:
         name = "a record of this transaction" if versioning is None else versioning.name
         raise ConcurrentChangeError(name, []) from context.original_exception
+
+
+def _written(capture: Capture, context: ExceptionContext) -> Versioning | None:
+    """The versioning of what a statement writes, by a flush or in its WITH clause."""
+    compiled = getattr(context.execution_context, "compiled", None)
+    if context.connection is None or not isinstance(compiled, SQLCompiler):
+        return None
+    written = (capture.versioning_of(target(write), context.connection) for write, _ in writes(compiled))
+    return next((versioning for versioning in written if versioning is not None), None)
 
 
 def refuse_half_captured(session: Session) -> None:
@@ -241,6 +254,9 @@ def watch(
                 raise UncapturedWriteError(
                     versioning.table.name,
                     f"this {write.__visit_name__.upper()}",
-                    "change objects in the session instead, or give the statement itself to session.execute()",
+                    "its flush writes objects of the table too; flush a collection that goes through the table, and "
+                    "what a listener changes, apart from them"
+                    if capture.is_flushed(versioning)
+                    else "change objects in the session instead, or give the statement itself to session.execute()",
                 )
             capture.archive_pending(connection)
