@@ -17,6 +17,7 @@ from sqlalchemy import bindparam
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Connection
 
+from chrononaut.change_info import with_extra
 from chrononaut.exceptions import ConcurrentChangeError
 from chrononaut.history import NEVER, Key, RecordTable, Versioning
 from chrononaut.locking import locking
@@ -92,7 +93,7 @@ def archive_states(
             for archiving in _archive_by_row(versioning, operation):
                 archived = _execute_many(connection, versioning, archiving, batch, rows, transaction)
         if archived != len(batch):
-            raise ConcurrentChangeError(versioning.name, _changed_meanwhile(connection, versioning, batch))
+            raise changed_meanwhile(connection, versioning, batch, transaction)
 
 
 def archive_inserts(
@@ -163,6 +164,53 @@ def archived_versions(
         for version, *key in connection.execute(statement, execution_options=OPTIONS):
             found.add((tuple(key), version))
     return found
+
+
+def add_extra(
+    connection: Connection, versioning: Versioning, extras: Mapping[tuple[Key, int], Mapping[str, str]]
+) -> None:
+    """Add extra to the change info of history rows, by key and version, that the transaction itself has written."""
+    history, version, info = versioning.history_table, versioning.column("version"), versioning.column("change_info")
+    columns = [history.c[column.key] for column in versioning.key_columns]
+    adding = (
+        sa.update(history)
+        .where(version == bindparam(f"{OWN}version", type_=version.type))
+        .where(*(history.c[column.key] == bind for column, bind in key_binds(versioning)))
+        .values({info: bindparam(f"{OWN}info", type_=info.type)})
+    )
+    for batch in _batches([*extras]):
+        states = [(*key, number) for key, number in batch]
+        found = sa.select(info, version, *columns).where(is_among([*columns, version], states, connection.dialect.name))
+        rows = [
+            {
+                **key_parameters(versioning, tuple(key)),
+                f"{OWN}version": number,
+                f"{OWN}info": with_extra(document, extras[tuple(key), number]),
+            }
+            for document, number, *key in connection.execute(found, execution_options=OPTIONS)
+        ]
+        connection.execute(adding, rows, execution_options=OPTIONS)
+
+
+def changed_meanwhile(
+    connection: Connection, versioning: Versioning, endings: Sequence[Ending], transaction: Transaction
+) -> ConcurrentChangeError:
+    """The error that names the records which are not at the version that they were taken to be at."""
+    keys = [ending.key for ending in endings]
+    live = sa.select(*versioning.key_columns, versioning.version).where(
+        is_among(versioning.key_columns, keys, connection.dialect.name)
+    )
+    found = {tuple(key): version for *key, version in connection.execute(live, execution_options=OPTIONS)}
+    changed = [
+        ending for ending in endings if ending.key not in found or ending.version not in (None, found[ending.key])
+    ]
+    own = archived_versions(connection, versioning, [ending.key for ending in changed], transaction)
+    # What is gone, and was changed by this transaction, was locked by it.
+    gone = {key for key, _ in own} - found.keys()
+    by_others = [ending.key for ending in changed if (ending.key, ending.version) not in own and ending.key not in gone]
+    return ConcurrentChangeError(
+        versioning.name, by_others or [ending.key for ending in changed], own=bool(changed) and not by_others
+    )
 
 
 def fix_instant(connection: Connection, transaction: Transaction) -> datetime:
@@ -499,14 +547,3 @@ def _renumbering(versioning: Versioning) -> sa.Update:
         .where(*(column == bind for column, bind in key_binds(versioning)))
         .values({**stamped, versioning.version: bindparam(f"{OWN}live_version", type_=sa.Integer)})
     )
-
-
-def _changed_meanwhile(connection: Connection, versioning: Versioning, endings: Sequence[Ending]) -> list[Key]:
-    """The records that are not at the version that they were taken to be at."""
-    statement = sa.select(*versioning.key_columns, versioning.version).where(
-        is_among(versioning.key_columns, [ending.key for ending in endings], connection.dialect.name)
-    )
-    found = {tuple(key): version for *key, version in connection.execute(statement, execution_options=OPTIONS)}
-    return [
-        ending.key for ending in endings if ending.key not in found or ending.version not in (None, found[ending.key])
-    ]

@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Mapper, Session, SessionTransaction, sessionmaker
 
 from chrononaut import executions, flushes
-from chrononaut.change_info import is_within, roll_appended_back, take_appended
+from chrononaut.change_info import is_within, roll_appended_back
 from chrononaut.mapping import build_history
 from chrononaut.session import begin_capture, capture_by, end_capture
 
@@ -78,8 +78,10 @@ def _forget_flush(session: Session, previous: SessionTransaction) -> None:
             capture.failed = None
         capture.forget_followed()
     for obj in session.identity_map.values():
-        roll_appended_back(sa.inspect(obj).info, previous)
+        roll_appended_back(sa.inspect(obj), previous)
 
 
 def _forget_appended(session: Session, obj: Any) -> None:
-    take_appended(sa.inspect(obj).info)
+    ended = session.get_nested_transaction() or session.get_transaction()
+    if ended is not None:
+        roll_appended_back(sa.inspect(obj), ended)

@@ -5,17 +5,19 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any
-from weakref import ref
+from weakref import WeakSet
 
 import sqlalchemy as sa
 from flask import current_app, has_app_context, has_request_context, request
-from sqlalchemy.orm import SessionTransaction, object_session
+from sqlalchemy.orm import InstanceState, Session, SessionTransaction
 
 from chrononaut.exceptions import ChangeInfoError, ChangeInfoTypeError
 from chrononaut.types import JSONObject
 
 _RESERVED = frozenset({"user_id", "remote_addr", "extra", "hidden_cols_changed"})
+# In the `info` of an object's state: how it was marked, and in which savepoints, the last one holding.
 _APPENDED = "chrononaut.change_info"
+_Mark = tuple[WeakSet[SessionTransaction], Mapping[str, str]]
 
 _extra: ContextVar[Mapping[str, str]] = ContextVar("chrononaut_extra", default=MappingProxyType({}))
 
@@ -48,47 +50,64 @@ def rationale(why: str) -> Iterator[None]:
 def append_change_info(obj: object, **values: str) -> None:
     """Add ``extra`` to the change info of one object's next version, and of no later one.
 
-    A rollback takes the mark away together with the change that it described; that of a savepoint, a mark made in it.
+    It is the next version, whether a flush writes it or a statement that the object's session executes (`update()`,
+    `delete()`, `bulk_update_mappings`, …); a row that is set to what it was has none, and the object stays marked.
+    What is no object of the session carries no mark, so neither does what `bulk_save_objects` inserts. Where extra
+    change info is required, a statement needs some of its own: which rows it will change is not known before.
+
+    A rollback takes the mark away together with the change that it described. That of a savepoint leaves the object
+    marked as it was when the savepoint began.
 
     :param obj: an object of a mapped class
     :raises ChangeInfoTypeError: a value is no string
     :raises ChangeInfoError: a value holds what a database cannot store (NUL, a lone surrogate)
     """
-    session = object_session(obj)
-    transaction = None if session is None else session.get_nested_transaction() or session.get_transaction()
-    marks = sa.inspect(obj, raiseerr=True).info.setdefault(_APPENDED, [])
-    marks.append((checked(values), None if transaction is None else ref(transaction)))
+    state = sa.inspect(obj, raiseerr=True)
+    _mark(state, {**appended_to(state), **checked(values)})
 
 
-def has_appended(info: Mapping[Any, Any]) -> bool:
-    """Has `append_change_info` put anything into the info of an instance state?"""
-    return _APPENDED in info
+def appended_to(state: InstanceState[Any]) -> Mapping[str, str]:
+    """What `append_change_info` has put on an object."""
+    marks: list[_Mark] = state.info.get(_APPENDED, [])
+    return marks[-1][1] if marks else {}
 
 
-def appended_to(info: Mapping[Any, Any]) -> Mapping[str, str]:
-    """What `append_change_info` has put into the info of an instance state."""
-    appended: dict[str, str] = {}
-    for values, _ in info.get(_APPENDED, ()):
-        appended |= values
+def take_appended(state: InstanceState[Any]) -> Mapping[str, str]:
+    """Take away and return what `append_change_info` has put on an object."""
+    appended = appended_to(state)
+    if appended:
+        _mark(state, {})
     return appended
 
 
-def take_appended(info: dict[Any, Any]) -> Mapping[str, str]:
-    """Take away and return what `append_change_info` has put into the info of an instance state."""
-    appended = appended_to(info)
-    info.pop(_APPENDED, None)
-    return appended
-
-
-def roll_appended_back(info: dict[Any, Any], ended: SessionTransaction) -> None:
-    """Take away what was put into the info of an instance state since a transaction or savepoint began."""
-    kept = [
-        (values, made_in)
-        for values, made_in in info.pop(_APPENDED, ())
-        if ended.nested and not is_within(made_in and made_in(), ended)
-    ]
+def roll_appended_back(state: InstanceState[Any], ended: SessionTransaction) -> None:
+    """Let an object be marked as it was before a savepoint; the rollback of a whole transaction leaves no mark."""
+    while not ended.nested and ended.parent is not None:
+        # The part of a flush that failed: it was rolled back up to here.
+        ended = ended.parent
+    kept = [mark for mark in state.info.pop(_APPENDED, ()) if ended.nested and ended not in mark[0]]
     if kept:
-        info[_APPENDED] = kept
+        state.info[_APPENDED] = kept
+
+
+def _mark(state: InstanceState[Any], appended: Mapping[str, str]) -> None:
+    """Let an object be marked so, and as before again when the savepoint that is open is rolled back."""
+    savepoints = _savepoints(state.session)
+    before = state.info.pop(_APPENDED, [])
+    marks = [*(before if savepoints else ()), (savepoints, appended)]
+    if any(values for _, values in marks):
+        state.info[_APPENDED] = marks
+
+
+def _savepoints(session: Session | None) -> WeakSet[SessionTransaction]:
+    """The savepoints that are open in a session."""
+    savepoints = WeakSet[SessionTransaction]()
+    transaction = None if session is None else session.get_nested_transaction()
+    while transaction is not None:
+        if transaction.nested:
+            savepoints.add(transaction)
+        transaction = transaction.parent
+    return savepoints
 
 
 def is_within(transaction: SessionTransaction | None, outer: SessionTransaction) -> bool:
@@ -96,6 +115,11 @@ def is_within(transaction: SessionTransaction | None, outer: SessionTransaction)
     while transaction is not None and transaction is not outer:
         transaction = transaction.parent
     return transaction is outer
+
+
+def with_extra(document: JSONObject, extra: Mapping[str, str]) -> JSONObject:
+    """A change info document with further extra, which wins."""
+    return document | {"extra": {**document.get("extra", {}), **extra}} if extra else document
 
 
 def current_extra() -> Mapping[str, str]:

@@ -9,8 +9,7 @@ from sqlalchemy.orm import InstanceState, object_session
 from sqlalchemy.orm.attributes import get_history, set_committed_value
 from sqlalchemy.orm.base import PASSIVE_NO_INITIALIZE
 
-from chrononaut.archive import OPTIONS
-from chrononaut.exceptions import ConcurrentChangeError
+from chrononaut.archive import OPTIONS, Ending, Transaction, changed_meanwhile
 from chrononaut.history import Versioning
 from chrononaut.locking import locking
 from chrononaut.types import is_distinct
@@ -85,6 +84,7 @@ def compare(
     connection: Connection,
     versioning: Versioning,
     state: InstanceState[Any],
+    transaction: Transaction,
     names: Sequence[str] = (),
     values: Mapping[str, Any] | None = None,
 ) -> Compared:
@@ -107,7 +107,7 @@ def compare(
     with locking(versioning, [identity]):
         row = connection.execute(statement, execution_options=OPTIONS).one_or_none()
     if row is None:
-        raise ConcurrentChangeError(versioning.name, [identity])
+        raise changed_meanwhile(connection, versioning, [Ending(identity, None, {})], transaction)
     version, *distinct = row
     return Compared(version, frozenset(name for name, differs in zip(names, distinct, strict=True) if differs))
 

@@ -9,7 +9,7 @@
     │   └── ChangeInfoTypeError (TypeError) a reason that is no string
     ├── MissingChangeInfoError              a change without the reason that the application requires
     ├── UncapturedWriteError                a write that would leave no history
-    ├── ConcurrentChangeError (StaleDataError)  another transaction changed the record meanwhile
+    ├── ConcurrentChangeError (StaleDataError)  the record was changed meanwhile
     ├── HistoryImmutableError               an attempt to change history
     ├── HistoryImportError (ValueError)     history from elsewhere that cannot have been
     ├── DiffError (ValueError)              two states that cannot be compared
@@ -93,18 +93,26 @@ class UncapturedWriteError(ChrononautException):
 
 
 class ConcurrentChangeError(ChrononautException, StaleDataError):
-    """Another transaction changed or deleted the record since this session loaded it; nothing was written.
+    """The record was changed or deleted since this session loaded it; nothing was written.
 
-    Retry the transaction from its start: load the record again and repeat the change.
+    By another transaction: retry this one from its start, load the record again and repeat the change.
+
+    :param keys: of the records; none where the database does not say
+    :param own: was it this transaction itself that changed it, behind the object's back?
     """
 
-    def __init__(self, model: str, keys: Sequence[tuple[Any, ...]]) -> None:
-        self.model, self.keys = model, tuple(keys)
+    def __init__(self, model: str, keys: Sequence[tuple[Any, ...]], own: bool = False) -> None:
+        self.model, self.keys, self.own = model, tuple(keys), own
         named = ", ".join(repr(key[0] if len(key) == 1 else key) for key in self.keys[:_KEYS_NAMED])
         unnamed = len(self.keys) - _KEYS_NAMED
         more = f" and {unnamed} more" if unnamed > 0 else ""
         records = f"{model} {named}{more}" if named else model
-        super().__init__(f"{records}: changed by another transaction meanwhile")
+        super().__init__(
+            f"{records}: changed or deleted by this transaction itself, by a statement or an object that the session "
+            "does not know to be of the same record; roll back, and flush or synchronize between the two"
+            if own
+            else f"{records}: changed by another transaction meanwhile; roll back, load again and repeat the change"
+        )
 
 
 class HistoryImmutableError(ChrononautException):

@@ -21,7 +21,7 @@ from chrononaut.exceptions import (
 )
 from chrononaut.history import Versioning, full_name
 from chrononaut.locking import is_conflict
-from chrononaut.session import Capture, capture_by, capturing
+from chrononaut.session import Capture, Captured, capture_by, capturing
 from chrononaut.statements import Parameters, target, writes
 from chrononaut.suppression import is_suppressed, may_delete_history
 
@@ -54,10 +54,12 @@ def capture_statement(
         capture.refuse_autocommit(connection, versioning)
     parameters = multiparams or ([params] if params else [])
     if isinstance(element, sa.Insert):
+        executed = Captured(versioning, {}, set())
         statement = _captured_insert(connection, versioning, element, parameters, execution_options)
     else:
+        executed = capture.about_to_execute(connection, versioning)
         statement, parameters = _captured_write(connection, capture, versioning, element, parameters, execution_options)
-    capture.captured[statement] = versioning
+    capture.captured[statement] = executed
     return statement, list(parameters), {}
 
 
@@ -124,13 +126,15 @@ def follow_statement(
 ) -> None:
     """Write the history of what a statement has inserted, and let the session read the versions that it has counted."""
     capture = capturing(connection)
-    versioning = None if capture is None else capture.captured.pop(element, None)
-    if capture is None or versioning is None:
+    executed = None if capture is None else capture.captured.pop(element, None)
+    if capture is None or executed is None:
         return
-    if not isinstance(element, sa.Insert):
-        capture.follow(connection, versioning)
-    elif _KEYS_RETURNED not in execution_options:
-        with capture.entire(versioning):
+    versioning = executed.versioning
+    with capture.entire(versioning):
+        if not isinstance(element, sa.Insert):
+            capture.follow(connection, versioning)
+            capture.tell_reasons(connection, executed)
+        elif _KEYS_RETURNED not in execution_options:
             capture.follow_inserts(connection, versioning, inserts.inserted_keys(result, versioning))
 
 
@@ -196,12 +200,26 @@ def fail_statement(context: ExceptionContext) -> None:
         return
     # An error before the database was asked comes without the statement; it is the last one then.
     failed = next(reversed(capture.captured), None) if execution is None else execution.invoked_statement
-    versioning = capture.captured.pop(failed, None)
+    executed = capture.captured.pop(failed, None)
+    versioning = None if executed is None else executed.versioning
     if versioning is not None:
         capture.fail(versioning)
-    if is_conflict(context.original_exception) and capture.transaction is not None:
+    if not is_conflict(context.original_exception):
+        return
+    if versioning is None:
+        versioning = _written(capture, context)
+    if versioning is not None or capture.transaction is not None:
         name = "a record of this transaction" if versioning is None else versioning.name
         raise ConcurrentChangeError(name, []) from context.original_exception
+
+
+def _written(capture: Capture, context: ExceptionContext) -> Versioning | None:
+    """The versioning of what a statement writes, by a flush or in its WITH clause."""
+    compiled = getattr(context.execution_context, "compiled", None)
+    if context.connection is None or not isinstance(compiled, SQLCompiler):
+        return None
+    written = (capture.versioning_of(target(write), context.connection) for write, _ in writes(compiled))
+    return next((versioning for versioning in written if versioning is not None), None)
 
 
 def refuse_half_captured(session: Session) -> None:
@@ -236,6 +254,9 @@ def watch(
                 raise UncapturedWriteError(
                     versioning.table.name,
                     f"this {write.__visit_name__.upper()}",
-                    "change objects in the session instead, or give the statement itself to session.execute()",
+                    "its flush writes objects of the table too; flush a collection that goes through the table, and "
+                    "what a listener changes, apart from them"
+                    if capture.is_flushed(versioning)
+                    else "change objects in the session instead, or give the statement itself to session.execute()",
                 )
             capture.archive_pending(connection)

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.orm import InstanceState, Mapper, Session, UOWTransaction, object_session
 from sqlalchemy.orm.attributes import flag_modified, set_committed_value
 
-from chrononaut.change_info import extra_is_required, gives_reason, has_appended
+from chrononaut.change_info import appended_to, extra_is_required, gives_reason
 from chrononaut.dirty import compare, dirty, forget, given_hidden, known_version, leave_alone
 from chrononaut.exceptions import MissingChangeInfoError, UncapturedWriteError
 from chrononaut.history import NEVER, Versioning, versioning_of, versioning_of_table
@@ -35,7 +35,7 @@ def _require_change_info(session: Session) -> None:
         for obj in changed:
             state = sa.inspect(obj)
             versioning = versioning_of_table(state.mapper.local_table)
-            if versioning is None or versioning.history is type(obj) or has_appended(state.info):
+            if versioning is None or versioning.history is type(obj) or appended_to(state):
                 continue
             if operation == "update" and not dirty(versioning, state).known:
                 continue
@@ -75,7 +75,7 @@ def before_insert(mapper: Mapper[Any], connection: Connection, obj: Any) -> None
         known = known_version(versioning, replaced)
         hidden = [name for name in versioning.hidden if name in state.dict]
         if known is None or hidden:
-            found = compare(connection, versioning, replaced, hidden, state.dict)
+            found = compare(connection, versioning, replaced, capture.current_transaction(), hidden, state.dict)
             known = found.version if known is None else known
             hidden = [name for name in hidden if name in found.changed]
         if not is_suppressed():
@@ -132,7 +132,7 @@ def before_update(mapper: Mapper[Any], connection: Connection, obj: Any) -> None
         # Nor is it known then of which version the loaded values are.
         changed, unknown = frozenset(), (*changed, *unknown)
     if unknown or (known is None and stamped):
-        found = compare(connection, versioning, state, unknown)
+        found = compare(connection, versioning, state, capture.current_transaction(), unknown)
         known = found.version if known is None else known
         changed = changed | found.changed
         leave_alone(obj, [name for name in unknown if name not in found.changed])

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.orm import Mapper, RelationshipDirection, column_property
+from sqlalchemy.orm import Mapper, RelationshipDirection, RelationshipProperty, column_property
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.base import SchemaEventTarget
 
@@ -305,12 +305,19 @@ def _adopt_types(table: sa.Table, metadata: sa.MetaData) -> None:
         _untyped.remove((copy, column))
 
 
-_WRITTEN_SIDES = {RelationshipDirection.ONETOMANY: "mapper", RelationshipDirection.MANYTOONE: "parent"}
-
-
 @event.listens_for(Mapper, "mapper_configured")
-def _refuse_late_columns(mapper: Mapper[Any], model: type) -> None:
-    versioning: Versioning | None = vars(model).get("__chrononaut__")
+def _refuse_uncaptured(mapper: Mapper[Any], model: type) -> None:
+    try:
+        _refuse_late_columns(mapper)
+        _refuse_uncaptured_cascades(mapper)
+    except UnsupportedMappingError:
+        # SQLAlchemy takes it for configured by now, and would not ask again when it is used once more.
+        mapper.configured = False
+        raise
+
+
+def _refuse_late_columns(mapper: Mapper[Any]) -> None:
+    versioning: Versioning | None = vars(mapper.class_).get("__chrononaut__")
     if versioning is None or versioning.mapper is not mapper:
         return
     known = {*versioning.columns.values(), versioning.version, *(key for one in versioning.tables for key in one.key)}
@@ -320,21 +327,32 @@ def _refuse_late_columns(mapper: Mapper[Any], model: type) -> None:
         )
 
 
-@event.listens_for(Mapper, "mapper_configured")
-def _refuse_uncaptured_cascades(mapper: Mapper[Any], model: type) -> None:
-    for relationship in mapper.relationships:
-        side = _WRITTEN_SIDES.get(relationship.direction)
-        written = None if side is None else getattr(relationship, side).local_table
-        versioning = None if written is None else versioning_of_table(written)
-        if written is None or versioning is None or versioning.is_history(written):
-            continue
-        if relationship.post_update:
-            cascade = "post_update=True"
-        elif relationship.passive_deletes and side == "mapper":
-            cascade = f"passive_deletes={relationship.passive_deletes!r}"
-        else:
-            continue
-        raise UnsupportedMappingError(
-            versioning.name,
-            f"{model.__name__}.{relationship.key} has {cascade}, by which it would change without history; remove it",
-        )
+def _refuse_uncaptured_cascades(mapper: Mapper[Any]) -> None:
+    # What is not configured yet is looked at when it is. But a backref comes to the other side's mapper later than that
+    # may have been, and so may the model of a secondary table.
+    others = {relationship.mapper for relationship in mapper.relationships if relationship.mapper.configured}
+    backrefs = [one for other in others for one in other.relationships if one.mapper is mapper]
+    configured = [other for other in mapper.registry.mappers if other.configured]
+    through = [one for other in configured for one in other.relationships if one.secondary is mapper.local_table]
+    for relationship in (*mapper.relationships, *backrefs, *through):
+        _refuse_uncaptured_cascade(relationship)
+
+
+def _refuse_uncaptured_cascade(relationship: RelationshipProperty[Any]) -> None:
+    written: Any = {
+        RelationshipDirection.ONETOMANY: relationship.mapper.local_table,
+        RelationshipDirection.MANYTOONE: relationship.parent.local_table,
+        RelationshipDirection.MANYTOMANY: relationship.secondary,
+    }[relationship.direction]
+    versioning = versioning_of_table(written)
+    if versioning is None or versioning.is_history(written):
+        return
+    if relationship.post_update and relationship.direction is not RelationshipDirection.MANYTOMANY:
+        cascade = "post_update=True"
+    elif relationship.passive_deletes and relationship.direction is not RelationshipDirection.MANYTOONE:
+        cascade = f"passive_deletes={relationship.passive_deletes!r}"
+    else:
+        return
+    raise UnsupportedMappingError(
+        versioning.name, f"{relationship} has {cascade}, by which it would change without history; remove it"
+    )

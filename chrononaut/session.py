@@ -1,7 +1,7 @@
 """What one session has yet to write into history, and which sessions capture on a connection."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,6 +19,7 @@ from chrononaut.archive import (
     Beginning,
     Ending,
     Transaction,
+    add_extra,
     archive_inserts,
     archive_states,
     archived_versions,
@@ -26,7 +27,14 @@ from chrononaut.archive import (
     fix_instant,
     hidden_values,
 )
-from chrononaut.change_info import CapturesChangeInfo, extra_is_required, gives_reason, take_appended
+from chrononaut.change_info import (
+    CapturesChangeInfo,
+    appended_to,
+    extra_is_required,
+    gives_reason,
+    take_appended,
+    with_extra,
+)
 from chrononaut.dirty import dirty_hidden, forget
 from chrononaut.exceptions import MissingChangeInfoError, UncapturedWriteError
 from chrononaut.history import Key, Versioning, full_name, versioning_of_table
@@ -54,6 +62,18 @@ class Pending(NamedTuple):
     document: JSONObject | None = None
 
 
+class Captured(NamedTuple):
+    """A statement that was captured and is being executed.
+
+    :ivar marked: the session's objects that are marked with a reason for their next version, by key
+    :ivar archived: the states of these, by key and version, that the transaction had replaced before
+    """
+
+    versioning: Versioning
+    marked: Mapping[Key, InstanceState[Any]]
+    archived: Set[tuple[Key, int]]
+
+
 @dataclass(slots=True)
 class Capture:
     """What one session has yet to write into history.
@@ -69,6 +89,7 @@ class Capture:
     :ivar announced: how many rows of a table the flush is still to write, by kind of statement
     :ivar counted: the execution that was counted last
     :ivar change_infos: what the documents of one flush share, by model
+    :ivar told: the objects whose marks are told by what the flush writes into history
     :ivar flushing: is a flush under way that writes versioned objects?
     :ivar captured: statements that were captured and are being executed
     :ivar followed: models whose objects were given the versions that statements counted
@@ -88,8 +109,9 @@ class Capture:
     announced: Counter[tuple[sa.Table, str]] = field(default_factory=Counter)
     counted: Any = None
     change_infos: dict[type, JSONObject] = field(default_factory=dict)
+    told: list[InstanceState[Any]] = field(default_factory=list)
     flushing: bool = False
-    captured: dict[Any, Versioning] = field(default_factory=dict)
+    captured: dict[Any, Captured] = field(default_factory=dict)
     followed: set[Versioning] = field(default_factory=set)
     kept: list[tuple[Any, str, int]] | None = None
     failed: tuple[Versioning, SessionTransaction | None] | None = None
@@ -117,10 +139,10 @@ class Capture:
         shared = self.change_infos.get(model)
         if shared is None:
             shared = self.change_infos[model] = model._capture_change_info()
-        appended = take_appended(state.info)
+        appended = appended_to(state)
         if appended:
-            shared = shared | {"extra": {**shared.get("extra", {}), **appended}}
-        return naming(shared, hidden)
+            self.told.append(state)
+        return naming(with_extra(shared, appended), hidden)
 
     def archive_pending(self, connection: Connection) -> None:
         """Write the rows that are about to be replaced into history."""
@@ -150,6 +172,8 @@ class Capture:
                 beginnings.append(Beginning(key, naming(document, hidden.get(key, []))))
             reused = archive_inserts(connection, versioning, beginnings, self.current_transaction())
             _show_versions(versioning, [obj for obj, _ in (*inserted, *moved)], reused)
+        for state in self.told:
+            take_appended(state)
         for versioning, objects in self.unrecorded.items():
             connection = session.connection(bind_arguments={"mapper": versioning.mapper})
             reused = continue_numbering(connection, versioning, [versioning.key_of(obj) for obj in objects])
@@ -196,12 +220,43 @@ class Capture:
         else:
             shared = versioning.model._capture_change_info()
             hidden = hidden_values(connection, versioning.whole(), keys)
-            beginnings = [Beginning(key, naming(shared, hidden.get(key, []))) for key in keys]
+            beginnings = [
+                Beginning(key, naming(with_extra(shared, self._take_appended(versioning, key)), hidden.get(key, [])))
+                for key in keys
+            ]
             reused = archive_inserts(connection, versioning, beginnings, self.current_transaction())
         for obj, key in self.loaded(versioning) if reused else ():
             if key in reused:
                 set_committed_value(obj, versioning.options.names.version, reused[key])
         return reused
+
+    def _take_appended(self, versioning: Versioning, key: Key) -> Mapping[str, str]:
+        """What the object of a record is marked with, whose row was gone and is there again by a statement."""
+        session = self.session()
+        identity = versioning.mapper.identity_key_from_primary_key(key)
+        obj = None if session is None else session.identity_map.get(identity)
+        return {} if obj is None else take_appended(sa.inspect(obj))
+
+    def about_to_execute(self, connection: Connection, versioning: Versioning) -> Captured:
+        """Note of what objects a statement may write the next version that they are marked for."""
+        session = self.session()
+        states = [sa.inspect(obj) for obj in session.identity_map.values()] if session is not None else []
+        marked = {
+            tuple(state.identity): state
+            for state in states
+            if state.identity is not None and issubclass(state.class_, versioning.model) and appended_to(state)
+        }
+        return Captured(
+            versioning, marked, archived_versions(connection, versioning, [*marked], self.current_transaction())
+        )
+
+    def tell_reasons(self, connection: Connection, executed: Captured) -> None:
+        """Add what objects are marked with to the versions of them that a statement has written."""
+        versioning, marked, archived = executed
+        written = archived_versions(connection, versioning, [*marked], self.current_transaction()) - archived
+        # A statement that is executed for several sets of parameters may write several versions of one record.
+        next_versions = dict(sorted(written, key=lambda state: state[1], reverse=True))
+        add_extra(connection, versioning, {state: take_appended(marked[state[0]]) for state in next_versions.items()})
 
     def loaded(self, versioning: Versioning) -> Iterator[tuple[Any, Key]]:
         """The objects of a model that the session has loaded with their versions, and their keys."""
@@ -303,6 +358,7 @@ class Capture:
         self.announced.clear()
         self.counted = None
         self.change_infos.clear()
+        self.told.clear()
         self.flushing = False
 
 

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, overload
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.orm import Mapped, Mapper, Query, Session, declared_attr, mapped_column, object_session
+from sqlalchemy.orm import InstanceState, Mapped, Mapper, Query, Session, declared_attr, mapped_column, object_session
+from sqlalchemy.orm.attributes import flag_modified, get_history, set_committed_value
+from sqlalchemy.orm.base import PASSIVE_NO_INITIALIZE
 
 from chrononaut import queries
 from chrononaut.as_of import AsOf
 from chrononaut.capture import capture_models
-from chrononaut.change_info import CapturesChangeInfo, appended_to, has_appended, take_appended
+from chrononaut.change_info import CapturesChangeInfo, appended_to, take_appended, with_extra
 from chrononaut.changes import Change
 from chrononaut.diff import Differences
 from chrononaut.exceptions import DetachedError
@@ -238,18 +240,29 @@ def _instant(context: Any) -> datetime:
 
 
 def _record_appended(mapper: Mapper[Any], connection: object, obj: Any) -> None:
-    """Add to a row's change info what `append_change_info` has marked the object with."""
+    """Add to a row's change info what `append_change_info` has marked the object with, if the flush writes the row."""
     state = sa.inspect(obj)
-    session = state.session
-    if not has_appended(state.info) or session is None or not (state.pending or session.is_modified(obj)):
+    if not appended_to(state) or not (state.pending or _is_written(state)):
         return
-    document = type(obj)._capture_change_info()
-    # Capture takes the mark for the version that it belongs to.
-    appended = appended_to(state.info) if isinstance(obj, Versioned) else take_appended(state.info)
-    obj.change_info = document | {"extra": {**document.get("extra", {}), **appended}}
+    # Capture takes the mark when the flush has written the version that it belongs to.
+    appended = appended_to(state) if isinstance(obj, Versioned) else take_appended(state)
+    set_committed_value(obj, "change_info", with_extra(type(obj)._capture_change_info(), appended))
+    # Also where it is what the row has: an UPDATE leaves out what is equal, and `onupdate` would take its place.
+    flag_modified(obj, "change_info")
+
+
+def _is_written(state: InstanceState[Any]) -> bool:
+    """Does a flush write an object's row? A collection is no part of it."""
+    names = state.committed_state.keys() & state.mapper.column_attrs.keys()
+    histories = (get_history(state.obj(), name, PASSIVE_NO_INITIALIZE) for name in names)
+    return any(history.has_changes() for history in histories)
+
+
+def _record_changes(mapper: Mapper[Any], model: type) -> None:
+    # Behind the listeners of `Versioned`, whatever the order of the mixins: they know what really changes.
+    for written in ("before_insert", "before_update"):
+        event.listen(mapper, written, _record_appended)
 
 
 capture_models(Versioned)
-for _written in ("before_insert", "before_update"):
-    # Before capture takes the mark.
-    event.listen(RecordChanges, _written, _record_appended, propagate=True, insert=True)
+event.listen(RecordChanges, "after_mapper_constructed", _record_changes, propagate=True)

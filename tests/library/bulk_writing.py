@@ -102,9 +102,7 @@ def update(player: Player, sets: Sequence[Set], where: Where, form: str) -> None
     assert count == len(matching), "an UPDATE reaches the rows that match"
     for ident, record in matching:
         before = record.current
-        player.view.update(
-            ident, {name: evaluated(value, before, name) for name, value in values.items()}, player.extra()
-        )
+        player.tell_update(ident, {name: evaluated(value, before, name) for name, value in values.items()})
     _end(player, shape, [ident for ident, _ in matching], form not in ("unsynchronized", "core", "by_alias"))
 
 
@@ -127,7 +125,7 @@ def delete(player: Player, shape: str, where: Where, form: str) -> None:
     player.view.begin()
     assert count == len(matching), "a DELETE reaches the rows that match"
     for ident in matching:
-        player.view.delete(ident, player.extra())
+        player.view.delete(ident, player.reasons(ident))
     for ident, obj in player.persistent().items():
         if ident in matching:
             # The session does not know that it is gone.
@@ -210,7 +208,7 @@ def update_by_key(player: Player, sets: Sequence[Set], form: str) -> None:
         _update_one_by_one(player, shape, changes)
     player.view.begin(surely=False)
     for ident, values in changes.items():
-        player.view.update(ident, values, player.extra())
+        player.tell_update(ident, values)
     _end(player, shape, [*changes], synchronized=False)
 
 

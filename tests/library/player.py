@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import sqlalchemy as sa
@@ -15,13 +15,22 @@ from tests.library.pending import UNKNOWN, Known, Pending, Plus, Set, Target, ev
 from tests.library.shapes import FAMILY, FIXED, HIERARCHIES, KEYS, MODELS, NAMES, SHAPES, kind
 
 
+class Savepoint(NamedTuple):
+    """A savepoint, and what its rollback leaves."""
+
+    transaction: SessionTransaction
+    locked: set[Any]
+    marks: dict[Ident, dict[str, str]]
+    marked: dict[Ident, Any]
+
+
 class Player:
     """One session.
 
     :ivar fresh: values that were never there
     :ivar pending: what is not flushed
     :ivar known: the records whose version the session has loaded; they may have changed since
-    :ivar marks: what `append_change_info` has put on objects, and how many savepoints were open then
+    :ivar marks: what `append_change_info` has put on objects
     :ivar locked: what the transaction has locked
     :ivar vague: of which memory may hold other values than the row, and no version, since a bulk statement
     :ivar bulk_written: was there a bulk statement in this transaction?
@@ -34,12 +43,12 @@ class Player:
         self.held: dict[Ident, Any] = {}  # the session itself holds them weakly
         self.pending: dict[Ident, Pending] = {}
         self.known: dict[Ident, Known] = {}
-        self.marks: dict[Ident, list[tuple[dict[str, str], int]]] = {}
+        self.marks: dict[Ident, dict[str, str]] = {}
         self.marked: dict[Ident, Any] = {}
         self.locked: set[Any] = set()
         self.vague: set[Ident] = set()
         self.bulk_written = False
-        self.savepoints: list[tuple[SessionTransaction, set[Any]]] = []
+        self.savepoints: list[Savepoint] = []
 
     # What there is
 
@@ -278,7 +287,7 @@ class Player:
         obj = None if ident is None else self.find(ident)
         if ident is not None and obj is not None:
             append_change_info(obj, **values)
-            self.marks.setdefault(ident, []).append((values, len(self.savepoints)))
+            self.marks[ident] = self.marks.get(ident, {}) | values
             self.marked[ident] = obj
 
     def expire(self, target: Target | None) -> None:
@@ -342,9 +351,7 @@ class Player:
 
     def _effect(self, ident: Ident, pending: Pending) -> Callable[[], bool]:
         """What the oracle is to be told when an object was flushed. It returns whether there is a new version."""
-        extra = self.extra()
-        for values, _ in self.marks.get(ident, ()):
-            extra |= values
+        extra = self.reasons(ident)
         current = self.view.record(ident).values
         written = {
             name: evaluated(value, current, name) for name, value in pending.values.items() if pending.sets(name)
@@ -367,6 +374,15 @@ class Player:
             return True
 
         return tell
+
+    def reasons(self, ident: Ident) -> dict[str, str]:
+        """Why the record's next version is written."""
+        return self.extra() | self.marks.get(ident, {})
+
+    def tell_update(self, ident: Ident, values: Values) -> None:
+        """Tell the oracle of a statement that has set attributes."""
+        if self.view.update(ident, values, self.reasons(ident)):
+            self.marks.pop(ident, None)
 
     def make_way(self, locks: Iterable[Any]) -> None:
         """Let the other session end its transaction if it has locked what is needed here."""
@@ -397,7 +413,6 @@ class Player:
             return False
         self.view.commit()
         self._end()
-        self.marks = {ident: [(values, 0) for values, _ in marks] for ident, marks in self.marks.items()}
         return True
 
     def rollback(self) -> None:
@@ -416,39 +431,30 @@ class Player:
 
     def begin_savepoint(self) -> None:
         if self.flush():
-            self.savepoints.append((self.session.begin_nested(), {*self.locked}))
+            savepoint = self.session.begin_nested()
+            self.savepoints.append(Savepoint(savepoint, {*self.locked}, {**self.marks}, {**self.marked}))
             self.view.begin_savepoint()
 
     def release_savepoint(self) -> None:
         if self.savepoints and self.flush() and self.savepoints:
-            savepoint, _ = self.savepoints.pop()
-            savepoint.commit()
+            self.savepoints.pop().transaction.commit()
             self.view.release_savepoint()
-            depth = len(self.savepoints)
-            for ident, marks in self.marks.items():
-                self.marks[ident] = [(values, min(made_in, depth)) for values, made_in in marks]
 
     def roll_savepoint_back(self) -> None:
         if not self.savepoints:
             return
-        savepoint, self.locked = self.savepoints.pop()
+        savepoint, self.locked, self.marks, self.marked = self.savepoints.pop()
         savepoint.rollback()
         self.view.roll_savepoint_back()
         if self.bulk_written:
             # The session does not know what a statement in the savepoint has written.
             self.session.expire_all()
         self.pending.clear()
-        depth = len(self.savepoints)
-        for ident, marks in self.marks.items():
-            self.marks[ident] = [(values, made_in) for values, made_in in marks if made_in <= depth]
         self.sync()
 
     def _recover(self, flushed: bool) -> None:
         """Go on after a refusal: from the savepoint, or from the start."""
-        marked = any(
-            made_in < len(self.savepoints) for ident in self.pending for _, made_in in self.marks.get(ident, ())
-        )
-        if flushed and self.savepoints and not marked and self.view.transaction is not None:
+        if flushed and self.savepoints and self.view.transaction is not None:
             self.roll_savepoint_back()
         else:
             self.rollback()

@@ -39,9 +39,8 @@ def rekey(player: Player, target: Target, slot: int, name: str) -> None:
         player.rollback()
         return
     player.session.flush()
-    extra = player.extra()
-    for marked, _ in player.marks.pop(ident, ()):
-        extra |= marked
+    extra = player.reasons(ident)
+    player.marks.pop(ident, None)
     player.view.move(ident, new, values, extra)
     player.known.pop(ident, None)
     player.known.pop(new, None)

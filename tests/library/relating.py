@@ -170,9 +170,7 @@ class Relating:
         for obj, ident in idents.items():
             if obj in self.added:
                 continue
-            own = extra.copy()
-            for values, _ in player.marks.get(ident, ()):
-                own |= values
+            own = player.reasons(ident)
             if obj in self.deleted:
                 player.view.delete(ident, own)
             elif not player.view.update(ident, self._foreign(obj), own):

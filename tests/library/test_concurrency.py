@@ -1,7 +1,7 @@
 """Two transactions at one record: one of them is refused, and no version is lost or doubled."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 import pytest
@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.orm.exc import StaleDataError
 
 from chrononaut import ChrononautException, ConcurrentChangeError
-from tests.library.models import Country, Release, User, db
+from tests.library.models import Book, Country, Release, User, db
 from tests.library.rows import changes, history_rows, live_rows
 
 
@@ -40,9 +40,9 @@ def test_second_of_two_changes_is_refused_and_names_model_and_key(sessions: tupl
     mine.name = "first"
     first.commit()
     yours.name = "second"
-    with pytest.raises(ConcurrentChangeError, match=r"^User 1: changed by another transaction") as error:
+    with pytest.raises(ConcurrentChangeError, match=r"^User 1: changed by another transaction.* roll back") as error:
         second.commit()
-    assert (error.value.model, error.value.keys) == ("User", ((1,),))
+    assert (error.value.model, error.value.keys, error.value.own) == ("User", ((1,),), False)
     second.rollback()
     rows = history_rows(second, "appuser_history", id=1)
     assert changes(rows) == [(-1, "insert"), (0, "update")]
@@ -343,3 +343,75 @@ def test_change_that_the_transaction_does_not_see_is_refused_above_read_committe
     rows = history_rows(second, "appuser_history", id=1)
     assert changes(rows) == [(-1, "insert"), (0, "update")]
     assert live_rows(second, "appuser", "id")[0]["name"] == "first"
+
+
+# Of an expired object that is gone, SQLAlchemy itself refuses the delete.
+@pytest.mark.parametrize(("operation", "expired"), [("update", False), ("update", True), ("delete", False)])
+def test_own_delete_is_not_blamed_on_another_transaction(
+    sessions: tuple[Session, Session], operation: str, expired: bool
+) -> None:
+    session, _ = sessions
+    user, other = session.get_one(User, 1), session.get_one(User, 2)
+    session.execute(sa.delete(User).where(User.id == 1), execution_options={"synchronize_session": False})
+    if expired:
+        session.expire(user)
+    if operation == "update":
+        user.name = "late"
+    else:
+        session.delete(user)
+    other.name = "x"
+    with pytest.raises(ConcurrentChangeError, match=r"^User 1: .* by this transaction itself.* roll back") as error:
+        session.commit()
+    assert (error.value.keys, error.value.own) == (((1,),), True)
+    session.rollback()
+    assert changes(history_rows(session, "appuser_history", id=1)) == [(-1, "insert")]
+
+
+def test_others_changes_are_told_from_own_ones(sessions: tuple[Session, Session]) -> None:
+    first, second = sessions
+    mine, yours, own = _loaded(first), _loaded(second), _loaded(second, 2)
+    mine.name = "first"
+    first.commit()
+    second.execute(sa.delete(User).where(User.id == 2), execution_options={"synchronize_session": False})
+    yours.name = own.name = "second"
+    with pytest.raises(ConcurrentChangeError, match=r"^User 1: changed by another transaction") as error:
+        second.commit()
+    assert (error.value.keys, error.value.own) == (((1,),), False)
+
+
+def test_replacing_in_one_flush_of_a_model_that_refers_to_itself_is_not_blamed_on_another_transaction(
+    sessions: tuple[Session, Session],
+) -> None:
+    """SQLAlchemy would write the new row and delete it."""
+    session, _ = sessions
+    session.add(Book(id=1, title="A"))
+    session.commit()
+    session.delete(session.get_one(Book, 1))
+    session.add(Book(id=1, title="B"))
+    with pytest.raises(ConcurrentChangeError, match=r"^Book 1: .* by this transaction itself.* flush"):
+        session.commit()
+    session.rollback()
+    assert changes(history_rows(session, "book_history")) == [(-1, "insert")]
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"])
+@pytest.mark.parametrize("how", ["object", "statement", "connection"])
+def test_first_insert_of_a_transaction_that_cannot_be_serialized_is_a_concurrent_change(
+    sessions: tuple[Session, Session], how: str
+) -> None:
+    first, second = sessions
+    for session in sessions:
+        session.connection(execution_options={"isolation_level": "SERIALIZABLE"})
+    second.execute(sa.select(User.email)).all()
+    first.delete(first.get_one(User, 1))
+    first.commit()
+    insert = sa.insert(User).values(id=1, email="again")
+    writes: dict[str, Callable[[], object]] = {
+        "object": lambda: (second.add(User(id=1, email="again")), second.flush()),  # type: ignore[func-returns-value]
+        "statement": lambda: second.execute(insert),
+        "connection": lambda: second.connection().execute(insert),
+    }
+    with pytest.raises(ConcurrentChangeError, match=r"^User: changed by another transaction"):
+        writes[how]()
+    second.rollback()
+    assert changes(history_rows(second, "appuser_history", id=1)) == [(-1, "insert"), (0, "delete")]

@@ -6,25 +6,39 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, relationship
 
 from chrononaut import RecordChanges, Versioned, VersionedSQLAlchemy, append_change_info, rationale
 from tests.library.models import define
 from tests.library.rows import changes, history_rows
 
 NOBODY = {"user_id": None, "remote_addr": None}
+MODELS = ["note", "page", "sheet"]
 
 
 class Noted:
-    """A model that only records its last change, and one that is versioned as well."""
+    """A model that only records its last change, and two that are versioned as well."""
 
     def __init__(self) -> None:
         self.db: Any = VersionedSQLAlchemy()
         self.note = self._define("Note", RecordChanges)
         self.page = self._define("Page", Versioned, RecordChanges)
+        self.sheet = self._define("Sheet", RecordChanges, Versioned)
 
     def _define(self, name: str, *mixins: type) -> Any:
-        columns: dict[str, Any] = {"id": sa.Column(sa.Integer, primary_key=True), "text": sa.Column(sa.String)}
+        line = type(
+            f"{name}Line",
+            (self.db.Model,),
+            {
+                "id": sa.Column(sa.Integer, primary_key=True),
+                "owner_id": sa.Column(sa.ForeignKey(f"{name.lower()}.id")),
+            },
+        )
+        columns: dict[str, Any] = {
+            "id": sa.Column(sa.Integer, primary_key=True),
+            "text": sa.Column(sa.String),
+            "lines": relationship(line),
+        }
         return define(self.db, name, *mixins, __tablename__=name.lower(), **columns)
 
 
@@ -73,7 +87,7 @@ def test_bulk_statements_tell_it_too(noted: Noted, session: Session) -> None:
     assert all(row.changed > first for row in rows)
 
 
-@pytest.mark.parametrize("model", ["note", "page"])
+@pytest.mark.parametrize("model", MODELS)
 def test_mark_on_an_object_is_told_once(noted: Noted, session: Session, model: str) -> None:
     note = getattr(noted, model)(id=1, text="a")
     session.add(note)
@@ -109,3 +123,54 @@ def test_versioned_row_tells_the_change_that_its_version_began_with(noted: Noted
     rows = history_rows(session, "page_history")
     assert changes(rows)[-1] == (2, "update")
     assert (page.changed, page.change_info) == (rows[-1]["changed"], rows[-1]["change_info"])
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_same_reason_is_told_of_each_change(noted: Noted, session: Session, model: str) -> None:
+    note = getattr(noted, model)(id=1, text="a")
+    session.add(note)
+    session.commit()
+    for text in ("b", "c"):
+        append_change_info(note, why="the same")
+        note.text = text
+        session.commit()
+        assert note.change_info == {**NOBODY, "extra": {"why": "the same"}}
+    note.text = "d"
+    session.commit()
+    assert note.change_info == NOBODY
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_row_that_is_not_written_tells_nothing_and_leaves_the_mark(noted: Noted, session: Session, model: str) -> None:
+    """A collection is no part of its owner's row; nor does a versioned row change where it is set to what it was."""
+    note = getattr(noted, model)(id=1, text="a")
+    session.add(note)
+    session.commit()
+    told = note.changed, note.change_info
+    append_change_info(note, why="for the text")
+    note.lines.append(type(note).lines.property.mapper.class_())
+    session.commit()
+    assert (note.changed, note.change_info) == told
+    if model != "note":
+        session.expire(note)
+    note.text = "a"
+    session.commit()
+    assert (note.changed, note.change_info) == told
+    note.text = "b"
+    session.commit()
+    assert note.change_info == {**NOBODY, "extra": {"why": "for the text"}}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_changed_key_carries_the_mark(noted: Noted, session: Session, model: str) -> None:
+    note = getattr(noted, model)(id=1, text="a")
+    session.add(note)
+    session.commit()
+    append_change_info(note, why="moved")
+    note.id = 2
+    session.commit()
+    assert note.change_info == {**NOBODY, "extra": {"why": "moved"}}
+    if model != "note":
+        rows = history_rows(session, f"{model}_history")
+        assert [row["change_info"].get("extra") for row in rows if row["operation"] == "delete"] == [{"why": "moved"}]
+        assert history_rows(session, f"{model}_history", id=2)[0]["change_info"]["extra"] == {"why": "moved"}

@@ -140,7 +140,7 @@ def test_core_write_in_a_listener_of_the_models_own_is_refused(session: Session,
     sa.event.listen(User, when, meddle)
     try:
         user.name = "changed"
-        with pytest.raises(UncapturedWriteError, match="appuser"):
+        with pytest.raises(UncapturedWriteError, match=r"appuser .* what a listener changes, apart"):
             session.flush()
     finally:
         sa.event.remove(User, when, meddle)

@@ -1,10 +1,11 @@
 """Mappings by which a versioned row would change without history are refused, before they can lose any."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.orm import relationship
+from sqlalchemy.orm import backref, relationship
 
 from chrononaut import UnsupportedMappingError, VersionedSQLAlchemy
 from tests.library.models import define
@@ -130,5 +131,96 @@ def test_column_that_comes_after_the_class_is_refused() -> None:
     try:
         with pytest.raises(UnsupportedMappingError, match=r"Person: late came after"):
             db.Model.registry.configure()
+    finally:
+        db.Model.registry.dispose()
+
+
+def _key() -> sa.Column[Any]:
+    return sa.Column(sa.Integer, primary_key=True)
+
+
+def _refused(db: Any, problem: str, *models: Any) -> None:
+    """The mapping is refused, and again when it is used once more.
+
+    :param models: what the registry holds weakly
+    """
+    assert models
+    try:
+        with pytest.raises(UnsupportedMappingError, match=problem):
+            db.Model.registry.configure()
+        with pytest.raises(sa.exc.InvalidRequestError, match=problem.removeprefix("^")):
+            db.Model.registry.configure()
+    finally:
+        db.Model.registry.dispose()
+
+
+@pytest.mark.parametrize("configured", [True, False], ids=["configured before", "at once"])
+@pytest.mark.parametrize("option", ["passive_deletes", "post_update"])
+def test_backref_to_a_versioned_model_is_refused(option: str, configured: bool) -> None:
+    """Whichever of the two models is configured first."""
+    db: Any = VersionedSQLAlchemy()
+    parent = type("Parent", (db.Model,), {"id": _key()})
+    if configured:
+        db.Model.registry.configure()
+    children = backref("children", **{option: True})
+    columns = {"id": _key(), "parent_id": sa.Column(sa.ForeignKey("parent.id"))}
+    child = define(db, "Child", **columns, parent=relationship(parent, backref=children))
+    _refused(db, rf"^Child: Parent\.children has {option}=True", parent, child)
+
+
+@pytest.mark.parametrize("configured", [True, False], ids=["configured before", "at once"])
+def test_backref_of_a_versioned_model_is_refused(configured: bool) -> None:
+    db: Any = VersionedSQLAlchemy()
+    child = define(db, "Child", id=_key(), parent_id=sa.Column(sa.Integer))
+    if configured:
+        db.Model.registry.configure()
+    children = relationship(
+        child, primaryjoin="foreign(Child.parent_id) == Parent.id", backref=backref("parent", post_update=True)
+    )
+    parent = type("Parent", (db.Model,), {"id": _key(), "children": children})
+    _refused(db, r"^Child: Child\.parent has post_update=True", parent, child)
+
+
+@pytest.mark.parametrize("side", ["own", "backref"])
+@pytest.mark.parametrize("last", ["Link", "Left", "Right"])
+def test_passive_deletes_over_a_versioned_secondary_table_is_refused(side: str, last: str) -> None:
+    """Whichever model is configured last."""
+    db: Any = VersionedSQLAlchemy()
+    link = sa.Table(
+        "link",
+        db.metadata,
+        sa.Column("left_id", sa.ForeignKey("left.id"), primary_key=True),
+        sa.Column("right_id", sa.ForeignKey("right.id"), primary_key=True),
+    )
+    options: dict[str, Any] = {"passive_deletes": True} if side == "own" else {}
+    options["backref"] = backref("lefts", passive_deletes=side == "backref")
+    models: dict[str, Callable[[], Any]] = {
+        "Link": lambda: define(db, "Link", __table__=link),
+        "Left": lambda: type("Left", (db.Model,), {"id": _key(), "rights": relationship("Right", link, **options)}),
+        "Right": lambda: type("Right", (db.Model,), {"id": _key()}),
+    }
+    defined = []
+    for name in sorted(models, key=last.__eq__):
+        if name == last == "Link":
+            db.Model.registry.configure()
+        defined.append(models[name]())
+    named = r"Left\.rights" if side == "own" else r"Right\.lefts"
+    _refused(db, rf"^Link: {named} has passive_deletes=True", *defined)
+
+
+@pytest.mark.parametrize("options", [{}, {"post_update": True}])
+def test_versioned_secondary_table_is_taken(options: dict[str, Any]) -> None:
+    db: Any = VersionedSQLAlchemy()
+    link = define(
+        db,
+        "Link",
+        left_id=sa.Column(sa.ForeignKey("left.id"), primary_key=True),
+        right_id=sa.Column(sa.ForeignKey("right.id"), primary_key=True),
+    )
+    right = type("Right", (db.Model,), {"id": _key()})
+    left = type("Left", (db.Model,), {"id": _key(), "rights": relationship(right, "link", **options)})
+    try:
+        db.Model.registry.configure()
+        assert all(sa.inspect(model).configured for model in (left, link, right))
     finally:
         db.Model.registry.dispose()
