@@ -156,9 +156,11 @@ class Capture:
             reused = continue_numbering(connection, versioning, [versioning.key_of(obj) for obj in objects])
             _show_versions(versioning, objects, reused)
 
-    def executed_by_flush(self, execution_options: Mapping[str, Any]) -> bool:
+    def executed_by_flush(self, connection: Connection, execution_options: Mapping[str, Any]) -> bool:
         """Is a statement with these options one by which a flush writes objects?"""
-        return self.flushing and _COMPILED_CACHE in execution_options
+        cache = execution_options.get(_COMPILED_CACHE)
+        # The connection may have one too, or none, which is that of all its statements.
+        return self.flushing and cache is not connection.get_execution_options().get(_COMPILED_CACHE)
 
     def is_flushed(self, versioning: Versioning) -> bool:
         """Does the current flush write objects of a model?"""
