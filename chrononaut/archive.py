@@ -5,6 +5,7 @@ says how many and when. Other databases (SQLite) run one prepared INSERT … SEL
 their write lock is the whole transaction's, and their clock this process's.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,7 +21,7 @@ from sqlalchemy.engine import Connection
 from chrononaut.change_info import with_extra
 from chrononaut.exceptions import ConcurrentChangeError
 from chrononaut.history import NEVER, Key, RecordTable, Versioning
-from chrononaut.locking import locking
+from chrononaut.locking import locking, numbering
 from chrononaut.types import Instant, JSONDocument, JSONObject, is_among, now, with_names
 
 BATCH = 1000
@@ -102,13 +103,20 @@ def archive_inserts(
     """Write the ``insert`` rows of records that were just inserted.
 
     :return: the live version of each record whose key was used before: its numbering goes on. The live row is updated.
+    :raises ConcurrentChangeError: another transaction deleted a record of such a key since this one began to see the
+        database; nothing may be written then
     """
     reused: dict[Key, int] = {}
     for batch in _batches(beginnings):
         if is_postgresql(connection):
             statement = _insert_by_set(versioning)
-            for row in _execute(connection, statement, _arrays(versioning, batch), transaction):
-                transaction.instant, version, *key = tuple(row)
+            keys = [beginning.key for beginning in batch]
+            with numbering(versioning, keys):
+                inserted = _execute(connection, statement, _arrays(versioning, batch), transaction).all()
+            if inserted[0].twice:
+                _next_versions(connection, versioning, keys)  # which raises, with the keys that are
+            for row in inserted:
+                transaction.instant, _, version, *key = tuple(row)
                 if version is not None:
                     reused[tuple(key)] = version + 1
         else:
@@ -128,6 +136,7 @@ def continue_numbering(connection: Connection, versioning: Versioning, keys: Seq
     """Give records that were inserted without an ``insert`` row the version that follows their key's history.
 
     :return: the live version of each record whose key was used before. The live row is updated.
+    :raises ConcurrentChangeError: as `archive_inserts`
     """
     reused: dict[Key, int] = {}
     for batch in _batches(keys):
@@ -337,6 +346,13 @@ def _unnested(versioning: Versioning, *further: tuple[str, str, Any]) -> sa.Tabl
     return sa.func.unnest(*binds).table_valued(*columns, name="given").render_derived()
 
 
+def _is_given(given: sa.TableValuedAlias, versioning: Versioning, rows: sa.FromClause) -> list[sa.ColumnElement[bool]]:
+    return [
+        rows.c[column.key] == given.c[_key(name)]
+        for name, column in zip(versioning.key, versioning.key_columns, strict=True)
+    ]
+
+
 @cache
 def _archive_by_set(versioning: Versioning, operation: Literal["update", "delete"]) -> sa.Select[Any]:
     version = versioning.version
@@ -351,10 +367,7 @@ def _archive_by_set(versioning: Versioning, operation: Literal["update", "delete
             versioning.rows,
             given,
             sa.and_(
-                *(
-                    column == given.c[_key(name)]
-                    for name, column in zip(versioning.key, versioning.key_columns, strict=True)
-                ),
+                *_is_given(given, versioning, versioning.table),
                 version == sa.func.coalesce(given.c.known_version, version),
             ),
         )
@@ -400,16 +413,13 @@ def _insert_by_set(versioning: Versioning) -> sa.Select[Any]:
     given = _unnested(versioning)
     history = versioning.history_table
     names = versioning.options.names
-    moment = sa.select(sa.func.coalesce(_INSTANT, CLOCK).label("instant")).cte("moment").prefix_with("MATERIALIZED")
+    moment = (
+        sa.select(sa.func.coalesce(_INSTANT, CLOCK).label("instant")).cte(f"{OWN}moment").prefix_with("MATERIALIZED")
+    )
     before = history.alias("before")
     last = (
         sa.select(before.c[names.version].label("version"), before.c[names.changed].label("changed"))
-        .where(
-            *(
-                before.c[column.key] == given.c[_key(name)]
-                for name, column in zip(versioning.key, versioning.key_columns, strict=True)
-            )
-        )
+        .where(*_is_given(given, versioning, before))
         .order_by(before.c[names.version].desc())
         .limit(1)
         .lateral("last")
@@ -428,7 +438,7 @@ def _insert_by_set(versioning: Versioning) -> sa.Select[Any]:
             sa.select().select_from(given.join(moment, sa.true()).outerjoin(last, sa.true())),
         )
         .returning(versioning.column("version"), *key_columns)
-        .cte("archived")
+        .cte(f"{OWN}archived")
     )
     further = [
         insert_into(
@@ -440,11 +450,29 @@ def _insert_by_set(versioning: Versioning) -> sa.Select[Any]:
                 },
             },
             sa.select().select_from(archived),
-        ).cte(f"archived_{number}")
+        ).cte(f"{OWN}archived_{number}")
         for number, one in enumerate(versioning.tables[1:])
     ]
+    # Above READ COMMITTED a transaction may insert a key that another one has deleted meanwhile, and sees neither that
+    # nor the history of it: it would number as if the key were new. But it still sees the row that was deleted, beside
+    # its own. Where it does not, because the other one has inserted that as well, their ``insert`` rows get one number.
+    # Counted for each key by itself: a join would take the database at its word that a key is unique.
+    found = (
+        sa.select(sa.func.count())
+        .select_from(versioning.table)
+        .where(*_is_given(given, versioning, versioning.table))
+        .correlate(given)
+        .scalar_subquery()
+    )
+    twice = sa.select(sa.func.bool_or(found > 1)).select_from(given).scalar_subquery()
+    isolation = sa.func.current_setting("transaction_isolation", type_=sa.String)
     return (
-        sa.select(moment.c.instant, archived.c[names.version], *(archived.c[column.key] for column in key_columns))
+        sa.select(
+            moment.c.instant,
+            sa.case((isolation.in_(["repeatable read", "serializable"]), twice), else_=sa.false()).label("twice"),
+            archived.c[names.version],
+            *(archived.c[column.key] for column in key_columns),
+        )
         .select_from(moment.outerjoin(archived, archived.c[names.version] > NEVER))
         .add_cte(*further)
     )
@@ -521,15 +549,24 @@ def _insert_by_row(versioning: Versioning) -> Sequence[sa.Insert]:
 
 
 def _next_versions(connection: Connection, versioning: Versioning, keys: Sequence[Key]) -> dict[Key, int]:
-    """The version that follows the last row of each record that has history."""
-    columns = [versioning.history_table.c[column.key] for column in versioning.key_columns]
-    statement = (
-        sa.select(sa.func.max(versioning.column("version")), *columns)
-        .where(is_among(columns, keys, connection.dialect.name))
-        .group_by(*columns)
+    """The version that follows the last row of each live record that has history.
+
+    :raises ConcurrentChangeError: two rows of one key are seen
+    """
+    history = versioning.history_table
+    last = (
+        sa.select(sa.func.max(versioning.column("version")))
+        .where(*(history.c[column.key] == column for column in versioning.key_columns))
+        .correlate(versioning.table)
+        .scalar_subquery()
     )
-    rows = connection.execute(statement, execution_options=OPTIONS)
-    return {tuple(key): version + 1 for version, *key in rows}
+    key_columns = versioning.key_columns
+    statement = sa.select(last, *key_columns).where(is_among(key_columns, keys, connection.dialect.name))
+    rows = connection.execute(statement, execution_options=OPTIONS).all()
+    found = Counter(tuple(key) for _, *key in rows)
+    if twice := [key for key, count in found.items() if count > 1]:
+        raise ConcurrentChangeError(versioning.name, twice)
+    return {tuple(key): version + 1 for version, *key in rows if version is not None}
 
 
 def _renumber(connection: Connection, versioning: Versioning, versions: Mapping[Key, int]) -> None:

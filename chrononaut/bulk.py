@@ -21,7 +21,9 @@ from sqlalchemy import bindparam
 from sqlalchemy.engine import Connection
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import visitors
+from sqlalchemy.sql.annotation import Annotated
 from sqlalchemy.sql.elements import Grouping
+from sqlalchemy.sql.operators import custom_op
 
 from chrononaut.archive import (
     CLOCK,
@@ -38,8 +40,30 @@ from chrononaut.history import NEVER, Versioning
 from chrononaut.statements import Parameters, refuse_joined, target
 from chrononaut.types import Instant, JSONDocument, JSONObject, is_distinct, now, with_names
 
-# Functions of SQLite that answer the same when they are asked again.
-_PURE = frozenset(
+# What is the same when SQLite is asked again, by lists, since of anything else nothing is known. SQLAlchemy's own
+# elements, by their visit names;
+_PURE_ELEMENTS = frozenset(
+    {
+        *(
+            "alias",
+            "binary",
+            "bindparam",
+            "case",
+            "cast",
+            "clauselist",
+            "collation",
+            "column",
+            "compound_select",
+            "cte",
+        ),
+        *("expression_clauselist", "extract", "false", "funcfilter", "function", "grouping", "join", "label"),
+        *("label_reference", "lambda_element", "memoized_select_entities", "null", "over", "select"),
+        *("select_statement_grouping", "subquery", "table", "textual_label_reference", "true", "tuple", "type_coerce"),
+        *("unary", "values"),
+    }
+)
+# functions;
+_PURE_FUNCTIONS = frozenset(
     {
         *("abs", "char", "coalesce", "concat", "count", "hex", "ifnull", "iif", "instr", "length", "lower", "ltrim"),
         *("max", "min", "nullif", "printf", "quote", "replace", "round", "rtrim", "sign", "substr", "substring", "sum"),
@@ -47,8 +71,10 @@ _PURE = frozenset(
         *("json_object", "json_patch", "json_remove", "json_replace", "json_set", "json_valid"),
     }
 )
-# As in EXISTS (SELECT *), count(*) and EXISTS (SELECT 1)
+# text, as in EXISTS (SELECT *), count(*) and EXISTS (SELECT 1);
 _PURE_TEXT = r"\*|\d+"
+# operators that are given as text.
+_PURE_OPERATORS = r"[-+*/%&|<>=~!]+|(not )?(glob|like|match|regexp)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,7 +407,7 @@ def _archiving(
         written = versioning.table, versioning.history_table
         conditions = {
             key: is_distinct(target.c[key], _set_to(write, column), connection.dialect)
-            if key in write.given or _is_pure(write.values[key], *written)
+            if _is_pure(_set_to(write, column), *written)
             else sa.true()
             for key, column in write.replaced.items()
         }
@@ -452,18 +478,35 @@ def _is_pure(expression: sa.ColumnElement[Any], *written: sa.Table) -> bool:
     :param written: tables that are written meanwhile
     """
     names = {table.name for table in written}
-    for element in visitors.iterate(expression):
-        if isinstance(element, sa.sql.functions.FunctionElement):
-            if str(getattr(element, "name", None)).lower() not in _PURE:
-                return False
-        elif isinstance(element, sa.TextClause):
-            return False
-        elif getattr(element, "is_literal", False):
-            if not re.fullmatch(_PURE_TEXT, str(getattr(element, "name", ""))):
-                return False
-        elif isinstance(element, sa.TableClause) and element.name in names:
-            return False
-    return True
+    return all(_is_pure_element(element, names) for element in visitors.iterate(expression))
+
+
+def _is_pure_element(element: Any, written: set[str]) -> bool:
+    # An annotated element is of a class of its own.
+    class_ = next(base for base in type(element).__mro__ if not issubclass(base, Annotated))
+    if not class_.__module__.startswith("sqlalchemy.") or element.__visit_name__ not in _PURE_ELEMENTS:
+        return False
+    if isinstance(element, sa.sql.functions.FunctionElement):
+        return str(getattr(element, "name", None)).lower() in _PURE_FUNCTIONS
+    if isinstance(element, sa.BindParameter):
+        return _is_pure_parameter(element, written)
+    if isinstance(element, sa.TableClause):
+        return element.name not in written
+    text = getattr(element, "is_literal", False) and not re.fullmatch(_PURE_TEXT, element.name)
+    added = any(getattr(element, name, ()) for name in ("_prefixes", "_suffixes", "_statement_hints"))
+    operator = getattr(element, "operator", None)
+    own = isinstance(operator, custom_op) and not re.fullmatch(_PURE_OPERATORS, operator.opstring, re.IGNORECASE)
+    return not (text or added or own)
+
+
+def _is_pure_parameter(parameter: sa.BindParameter[Any], written: set[str]) -> bool:
+    # The ORM's own callables read what a relationship is compared with.
+    if parameter.callable and not str(parameter.callable.__module__).startswith("sqlalchemy.orm."):
+        return False
+    wrapped = parameter.type.bind_expression(parameter)
+    return wrapped is None or all(
+        element is parameter or _is_pure_element(element, written) for element in visitors.iterate(wrapped)
+    )
 
 
 # Both

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Mapper, Session, SessionTransaction, sessionmaker
 from chrononaut import executions, flushes
 from chrononaut.change_info import is_within, roll_appended_back
 from chrononaut.mapping import build_history
-from chrononaut.session import begin_capture, capture_by, end_capture
+from chrononaut.session import begin_capture, capture_by, end_capture, own_engine
 
 # Two threads may be the first on an engine at once.
 _listening = Lock()
@@ -32,7 +32,7 @@ def capture_sessions(factory: sessionmaker[Any], metadatas: Callable[[], Iterabl
     @event.listens_for(factory, "after_begin")
     def begin(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
         begin_capture(session, connection, metadatas)
-        _listen_to(connection.engine)
+        _listen_to(own_engine(connection))
 
     event.listen(factory, "do_orm_execute", executions.execute)
     event.listen(factory, "before_commit", executions.refuse_half_captured)

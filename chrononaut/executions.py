@@ -40,7 +40,7 @@ def capture_statement(
         or not isinstance(element, UpdateBase)
         or ARCHIVING in execution_options
         or (is_suppressed() and not isinstance(element, sa.Insert))
-        or capture.executed_by_flush(execution_options)
+        or capture.executed_by_flush(connection, execution_options)
     ):
         return unchanged
     table = target(element)
@@ -237,7 +237,7 @@ def watch(
     compiled = getattr(context, "compiled", None)
     if capture is None or not isinstance(compiled, SQLCompiler) or ARCHIVING in context.execution_options:
         return
-    by_flush = capture.executed_by_flush(context.execution_options)
+    by_flush = capture.executed_by_flush(connection, context.execution_options)
     statement = context.invoked_statement
     for write, name in writes(compiled):
         if statement in capture.captured and (name is None or name.startswith(OWN)):

@@ -9,6 +9,7 @@ from sqlalchemy.engine import CursorResult
 from chrononaut.exceptions import UncapturedWriteError
 from chrononaut.history import NEVER, Key, Versioning
 from chrononaut.statements import Parameters, refuse_joined
+from chrononaut.suppression import is_suppressed
 
 
 def numbered(statement: sa.Insert, parameters: Parameters, versioning: Versioning) -> sa.Insert:
@@ -50,10 +51,14 @@ def is_numbered(statement: Any, versioning: Versioning) -> bool:
 def returning_keys(statement: sa.Insert, parameters: Parameters, versioning: Versioning) -> sa.Insert:
     """An INSERT whose result tells the keys of what it has inserted, by `inserted_keys`."""
     keys = versioning.key_columns
-    if _names_several_rows(statement) or statement._post_values_clause is not None or statement._prefixes:
+    special = statement._post_values_clause is not None or statement._prefixes or statement._inline
+    if special or _names_several_rows(statement):
         return statement.returning(*keys)
     if statement._return_defaults:
         return statement
+    if {*keys} != {*versioning.table.primary_key}:
+        # What is known of an inserted row is the table's primary key; the mapper has another.
+        return statement.returning(*keys)
     if len(parameters) > 1 and all(row.get(column.key) is not None for row in parameters for column in keys):
         return statement
     return statement.return_defaults(*keys)
@@ -71,10 +76,23 @@ def _names(statement: Any) -> set[str]:
 
 
 def inserted_keys(result: CursorResult[Any], versioning: Versioning) -> list[Key]:
-    """The keys of what an INSERT has inserted that was made by `returning_keys`."""
+    """The keys of what an INSERT has inserted that was made by `returning_keys`.
+
+    :raises UncapturedWriteError: they are not known; nothing may be committed then
+    """
     statement: Any = result.context.invoked_statement
     if statement._returning:
-        return [tuple(row) for row in result.all()]
-    rows: list[Any] = result.inserted_primary_key_rows
-    order = [list(versioning.table.primary_key).index(column) for column in versioning.key_columns]
-    return [tuple(row[index] for index in order) for row in rows]
+        # The ORM may have it return further columns.
+        return [tuple(row) for row in result.columns(*versioning.key_columns)]
+    names = [column.key for column in versioning.table.primary_key]
+    inserted: list[Any] = result.inserted_primary_key_rows
+    rows = [dict(zip(names, row, strict=True)) for row in inserted]
+    keys = [tuple(row.get(column.key) for column in versioning.key_columns) for row in rows]
+    known = [key for key in keys if None not in key]
+    if len(known) < len(keys) and not is_suppressed():
+        raise UncapturedWriteError(
+            versioning.table.name,
+            "an INSERT whose keys are not returned",
+            "give the keys, or add objects to the session",
+        )
+    return known

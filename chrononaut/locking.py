@@ -1,4 +1,4 @@
-"""What another transaction's change looks like when rows are locked."""
+"""What another transaction's change looks like when rows are locked, and when history is written."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +12,8 @@ from chrononaut.history import Key, Versioning
 _CONFLICTS = ("40001", "40P01")
 # SQLite's primary result codes SQLITE_BUSY and SQLITE_LOCKED
 _LOCKED = (5, 6)
+# SQLSTATE unique_violation
+_TAKEN = "23505"
 
 
 def is_conflict(error: BaseException | None) -> bool:
@@ -31,5 +33,20 @@ def locking(versioning: Versioning, keys: Sequence[Key]) -> Iterator[None]:
         yield
     except sa.exc.DBAPIError as error:
         if is_conflict(error.orig):
+            raise ConcurrentChangeError(versioning.name, keys) from error
+        raise
+
+
+@contextmanager
+def numbering(versioning: Versioning, keys: Sequence[Key]) -> Iterator[None]:
+    """A statement that writes history rows whose numbers follow those of the rows that the transaction sees.
+
+    :raises ConcurrentChangeError: there is a row of such a number, or the database refuses to serialize
+    """
+    try:
+        with locking(versioning, keys):
+            yield
+    except sa.exc.IntegrityError as error:
+        if getattr(error.orig, "sqlstate", None) == _TAKEN:
             raise ConcurrentChangeError(versioning.name, keys) from error
         raise

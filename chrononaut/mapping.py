@@ -46,6 +46,7 @@ def build_history(mapper: Mapper[Any]) -> Versioning:
             "a conflict clause (sqlite_on_conflict…) of REPLACE or IGNORE lets the database drop rows by itself, "
             "which would leave no history; leave the conflict to be an error",
         )
+    _refuse_wrapped_keys(mapper)
     if mapper.inherits is None or mapper.concrete:
         versioning = _of_root(mapper, table)
     else:
@@ -68,9 +69,8 @@ def _of_root(mapper: Mapper[Any], table: sa.Table) -> Versioning:
     options = read_options(mapper)
     columns = state_columns(mapper)
     key = tuple(mapper.get_property_by_column(column).key for column in mapper.primary_key)
-    version: sa.Column[int] = sa.Column(
-        options.names.version, sa.Integer, nullable=False, default=0, server_default="0"
-    )
+    # The database's default alone: the compiler loses one of Python's where the CTE of an INSERT … SELECT writes too.
+    version: sa.Column[int] = sa.Column(options.names.version, sa.Integer, nullable=False, server_default="0")
     table.append_column(version)
     mapper.add_property(options.names.version, version)
     key_columns, state = [columns[name] for name in key], _state(columns, options, key)
@@ -181,6 +181,18 @@ def _child_key(mapper: Mapper[Any], table: sa.Table, parent: Versioning) -> list
             referring[other] = child
     keys = zip(*(one.key for one in parent.tables), strict=True)
     return [next(referring[column] for column in columns if column in referring) for columns in keys]
+
+
+def _refuse_wrapped_keys(mapper: Mapper[Any]) -> None:
+    """:raises UnsupportedMappingError: a key is another value in the database than in Python, by an SQL expression"""
+    for column in mapper.primary_key:
+        for type_ in (column.type, *column.type._variant_mapping.values()):
+            if type_._has_bind_expression or type_._has_column_expression:
+                raise UnsupportedMappingError(
+                    mapper.class_.__name__,
+                    f"the type of the key column {column.name} has a bind_expression or a column_expression, so that "
+                    "records would not be found by their keys; convert in process_bind_param and process_result_value",
+                )
 
 
 def _refuse_contradictions(versioning: Versioning) -> None:
@@ -320,6 +332,8 @@ def _refuse_late_columns(mapper: Mapper[Any]) -> None:
     versioning: Versioning | None = vars(mapper.class_).get("__chrononaut__")
     if versioning is None or versioning.mapper is not mapper:
         return
+    # A key takes its type from the one that its foreign key refers to, in a table that may come later.
+    _refuse_wrapped_keys(mapper)
     known = {*versioning.columns.values(), versioning.version, *(key for one in versioning.tables for key in one.key)}
     if late := [name for name, column in state_columns(mapper).items() if column not in known]:
         raise UnsupportedMappingError(

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary, WeakSet, ref
 import sqlalchemy as sa
 import uuid_utils.compat
 from sqlalchemy.engine import Connection
+from sqlalchemy.engine.base import OptionEngine
 from sqlalchemy.orm import InstanceState, Session, SessionTransaction, object_session
 from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.sql.dml import UpdateBase
@@ -179,9 +180,11 @@ class Capture:
             reused = continue_numbering(connection, versioning, [versioning.key_of(obj) for obj in objects])
             _show_versions(versioning, objects, reused)
 
-    def executed_by_flush(self, execution_options: Mapping[str, Any]) -> bool:
+    def executed_by_flush(self, connection: Connection, execution_options: Mapping[str, Any]) -> bool:
         """Is a statement with these options one by which a flush writes objects?"""
-        return self.flushing and _COMPILED_CACHE in execution_options
+        cache = execution_options.get(_COMPILED_CACHE)
+        # The connection may have one too, or none, which is that of all its statements.
+        return self.flushing and cache is not connection.get_execution_options().get(_COMPILED_CACHE)
 
     def is_flushed(self, versioning: Versioning) -> bool:
         """Does the current flush write objects of a model?"""
@@ -346,7 +349,7 @@ class Capture:
         for metadata in self.metadatas():
             known = metadata.tables.get(full_name(table))
             versioning = None if known is None else versioning_of_table(known)
-            if versioning is not None and session.get_bind(versioning.mapper).engine is connection.engine:
+            if versioning is not None and own_engine(session.get_bind(versioning.mapper)) is own_engine(connection):
                 return versioning
         return None
 
@@ -399,6 +402,14 @@ def capturing(connection: Connection) -> Capture | None:
     """What the session that executes statements on a connection has yet to write."""
     captures = _capturing.get(connection)
     return next((capture for capture in captures if capture.flushing), captures[0]) if captures else None
+
+
+def own_engine(bind: sa.Engine | Connection) -> sa.Engine:
+    """The engine that a bind is of; of one with execution options, which shares its listeners, the one without."""
+    engine = bind.engine
+    while isinstance(engine, OptionEngine):
+        engine = engine._proxied
+    return engine
 
 
 def instant_of(connection: Connection) -> datetime:

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from chrononaut import VersionedSQLAlchemy, suppress_versioning
+from chrononaut import UncapturedWriteError, VersionedSQLAlchemy, suppress_versioning
 from tests.library.conftest import opened
 from tests.library.exact import exactly_captured
 from tests.library.models import Release, User, define
@@ -17,6 +17,7 @@ from tests.library.rows import changes, history_rows, live_rows
 from tests.library.twins import Item, Plain, Tag, twins
 
 ITEMS: Any = Item.__table__
+TABLE: Any = User.__table__
 Write = Callable[[Session, Any], Any]
 
 
@@ -267,6 +268,81 @@ def test_key_of_python_or_of_a_sequence_is_recorded(open_database: Callable[...,
         assert happened.keys == ([("a", 7), ("b", 7)] if many else [("b", 7)])
         session.execute(sa.delete(two).where(two.number == 7))
         assert changes(history_rows(session, "two_history", product="b"))[-1] == (2 * again, "delete")
+
+
+def test_key_that_is_not_fetched_by_itself_is_recorded(session: Session) -> None:
+    with exactly_captured(session, User) as happened:
+        session.execute(TABLE.insert().inline().values(email="a"))
+        session.execute(TABLE.insert().inline(), [{"email": "b"}, {"email": "c"}])
+    assert len(happened.operations) == 3
+
+
+@pytest.mark.parametrize("given", ["insertmanyvalues", "implicit_returning"])
+def test_insert_whose_keys_are_not_returned_is_refused(open_database: Callable[..., Session], given: str) -> None:
+    database: Any = VersionedSQLAlchemy()
+    returning = given != "implicit_returning"
+    page = define(
+        database,
+        "Page",
+        __table_args__={"implicit_returning": returning},
+        id=sa.Column(sa.Integer, primary_key=True),
+        name=sa.Column(sa.String),
+    )
+    session = open_database(database, SQLALCHEMY_ENGINE_OPTIONS={"use_insertmanyvalues": returning and None})
+    if returning:
+        session.connection().dialect.insert_executemany_returning = False
+    rows: Any = [{"name": "a"}, {"name": "b"}]
+    with pytest.raises(UncapturedWriteError, match=r"INSERT whose keys are not returned .* give the keys"):
+        session.execute(sa.insert(page), rows)
+    with pytest.raises(UncapturedWriteError, match="roll the session back"):
+        session.commit()
+    session.rollback()
+    with exactly_captured(session, page) as happened:
+        session.execute(sa.insert(page), [{"id": 7, "name": "a"}, {"id": 8, "name": "b"}])
+        session.execute(sa.insert(page), {"id": 9})
+    assert happened.keys == [7, 8, 9]
+    with suppress_versioning():
+        session.execute(sa.insert(page), rows)
+    session.commit()
+    assert len(live_rows(session, "page")) == 5
+    assert len(history_rows(session, "page_history")) == 3
+
+
+@pytest.mark.parametrize("many", [True, False])
+def test_key_of_the_mapper_that_is_not_the_tables_is_recorded(
+    open_database: Callable[..., Session], many: bool
+) -> None:
+    database: Any = VersionedSQLAlchemy()
+    page = define(
+        database,
+        "Page",
+        __mapper_args__={"primary_key": ["code"]},
+        id=sa.Column(sa.Integer, primary_key=True),
+        code=sa.Column(sa.String, unique=True, nullable=False),
+    )
+    session = open_database(database)
+    for _ in range(2):
+        rows: Any = [{"code": "a"}, {"code": "b"}] if many else {"code": "a"}
+        with exactly_captured(session, page) as happened:
+            session.execute(sa.insert(page), rows)
+            session.execute(page.__table__.insert().values(code="c"))
+            session.bulk_insert_mappings(sa.inspect(page), [{"code": "d"}])
+        assert happened.keys == (["a", "b", "c", "d"] if many else ["a", "c", "d"])
+        session.execute(sa.delete(page))
+        session.commit()
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
+def test_insert_from_what_another_tables_write_returns_is_recorded(items: Session) -> None:
+    """On PostgreSQL, which alone can."""
+    tag = sa.insert(Tag).values(item_id=1, text="new").returning(Tag.text).cte("tag")
+    with exactly_captured(items, Item) as happened:
+        items.execute(
+            ITEMS.insert().from_select(
+                ["name", "logins", "clicks"], sa.select(tag.c.text, sa.literal(1), sa.literal(1))
+            )
+        )
+    assert happened.keys == [101]
 
 
 def test_natural_keys_that_were_used_before_go_on(session: Session) -> None:

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, with_parent
 
 from chrononaut import ConcurrentChangeError, extra_change_info
-from tests.library.models import User, db
+from tests.library.models import Author, Book, User, db
 from tests.library.rows import changes, history_rows, live_rows
 
 TABLE: Any = User.__table__
@@ -219,3 +219,15 @@ def test_update_of_an_object_after_two_statements_goes_on_counting(session: Sess
     users[0].name = "b"
     session.commit()
     assert changes(history_rows(session, "appuser_history", id=1))[-1] == (2, "update")
+
+
+def test_update_of_what_belongs_to_an_object_makes_versions_only_of_what_changes(session: Session) -> None:
+    author = Author(id=1)
+    session.add_all([author, Book(id=1, title="a", author=author), Book(id=2, title="x", author=author), Book(id=3)])
+    session.commit()
+    for criterion in (Book.author == author, with_parent(author, Author.books)):
+        result: Any = session.execute(sa.update(Book).where(criterion).values(title="x"))
+        assert result.rowcount == 2
+    session.commit()
+    assert [row["version"] for row in live_rows(session, "book", "id")] == [1, 0, 0]
+    assert [row["id"] for row in history_rows(session, "book_history") if row["operation"] == "update"] == [1]

@@ -1,17 +1,19 @@
 """What is another value, or finds other rows, when the database is asked again: it loses no version."""
 
+import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session, aliased
 
 from chrononaut import UncapturedWriteError, history_model
 from tests.library.conftest import opened
 from tests.library.exact import exactly_captured
 from tests.library.rows import live_rows
-from tests.library.twins import Item, twins
+from tests.library.twins import Item, Tag, twins
 
 Write = Callable[[Session], Any]
 HISTORY: Any = history_model(Item)
@@ -31,10 +33,48 @@ def session(database_url: str) -> Iterator[Session]:
         yield session
 
 
+class Coin(sa.ColumnElement[bool]):
+    """An element of the application's own, written as SQLAlchemy's compiler extension describes."""
+
+    inherit_cache = True
+    type = sa.Boolean()
+
+
+class Lower(sa.sql.functions.FunctionElement[int]):
+    """A function of the application's own, with the name of one that is repeatable."""
+
+    name = "lower"
+    inherit_cache = True
+    type = sa.Integer()
+
+
+@compiles(Coin)
+@compiles(Lower)
+def _random_half(element: Any, compiler: Any, **options: Any) -> str:
+    on_sqlite = compiler.dialect.name == "sqlite"
+    number = "random()" if on_sqlite else "(random() - 0.5)"
+    return f"({number} > 0)" if isinstance(element, Coin) else number
+
+
+class Salted(sa.types.TypeDecorator[int]):
+    """A number that the database itself makes another one of."""
+
+    impl = sa.Integer
+    cache_ok = True
+
+    def bind_expression(self, bindvalue: sa.BindParameter[int]) -> sa.ColumnElement[int]:
+        return bindvalue + sa.func.random(type_=sa.Integer)
+
+
 CRITERIA: dict[str, Callable[[], Any]] = {
     "random": lambda: sa.func.random() > sa.case((sa.func.abs(sa.func.random()) > 1, 0), else_=0.5),
     "text": lambda: sa.text("abs(random()) >= 0"),
     "literal_column": lambda: sa.literal_column("random()") != 0.1,
+    "random_parameter": lambda: Item.logins > sa.bindparam("least", callable_=lambda: random.randrange(20)),
+    "random_element": Coin,
+    "random_function": lambda: Lower() > 0,
+    "random_operator": lambda: Item.logins.op("* (random() - 0.5) >")(sa.literal(0)),
+    "random_type": lambda: sa.literal(0, Salted) > 0,
     "random_in_a_subquery": lambda: Item.id.in_(sa.select(OTHER.id).order_by(sa.func.random()).limit(10)),
     "subquery_of_rows_that_are_changed": lambda: (
         sa.select(sa.func.count()).where(OTHER.name == Item.name).scalar_subquery() > 5
@@ -70,6 +110,34 @@ def test_criteria_find_the_rows_that_are_archived(
                 assert happened.operations == {}
             if "random" not in name:
                 assert result.rowcount in {19, 20}
+        session.rollback()
+
+
+REPEATABLE: dict[str, Callable[[], Any]] = {
+    "comparisons": lambda: sa.or_(Item.id == 1, ~Item.name.is_(None), Item.name.is_distinct_from("x"), sa.false()),
+    "texts": lambda: sa.and_(Item.name.like("%"), Item.name.collate("NOCASE") != "X", ~Item.name.startswith("x")),
+    "lists": lambda: sa.and_(Item.id.in_(range(20)), sa.tuple_(Item.id, Item.name).not_in([(77, "x")])),
+    "arithmetic": lambda: sa.cast(-Item.id, sa.Integer) + sa.case((Item.id > 1, 1), else_=2) < 3,
+    "functions": lambda: sa.func.coalesce(sa.func.lower(Item.name), "x") != "x",
+    "operator": lambda: Item.id.op("%")(2) < 2,
+    "type": lambda: Item.price.is_(None),
+    "parameter": lambda: Item.id < sa.bindparam("most", 100),
+    "lambda": lambda: lambda: Item.id < 100,
+    "subquery": lambda: Item.id.not_in(sa.select(Tag.item_id).join(tag := aliased(Tag), tag.id == Tag.id).limit(3)),
+    "union": lambda: Item.id.not_in(sa.union(sa.select(Tag.id), sa.select(Tag.item_id).distinct())),
+    "exists": lambda: ~sa.exists().where(Tag.item_id == Item.id),
+    "cte": lambda: sa.select(sa.func.count()).select_from(sa.select(Tag.id).cte()).scalar_subquery() == 0,
+}
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_repeatable_criteria_archive_no_row_that_stays_what_it_is(session: Session, subtests: pytest.Subtests) -> None:
+    """On SQLite, which is asked twice."""
+    for name, criterion in REPEATABLE.items():
+        with subtests.test(name):
+            with exactly_captured(session, Item) as happened:
+                result: Any = session.execute(sa.update(Item).where(criterion()).values(label=sa.null(), clicks=7))
+            assert (result.rowcount, happened.operations) == (20, {})
         session.rollback()
 
 

@@ -132,11 +132,16 @@ def test_core_write_in_a_listener_to_what_the_flush_does_not_write_is_captured(s
     assert changes(history_rows(session, "release_history")) == [(-1, "insert")]
 
 
+@pytest.mark.parametrize("cached", [True, False])
 @pytest.mark.parametrize("when", ["before_update", "after_update"])
-def test_core_write_in_a_listener_of_the_models_own_is_refused(session: Session, user: User, when: str) -> None:
+def test_core_write_in_a_listener_of_the_models_own_is_refused(
+    session: Session, user: User, when: str, cached: bool
+) -> None:
     def meddle(mapper: object, connection: sa.Connection, target: object) -> None:
         connection.execute(TABLE.update().values(email="x"))
 
+    if not cached:
+        session.connection(execution_options={"compiled_cache": None})
     sa.event.listen(User, when, meddle)
     try:
         user.name = "changed"

@@ -11,6 +11,26 @@ from chrononaut import UnsupportedMappingError, VersionedSQLAlchemy
 from tests.library.models import define
 
 
+class Upper(sa.types.TypeDecorator[str]):
+    """Is written by one expression and read by none."""
+
+    impl = sa.String
+    cache_ok = True
+
+    def bind_expression(self, bindvalue: sa.BindParameter[str]) -> sa.ColumnElement[str]:
+        return sa.func.upper(bindvalue, type_=sa.String())
+
+
+class Lower(sa.types.TypeDecorator[str]):
+    """Is read by an expression."""
+
+    impl = sa.String
+    cache_ok = True
+
+    def column_expression(self, column: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
+        return sa.func.lower(column, type_=sa.String())
+
+
 def _configure(**options: Any) -> None:
     db: Any = VersionedSQLAlchemy()
     child = define(
@@ -222,5 +242,23 @@ def test_versioned_secondary_table_is_taken(options: dict[str, Any]) -> None:
     try:
         db.Model.registry.configure()
         assert all(sa.inspect(model).configured for model in (left, link, right))
+    finally:
+        db.Model.registry.dispose()
+
+
+@pytest.mark.parametrize("type_", [Upper(), Lower(), sa.String().with_variant(Upper(), "postgresql")])
+def test_key_that_an_expression_makes_another_one_is_refused(type_: Any) -> None:
+    with pytest.raises(UnsupportedMappingError, match=r"^Page: the type of the key column code has a bind_expression"):
+        define(VersionedSQLAlchemy(), "Page", code=sa.Column(type_, primary_key=True))
+    define(VersionedSQLAlchemy(), "Page", id=sa.Column(sa.Integer, primary_key=True), code=sa.Column(type_))
+
+
+def test_key_whose_type_comes_with_a_later_table_is_refused() -> None:
+    db: Any = VersionedSQLAlchemy()
+    define(db, "Page", code=sa.Column(sa.ForeignKey("book.code"), primary_key=True))
+    type("Book", (db.Model,), {"code": sa.Column(Upper, primary_key=True)})
+    try:
+        with pytest.raises(UnsupportedMappingError, match=r"^Page: the type of the key column code"):
+            db.Model.registry.configure()
     finally:
         db.Model.registry.dispose()

@@ -203,6 +203,32 @@ def test_another_scoped_session_of_the_same_object_captures(session: Session) ->
     assert changes(history_rows(session, "appuser_history")) == CHANGED
 
 
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0]], ids=["plain_first", "plain_last"])
+def test_engine_with_options_captures_beside_the_one_without(session: Session, order: list[int]) -> None:
+    with_options = db.engine.execution_options(isolation_level="SERIALIZABLE")
+    engines = [db.engine, with_options, with_options.execution_options(logging_token="further")]
+    reflected = sa.Table("appuser", sa.MetaData(), autoload_with=session.connection())
+    session.commit()
+    for number in order:
+        options = {"class_": BoundSession, "bind": engines[number]}
+        with db._make_scoped_session(options).session_factory() as own:
+            user = User(id=number, email=f"{number}")
+            own.add(user)
+            own.flush()
+            user.name = "a"
+            own.flush()
+            own.execute(sa.update(User).where(User.id == number).values(name="b"))
+            own.execute(sa.insert(User).values(id=number + 10, email=f"{number + 10}"))
+            own.execute(sa.delete(User).where(User.id == number))
+            own.commit()
+            with pytest.raises(UncapturedWriteError):
+                own.execute(reflected.update().values(name="c"))
+        rows = history_rows(session, "appuser_history", id=number)
+        assert changes(rows) == [*CHANGED, (1, "update"), (2, "delete")]
+        assert changes(history_rows(session, "appuser_history", id=number + 10)) == [(-1, "insert")]
+        session.commit()
+
+
 def test_two_objects_in_one_process_keep_to_themselves(database_url: str, other_database_url: str) -> None:
     databases = [VersionedSQLAlchemy(), VersionedSQLAlchemy()]
     models = [_page(database) for database in databases]
