@@ -37,7 +37,8 @@ class AsOf(_Select):
     It takes all that ``select(User)`` takes, and answers what that would have answered at the instant: every versioned
     table in it is as of the instant, be it joined, or read by a subquery, an ``any()`` or an ``EXISTS``. A model among
     the columns gives history objects, which belong to no session; a state that still holds has no ``changed``,
-    ``operation``, ``change_info`` and ``transaction_id``.
+    ``operation``, ``change_info`` and ``transaction_id``; none has relationships, so that options to load these have no
+    effect.
 
     SQLAlchemy takes it wherever it takes a select, though it is none to `isinstance`. What has no past is refused when
     it is executed or made a subquery. Values that come from objects, as in ``Owner.items.contains(item)``, are what
@@ -103,6 +104,8 @@ class AsOf(_Select):
                 raise AttributeError(name)
             if name in _COMBINING:
                 raise PastError(f"{name}() would take the others as they are now; use sqlalchemy.union(…) and the like")
+            if name == "with_for_update":
+                raise PastError("with_for_update() would lock rows of today; a state of the past cannot change")
             live = getattr(self._live, name)
             if name.startswith("_") or not callable(live):
                 return getattr(self.__clause_element__(), name)

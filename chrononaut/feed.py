@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -12,19 +12,33 @@ from sqlalchemy.orm import Mapper, Session, aliased
 
 from chrononaut.changes import Change, changes_of
 from chrononaut.exceptions import UntrackedAttributeError
-from chrononaut.history import Key, Operation, Versioning, versioning_of
+from chrononaut.history import Key, Operation, Versioning, full_name, versioning_of
+from chrononaut.queries import blamed
 from chrononaut.types import as_loaded, has_text, is_distinct, lists_name, utc
+
+_OPERATIONS: tuple[str, ...] = get_args(Operation)
+
+
+def _refuse_other(name: str, value: object, type_: type) -> None:
+    if value is not None and not isinstance(value, type_):
+        raise TypeError(f"{name} must be a {type_.__name__}, not {type(value).__name__}")
+    if isinstance(value, str) and "\0" in value:
+        raise ValueError(f"{name} holds NUL, which no database stores")
 
 
 @dataclass(frozen=True, slots=True)
 class ChangeFilter:
     """Which changes of a model are asked for; all by default.
 
+    Only the instants and the transaction have an index: what else is asked for is looked for from the newest change on.
+
     :ivar since: only later than this instant
     :ivar until: only at this instant or earlier, so that the two split the feed
     :ivar extra: key → value of the change info's ``extra``; all must be there
     :ivar attribute: only changes of this attribute, a tracked or a hidden one; that a record is created or deleted with
         a value of it is a change too
+    :raises TypeError: a value is of the wrong type
+    :raises ValueError: there is no such operation, or a text holds NUL
     """
 
     since: datetime | None = None
@@ -32,8 +46,18 @@ class ChangeFilter:
     user_id: str | None = None
     operation: Operation | None = None
     transaction_id: UUID | None = None
-    extra: Mapping[str, str] = field(default_factory=dict)
+    extra: Mapping[str, str] = field(default_factory=dict, hash=False)
     attribute: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, type_ in (("since", datetime), ("until", datetime), ("user_id", str), ("attribute", str)):
+            _refuse_other(name, getattr(self, name), type_)
+        _refuse_other("transaction_id", self.transaction_id, UUID)
+        for name, text in self.extra.items():
+            _refuse_other("a key of extra", name, str)
+            _refuse_other(f"extra {name!r}", text, str)
+        if self.operation is not None and self.operation not in _OPERATIONS:
+            raise ValueError(f"operation must be one of {', '.join(_OPERATIONS)}, not {self.operation!r}")
 
 
 EVERYTHING = ChangeFilter()
@@ -43,7 +67,7 @@ EVERYTHING = ChangeFilter()
 class Position:
     """A place among the changes of a model, or of a transaction: that of a change.
 
-    :ivar model: the name of its model
+    :ivar model: `place_of` its model
     """
 
     model: str
@@ -75,7 +99,7 @@ def feed(
     :param cursor: `FeedPage.next` of the page before; the first page by default
     :raises AttributeError: the filter's attribute is none of the model's
     :raises UntrackedAttributeError: the filter's attribute is untracked
-    :raises ValueError: the limit is less than 1
+    :raises ValueError: the limit is less than 1, or the cursor is one of another feed
     """
     _refuse_limit(limit)
     versioning = versioning_of(model)
@@ -86,6 +110,8 @@ def feed(
         .order_by(*(column.desc() for column in order))
         .limit(limit + 1)
     )
+    if cursor is not None and cursor.model != place_of(versioning):
+        raise ValueError(f"the cursor is of {cursor.model}, not of {place_of(versioning)}")
     if cursor is not None:
         position = _values(order, (utc(cursor.at), *cursor.key, cursor.version))
         select = select.where(sa.tuple_(*order) < position)
@@ -107,12 +133,14 @@ def transaction(
     :param models: those to look at
     :param limit: changes on the page at the most; all by default
     :param cursor: `FeedPage.next` of the page before; the first page by default
+    :raises TypeError: the id is no UUID
     :raises ValueError: the limit is less than 1
     """
     _refuse_limit(limit)
+    _refuse_other("a transaction id", transaction_id, UUID)
     changes: list[Change] = []
-    for versioning in sorted(models, key=lambda one: one.name):
-        if cursor is not None and versioning.name < cursor.model:
+    for versioning in sorted(models, key=place_of):
+        if cursor is not None and place_of(versioning) < cursor.model:
             continue
         order = [*_history_key(versioning), versioning.column("version")]
         select = (
@@ -120,7 +148,7 @@ def transaction(
             .where(versioning.column("transaction_id") == transaction_id, *_of_model(versioning, exactly=True))
             .order_by(*order)
         )
-        if cursor is not None and versioning.name == cursor.model:
+        if cursor is not None and place_of(versioning) == cursor.model:
             select = select.where(sa.tuple_(*order) > _values(order, (*cursor.key, cursor.version)))
         if limit is not None:
             select = select.limit(limit + 1 - len(changes))
@@ -128,6 +156,11 @@ def transaction(
         if limit is not None and len(changes) > limit:
             return _page(changes[:limit], True)
     return FeedPage(changes, None)
+
+
+def place_of(versioning: Versioning) -> str:
+    """By what the models of a transaction are ordered: their names; two of one name by their tables."""
+    return f"{versioning.name} {full_name(versioning.tables[-1].live)}"
 
 
 def _refuse_limit(limit: int | None) -> None:
@@ -143,7 +176,7 @@ def _page(changes: list[Change], has_more: bool) -> FeedPage:
     if not has_more:
         return FeedPage(changes, None)
     last = changes[-1]
-    return FeedPage(changes, Position(last.model.__name__, last.at, last.key, last.version))
+    return FeedPage(changes, Position(place_of(versioning_of(last.model)), last.at, last.key, last.version))
 
 
 def _history_key(versioning: Versioning) -> list[sa.Column[Any]]:
@@ -177,9 +210,9 @@ def _changes_attribute(versioning: Versioning, name: str, dialect: Dialect) -> s
         return lists_name(versioning.column("change_info"), "hidden_cols_changed", name, dialect.name)
     if name in versioning.untracked:
         raise UntrackedAttributeError(versioning.name, name)
-    if name not in versioning.tracked:
-        there = ", ".join([*versioning.tracked, *versioning.hidden])
-        raise AttributeError(f"{versioning.name} has no tracked or hidden attribute {name!r}; there are {there}")
+    if name not in blamed(versioning):
+        there = ", ".join(blamed(versioning))
+        raise AttributeError(f"no change sets {name!r} of a {versioning.name}; there are {there}")
     before = as_loaded(getattr(versioning.history, name), dialect)
     # The row of an insert has no state: NULL.
     following = [

@@ -184,9 +184,14 @@ def last_set(model: type, key: Key, end: int, is_live: bool, dialect: Dialect) -
     history = versioning.history
     last: Any = aliased(versioning.model if is_live else history, flat=True)
     number, info = versioning.column("version"), versioning.column("change_info")
-    created = (
-        sa.select(sa.func.max(number)).where(versioning.has_key(key), versioning.column("operation") == "insert")
-    ).scalar_subquery()
+    operation = versioning.column("operation")
+    # The row of the record's creation; or of its deletion, if it was made anew past history.
+    boundary = (
+        sa.select(sa.func.max(number))
+        .where(versioning.has_key(key), operation != "update", number < end)
+        .scalar_subquery()
+    )
+    created = sa.func.max(sa.case((operation == "insert", number)))
     changed = (
         lists_name(info, "hidden_cols_changed", name, dialect.name)
         if name in versioning.hidden
@@ -199,7 +204,8 @@ def last_set(model: type, key: Key, end: int, is_live: bool, dialect: Dialect) -
         .where(
             versioning.has_key(key),
             getattr(last, versioning.options.names.version) == end,
-            number.between(sa.func.coalesce(created, NEVER), end - 1),
+            number.between(sa.func.coalesce(boundary, NEVER), end - 1),
+            operation != "delete",
         )
     )
 

@@ -1,6 +1,7 @@
 """An old state of a record once more: in the live object, or in a new one."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 import sqlalchemy as sa
@@ -30,7 +31,7 @@ def revert(versioning: Versioning, live: Any, state: State, values: State) -> No
         versioning, [name for name, value in wanted.items() if value is None and not settable[name].nullable]
     )
     for name in differences({name: getattr(live, name) for name in wanted}, wanted):
-        setattr(live, name, wanted[name])
+        setattr(live, name, deepcopy(wanted[name]))
 
 
 def recreate(versioning: Versioning, key: Key, state: State, values: State) -> Any:
@@ -62,7 +63,7 @@ def recreate(versioning: Versioning, key: Key, state: State, values: State) -> A
     # As the ORM makes an object that it loads: the class's own constructor may want something else.
     obj = versioning.mapper.class_manager.new_instance()
     for name, value in (*zip(versioning.key, key, strict=True), *wanted.items()):
-        setattr(obj, name, value)
+        setattr(obj, name, deepcopy(value))
     return obj
 
 
@@ -96,5 +97,6 @@ def _refuse_unsettable(versioning: Versioning, settable: Mapping[str, Any], valu
 def _refuse_missing(versioning: Versioning, names: list[str]) -> None:
     if names:
         raise RestoreError(
-            f"no value is known of {versioning.name}.{', '.join(names)}, which cannot be empty; give it: {names[0]}=…"
+            f"no value is known of {versioning.name}.{', '.join(names)}, which cannot be empty; give it: {names[0]}=…",
+            names,
         )

@@ -17,6 +17,8 @@ from chrononaut.options import OWN_NAMES
 from chrononaut.suppression import suppress_versioning
 from chrononaut.types import utc
 
+_HIGHEST = 2**31 - 1  # what the column of versions holds
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -55,6 +57,7 @@ class Timeline:
     :param model: a versioned model
     :param key: primary key values, in mapping order
     :param live: the live object where it is at hand; it is loaded otherwise
+    :raises ValueError: the key has too few or too many parts
     """
 
     session: Session
@@ -65,6 +68,9 @@ class Timeline:
 
     def __post_init__(self) -> None:
         self._versioning = versioning_of(self.model)
+        if len(self.key) != len(self._versioning.key):
+            names = ", ".join(self._versioning.key)
+            raise ValueError(f"a key of {self._versioning.name} has a value for {names}; {self.key!r} does not fit")
         if self.session.autoflush:
             # Before the live object is looked at: its version counts what is pending.
             self.session.flush()
@@ -110,7 +116,9 @@ class Timeline:
         return self.session.scalars(queries.previous_version(self.model, self.key)).one_or_none()
 
     def valid_from(self) -> datetime | None:
-        """When the live state began, in UTC; ``None`` if it was there before the record was versioned."""
+        """When the live state began, in UTC; ``None`` if there is none, or if it was there before versioning."""
+        if self.live is None:
+            return None
         return self.session.scalar(queries.valid_from(self.model, self.key, self.number(self.live)))
 
     def span(self) -> Span | None:
@@ -164,7 +172,7 @@ class Timeline:
         """For each attribute the change that gave it the value that it has, or had when the record was deleted.
 
         The change's ``differences`` have the value before. What was not changed since the record's creation was given
-        by that.
+        by that. All rows of the record's history since its creation are looked at, by the database.
 
         :return: tracked and hidden attributes but the key's, in mapping order → a change; ``None`` if the value was
             there before the record was versioned. Empty if the record never was.
@@ -188,17 +196,19 @@ class Timeline:
         Hidden and untracked attributes keep their values, and so do those that the database or the ORM sets by itself.
         Nothing is flushed.
 
-        :param version: a version's number, or a history object of the record
+        :param version: a version's number, or a history object of the record, as `version_at` returns it
         :param values: attribute name → value, which goes before the old one
         :return: the live object
         :raises RestoreError: the record is deleted; there is no such version; a value is missing that must be there
         """
-        if self.live is None:
+        if self.live is None and self.exists():
             raise RestoreError(f"{self._described()} is deleted: restore it, which makes it anew")
-        state = self._state_of(version)
+        if self.live is None:
+            raise RestoreError(f"there never was a {self._described()}")
+        found = self._found(version)
         if type(self.live) is not self.model:
-            return self._of(type(self.live)).revert_to(self._number_of(version), **values)
-        restoring.revert(self._versioning, self.live, state, values)
+            return self._of(type(self.live)).revert_to(self.number(found), **values)
+        restoring.revert(self._versioning, self.live, self.state(found), values)
         return self.live
 
     def restore(self, version: int | History | None = None, **values: Any) -> Any:
@@ -215,10 +225,13 @@ class Timeline:
         """
         if self.live is not None:
             raise RestoreError(f"{self._described()} is live: revert it with revert_to")
-        state = self._state_of(version)
+        found = self.previous_version() if version is None else self._found(version)
+        if found is None:
+            raise RestoreError(f"{self._described()} has no prior version")
+        state = self.state(found)
         kind = self._versioning.mapper.polymorphic_map.get(restoring.kind(self._versioning, state))
         if kind is not None and kind.class_ is not self.model:
-            return self._of(kind.class_).restore(None if version is None else self._number_of(version), **values)
+            return self._of(kind.class_).restore(self.number(found), **values)
         self.live = restoring.recreate(self._versioning, self.key, state, values)
         self.session.add(self.live)
         return self.live
@@ -288,27 +301,25 @@ class Timeline:
     def _described(self) -> str:
         return f"{self._versioning.name} {self.key[0] if len(self.key) == 1 else self.key!r}"
 
-    def _number_of(self, version: int | History) -> int:
-        return self.number(version) if isinstance(version, History) else version
+    def _found(self, version: Any) -> Any:
+        """The history object of a version, or the live object.
 
-    def _state_of(self, version: int | History | None) -> Mapping[str, Any]:
-        """The tracked attributes in a version; by default in the last prior one.
-
+        :param version: a version's number, or an object of the record
         :raises RestoreError: there is none
         """
-        if version is None:
-            found: Any = self.previous_version()
-        elif not isinstance(version, History):
+        found: Any = version
+        if isinstance(version, int) and not isinstance(version, bool):
             is_live = self.live is not None and self.number(self.live) == version
-            found = self.live if is_live else self.version(version)
-        elif not isinstance(version, self._versioning.history) or self._versioning.key_of(version) != self.key:
+            found = self.live if is_live else self.version(version) if 0 <= version <= _HIGHEST else None
+        elif not isinstance(version, self._versioning.history) and (version is None or version is not self.live):
+            raise RestoreError(
+                f"{version!r} is no version of {self._described()}: give its number, or a history object"
+            )
+        elif self._versioning.key_of(version) != self.key:
             raise RestoreError(f"{version!r} is no state of {self._described()}")
-        else:
-            found = None if self._versioning.own(version, "operation") == "insert" else version
-        if found is None:
-            which = "prior version" if version is None else f"version {version}"
-            raise RestoreError(f"{self._described()} has no {which}")
-        return self.state(found)
+        if found is None or (isinstance(found, History) and self._versioning.own(found, "operation") == "insert"):
+            raise RestoreError(f"{self._described()} has no version {self.number(version) if found else version}")
+        return found
 
     def _last_number(self) -> int | None:
         """The version of the last state of a deleted record."""

@@ -158,6 +158,7 @@ class Versioned(CapturesChangeInfo):
         """The history of a record by its key: whether it is live or deleted.
 
         :param key: one value, or a tuple in mapping order
+        :raises ValueError: the key has too few or too many parts
         """
         return Timeline(cls.__chrononaut_session__(), cls, key if isinstance(key, tuple) else (key,))
 

@@ -27,7 +27,7 @@ from app.pages import make_cursor, next_link, read_cursor
 from app.problems import Problem
 from app.registry import Registry, Resource
 from chrononaut import Change, ChangeFilter, Position, queries
-from chrononaut.feed import feed, transaction
+from chrononaut.feed import feed, place_of, transaction
 
 
 def add_changes(blueprint: Blueprint, resource: Resource) -> None:
@@ -166,7 +166,7 @@ def _position(resources: Any, what: str, cursor: str | None) -> Position | None:
         return None
     name, at, key_text, version = read_cursor(what, cursor)
     resource = resources[name]
-    return Position(resource.versioning.name, parse_instant(at), resource.parse_key(key_text), version)
+    return Position(place_of(resource.versioning), parse_instant(at), resource.parse_key(key_text), version)
 
 
 _TRANSACTION_ID = "01990e5c-7d2a-7a31-9c1f-0d6a54b1f0aa"

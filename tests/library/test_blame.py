@@ -84,6 +84,16 @@ def test_record_that_was_made_again_is_blamed_on_what_happened_since(session: Se
     assert versions(Timeline(session, Country, ("AA",)).blame()) == {"name": 5, "secret": 5}
 
 
+def test_record_that_was_made_anew_past_history_is_blamed_on_nobody(session: Session) -> None:
+    session.add(Country(code="AA", name="a"))
+    session.commit()
+    session.delete(session.get_one(Country, "AA"))
+    session.commit()
+    session.connection().exec_driver_sql("INSERT INTO country (code, name, version) VALUES ('AA', 'a', 2)")
+    session.commit()
+    assert versions(Timeline(session, Country, ("AA",)).blame()) == {"name": None, "secret": None}
+
+
 def test_record_that_never_was_has_no_blame(session: Session) -> None:
     assert Timeline(session, Country, ("XX",)).blame() == {}
 

@@ -140,8 +140,45 @@ def test_differences_are_to_the_state_that_followed_though_it_is_on_another_page
 def test_attribute_that_history_does_not_keep_is_refused(session: Session) -> None:
     with pytest.raises(UntrackedAttributeError, match=r"User\.clicks"):
         User.feed(ChangeFilter(attribute="clicks"))
-    with pytest.raises(AttributeError, match="no tracked or hidden attribute 'nme'; there are code, name, secret"):
+    with pytest.raises(AttributeError, match="no change sets 'nme' of a Country; there are name, secret"):
         Country.feed(ChangeFilter(attribute="nme"))
+
+
+@pytest.mark.parametrize(
+    ("which", "error", "message"),
+    [
+        ({"operation": "upsert"}, ValueError, "operation must be one of insert, update, delete, not 'upsert'"),
+        ({"user_id": 5}, TypeError, "user_id must be a str, not int"),
+        ({"transaction_id": "x"}, TypeError, "transaction_id must be a UUID, not str"),
+        ({"since": "2026-01-01"}, TypeError, "since must be a datetime, not str"),
+        ({"extra": {"ticket": 7}}, TypeError, "extra 'ticket' must be a str, not int"),
+        ({"extra": {"ticket": "a\0"}}, ValueError, "extra 'ticket' holds NUL"),
+        ({"attribute": 7}, TypeError, "attribute must be a str, not int"),
+    ],
+)
+def test_wrong_filter_is_refused(which: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        ChangeFilter(**which)
+
+
+def test_key_is_set_by_no_change(session: Session) -> None:
+    with pytest.raises(AttributeError, match="no change sets 'code' of a Country"):
+        Country.feed(ChangeFilter(attribute="code"))
+
+
+def test_cursor_of_another_model_is_refused(history: list[Change]) -> None:
+    with pytest.raises(ValueError, match="the cursor is of Country country, not of Release release"):
+        Release.feed(cursor=Country.feed(limit=1).next)
+
+
+def test_filters_that_are_equal_have_one_hash() -> None:
+    assert len({ChangeFilter(extra={"a": "b"}), ChangeFilter(extra={"a": "b"}), ChangeFilter()}) == 2
+
+
+@pytest.mark.parametrize("key", [(), ("AA", "BB")])
+def test_key_of_another_length_is_refused(session: Session, key: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="a key of Country has a value for code"):
+        Country.timeline(key)
 
 
 def test_page_of_no_changes_is_refused(session: Session) -> None:

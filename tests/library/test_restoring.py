@@ -1,7 +1,7 @@
 """``revert_to`` and ``restore``: an old state once more, as a new version like any other."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -43,6 +43,33 @@ def test_record_gets_its_old_state_as_a_new_version(session: Session, user: User
     user.revert_to(second)
     session.commit()
     assert tracked(user) == tracked(second)
+
+
+def test_state_of_an_instant_is_reverted_to(session: Session, user: User) -> None:
+    first = user.versions()[0]
+    assert first.valid_from is not None
+    user.revert_to(user.version_at(datetime.now(UTC)))
+    assert not session.dirty
+    with pytest.raises(RestoreError, match="None is no version of User 1"):
+        user.revert_to(user.version_at(first.valid_from - timedelta(days=1)))
+    user.revert_to(user.version_at(first.valid_from))
+    session.commit()
+    assert (user.version, user.email) == (3, "a")
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_values_of_the_old_state_are_copied(session: Session, user: User, deleted: bool) -> None:
+    first = user.versions()[0]
+    if deleted:
+        session.delete(user)
+        session.commit()
+    again = User.restore(user.id, first) if deleted else user.revert_to(first)
+    session.commit()
+    again.settings["b"] = 5
+    session.commit()
+    assert first.settings == {"a": 1}
+    assert history_rows(session, "appuser_history")[-1]["operation"] == "update"
+    assert again.settings == {"a": 1, "b": 5}
 
 
 def test_hidden_and_untracked_attributes_keep_their_values(session: Session, user: User) -> None:
@@ -113,6 +140,11 @@ def test_composite_key_is_a_tuple(session: Session) -> None:
             lambda user: user.revert_to(0, email=None),
             r"no value is known of User\.email, which cannot be empty; give it",
         ),
+        (lambda user: user.revert_to(None), r"^None is no version of User 1: give its number, or a history object$"),
+        (lambda user: user.revert_to(True), r"^True is no version of User 1"),
+        (lambda user: user.revert_to("0"), r"^'0' is no version of User 1"),
+        (lambda user: user.revert_to(2**40), r"^User 1 has no version 1099511627776$"),
+        (lambda user: User.timeline(9).revert_to(0), r"^there never was a User 9$"),
         (lambda user: User.restore(1), r"^User 1 is live: revert it with revert_to$"),
         (lambda user: User.restore(9), r"^User 9 has no prior version$"),
         (lambda user: Release.restore(("p", "1")), r"^Release \('p', '1'\) has no prior version$"),
@@ -176,8 +208,11 @@ def test_missing_values_are_all_named(account: Any) -> None:
     session.commit()
     session.delete(session.get_one(model, 1))
     session.commit()
-    with pytest.raises(RestoreError, match=r"no value is known of Account\.secret, seen, which cannot be empty"):
+    with pytest.raises(
+        RestoreError, match=r"no value is known of Account\.secret, seen, which cannot be empty"
+    ) as error:
         model.restore(1)
+    assert error.value.missing == ("secret", "seen")
     with pytest.raises(RestoreError, match=r"no value is known of Account\.hits, which"):
         model.restore(1, secret="swordfish", seen="y", hits=None)
     restored = model.restore(1, 0, secret="swordfish", seen="y")

@@ -61,6 +61,32 @@ def test_pages_of_a_transaction_hold_each_change_once(session: Session, limit: i
     assert listed == expected
 
 
+@pytest.mark.parametrize("limit", [1, 2, 3, 4])
+def test_models_of_one_name_are_told_apart(open_database: Callable[..., Session], limit: int) -> None:
+    database: Any = VersionedSQLAlchemy()
+    one, other = (
+        define(database, "Item", __module__=table, __tablename__=table, id=sa.Column(sa.Integer, primary_key=True))
+        for table in ("b_item", "a_item")
+    )
+    session = open_database(database)
+    session.add_all([one(id=1), one(id=2), one(id=7), other(id=5), other(id=6)])
+    session.commit()
+    transaction_id = one.feed(limit=1).changes[0].transaction_id
+    listed, cursor = [], None
+    while True:
+        page = transaction(session, versioned_models(database.Model.registry), transaction_id, limit, cursor)
+        listed += [(change.model, *change.key) for change in page.changes]
+        cursor = page.next
+        if cursor is None:
+            break
+    assert listed == [(other, 5), (other, 6), (one, 1), (one, 2), (one, 7)]
+
+
+def test_transaction_id_that_is_none_is_refused(session: Session) -> None:
+    with pytest.raises(TypeError, match="a transaction id must be a UUID, not str"):
+        db.transaction(str(uuid4()))  # type: ignore[arg-type]
+
+
 def test_transaction_that_never_was_changed_nothing(session: Session) -> None:
     session.add(User(email="a"))
     session.commit()
