@@ -115,7 +115,8 @@ def _versioning(
 ) -> Versioning:
     model: Any = mapper.class_
     left_out = {*options.hidden, *options.untracked}
-    history: Any = type(f"{model.__name__}History", (History,), {"__doc__": f"The history of {model.__name__}."})
+    described = {"__module__": model.__module__, "__doc__": f"The history of {model.__name__}."}
+    history: Any = type(f"{model.__name__}History", (History,), described)
     return Versioning(
         model=model,
         mapper=mapper,

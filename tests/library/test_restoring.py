@@ -63,7 +63,7 @@ def test_values_of_the_old_state_are_copied(session: Session, user: User, delete
     if deleted:
         session.delete(user)
         session.commit()
-    again = User.restore(user.id, first) if deleted else user.revert_to(first)
+    again: Any = User.restore(user.id, first) if deleted else user.revert_to(first)
     session.commit()
     again.settings["b"] = 5
     session.commit()
