@@ -1,6 +1,7 @@
 """The service as it is run: real gunicorn workers, real sockets, several writers at once."""
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 import urllib3
 from flask import Flask
 
+from app.db import db
 from tests.service.api import all_rows
 from tests.service.conftest import SECRET_KEY
 
@@ -136,3 +138,26 @@ def test_what_is_no_http_is_a_problem_and_changes_nothing(app: Flask, server: Se
         assert server.raw(patch + authorization, chunks).startswith(f"HTTP/1.1 {status} ".encode()), chunks[:20]
     with app.app_context():
         assert all_rows() == before
+
+
+def _replay(server: Server, database_url: str, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks.replay", "app/data/releases.ndjson", f"http://127.0.0.1:{server.port}"]
+    environment = {"SECRET_KEY": SECRET_KEY, "DATABASE_URL": database_url, "REPLAY_TOKEN": server.token}
+    return subprocess.run(
+        [*command, "--import", *options], cwd=_ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_history_that_was_imported_is_served_as_of_each_year(app: Flask, server: Server, database_url: str) -> None:
+    imported = _replay(server, database_url, "--verify")
+    assert imported.returncode == 0, imported.stdout + imported.stderr
+    compared = re.findall(
+        r"as of (\d{4})-01-01 (over HTTP|by the library): (\d+) records compared, 0 differences", imported.stdout
+    )
+    assert [year for year, *_ in compared] == [str(year) for year in range(2022, 2027) for _ in range(2)]
+    assert all(int(records) for *_, records in compared)
+    with app.app_context(), db.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE release_history SET latest = 'damaged' WHERE cycle = '3.12' AND version = 3")
+    damaged = _replay(server, database_url, "--verify-only")
+    assert damaged.returncode == 1
+    assert "python,3.12" in damaged.stdout + damaged.stderr or "damaged" in damaged.stdout + damaged.stderr
