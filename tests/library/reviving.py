@@ -48,7 +48,7 @@ def revert(player: Player, ident: Ident, old: Old, given: Set | None) -> None:
         return
     record, obj = player.view.record(ident), timeline.live
     if obj is None:
-        with pytest.raises(RestoreError, match="is deleted"):
+        with pytest.raises(RestoreError, match="is deleted" if record.rows else "there never was"):
             timeline.revert_to(0)
         return
     names = {*SHAPES[ident.shape].tracked, *([given.attribute] if given is not None else [])}
