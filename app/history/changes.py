@@ -1,5 +1,6 @@
 """The operations that tell of changes: of one record, of all records of a model, and of one transaction."""
 
+import hashlib
 from typing import Any
 from uuid import UUID
 
@@ -114,7 +115,10 @@ def add_transactions(blueprint: Blueprint, registry: Registry) -> None:
         cacheable=True,
     )
     def get_transaction(query: Document, transaction_id: UUID) -> Response:
-        """Everything that one transaction changed, over all models, by model and key. It never changes."""
+        """Everything that one transaction changed, over all models, by model and key.
+
+        It is asked for again: `delete_with_history` takes from it, and history that is imported may add to it.
+        """
         what = f"transaction {transaction_id}"
         position = _position(registry, what, query.get("cursor"))
         models = [resource.versioning for resource in registry.values()]
@@ -126,7 +130,7 @@ def add_transactions(blueprint: Blueprint, registry: Registry) -> None:
         document = {"transaction_id": transaction_id, "changes": changes, "next": following}
         response = jsonify(TransactionSchema().dump(document))
         response.headers.extend(next_link(following))
-        return cacheable(response, f"t{transaction_id}", immutable=True)
+        return cacheable(response, hashlib.sha256(response.get_data()).hexdigest())
 
 
 def _cause(change: Change) -> Document:
