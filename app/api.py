@@ -14,6 +14,7 @@ from webargs.flaskparser import FlaskParser
 
 from app.auth import Scope, requires
 from app.columns import Query
+from app.conditional import ask_again
 from app.headers import ACCEPT_DATETIME, CHANGE, IF_MATCH, IF_NONE_MATCH, answered
 from app.pages import next_link
 from app.problems import KINDS, MEDIA_TYPE, Problem, ProblemSchema, problem_type
@@ -123,10 +124,11 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         """
         paged = "cursor" in query().fields
         names = [
+            "Cache-Control",
             *headers,
             *(("Link",) if paged else ()),
             *(("Vary",) if media else ()),
-            *(("Cache-Control", "ETag") if cacheable else ()),
+            *(("ETag",) if cacheable else ()),
             *(("Link", "Vary") if timegate else ()),
         ]
 
@@ -137,11 +139,11 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
                 content_type = _MERGE_PATCH if method == "PATCH" else "application/json"
                 wrapped = self.arguments(body, content_type=content_type)(wrapped)
             wrapped = self.arguments(query, location="query")(wrapped)
-            wrapped = self.response(status, answer, example=example, headers=answered(*names) or None)(wrapped)
+            wrapped = self.response(status, answer, example=example, headers=answered(*names))(wrapped)
             for media_type, told in (media or {}).items():
                 wrapped = self.alt_response(status, content_type=media_type, **told)(wrapped)
             if timegate:
-                sent = answered("Link", "Location", "Vary")
+                sent = answered("Cache-Control", "Link", "Location", "Vary")
                 wrapped = self.alt_response(302, description="The Memento is there", headers=sent)(wrapped)
             if cacheable:
                 kept = answered(*names)
@@ -155,7 +157,11 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
                 *(("malformed-request",) if timegate else ()),
             )
             for kind_status, kinds in _by_status(kinds_of_problems).items():
-                told_of = [*(("Link",) if "deleted" in kinds else ()), *(("Vary",) if "Vary" in names else ())]
+                told_of = [
+                    "Cache-Control",
+                    *(("Link",) if "deleted" in kinds else ()),
+                    *(("Vary",) if "Vary" in names else ()),
+                ]
                 wrapped = self.alt_response(
                     kind_status,
                     schema=ProblemSchema,
@@ -167,7 +173,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
                         "status": kind_status,
                         "detail": "what was wrong, and what would be right",
                     },
-                    headers=answered(*told_of) or None,
+                    headers=answered(*told_of),
                 )(wrapped)
             parameters = [
                 parameter
@@ -222,6 +228,7 @@ class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no type
             OPENAPI_JSON_PATH="openapi.json",
         )
         app.before_request(refuse_undecodable)
+        app.after_request(ask_again)
         super().__init__(
             app,
             spec_kwargs={
