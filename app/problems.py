@@ -130,7 +130,9 @@ def _respond(
     body = {"type": problem_type(kind), "title": KINDS[kind].title, "status": KINDS[kind].status, "detail": detail}
     if errors:
         body["errors"] = errors
-    response = Response(current_app.json.dumps(body), KINDS[kind].status, mimetype=MEDIA_TYPE)
+    # A lone surrogate in a name that the client sent has no UTF-8; its escape is one of JSON.
+    text = current_app.json.dumps(body).encode(errors="backslashreplace")
+    response = Response(text, KINDS[kind].status, mimetype=MEDIA_TYPE)
     response.headers.extend(headers or {})
     return response
 
