@@ -146,7 +146,14 @@ class DiffError(ChrononautException, ValueError):
 
 
 class RestoreError(ChrononautException, ValueError):
-    """An old state that cannot be had again as it was; the message says why, and what to give."""
+    """An old state that cannot be had again as it was; the message says why, and what to give.
+
+    :ivar missing: the attributes whose values must be given
+    """
+
+    def __init__(self, message: str, missing: Sequence[str] = ()) -> None:
+        self.missing = tuple(missing)
+        super().__init__(message)
 
 
 class PastError(ChrononautException, ValueError):

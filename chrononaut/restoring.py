@@ -96,5 +96,6 @@ def _refuse_unsettable(versioning: Versioning, settable: Mapping[str, Any], valu
 def _refuse_missing(versioning: Versioning, names: list[str]) -> None:
     if names:
         raise RestoreError(
-            f"no value is known of {versioning.name}.{', '.join(names)}, which cannot be empty; give it: {names[0]}=…"
+            f"no value is known of {versioning.name}.{', '.join(names)}, which cannot be empty; give it: {names[0]}=…",
+            names,
         )

@@ -98,7 +98,7 @@ def add_history(blueprint: Blueprint, resource: Resource) -> None:
         Its links may be followed by newer ones: a later version's `last memento` is later.
         """
         timeline = timeline_of(resource, key)
-        found = _numbered(timeline, number)
+        found = numbered(timeline, number)
         response = jsonify(schemas.version().dump(identified(resource, key) | _version(timeline, found)))
         describe_memento(response, resource.links(key), timeline.place(number))
         return cacheable(response, _etag(timeline, found), immutable=isinstance(found, History))
@@ -259,10 +259,14 @@ def _live(timeline: Timeline) -> Any:
 
 
 def _find(timeline: Timeline, which: int | datetime) -> Any:
-    return _numbered(timeline, which) if isinstance(which, int) else valid_at(timeline, which)
+    return numbered(timeline, which) if isinstance(which, int) else valid_at(timeline, which)
 
 
-def _numbered(timeline: Timeline, number: int) -> Any:
+def numbered(timeline: Timeline, number: int) -> Any:
+    """The state that has a number: a history object or the live object.
+
+    :raises Problem: 404: there is none
+    """
     if timeline.live is not None and timeline.number(timeline.live) == number:
         return timeline.live
     found = timeline.version(number)

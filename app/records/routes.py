@@ -13,7 +13,7 @@ from app.change_headers import change_info_of
 from app.conditional import cacheable, check_preconditions
 from app.db import session
 from app.history.mementos import links_of, send_to_memento
-from app.history.routes import find_live, timeline_of, unknown_record, valid_at
+from app.history.routes import find_live, numbered, timeline_of, unknown_record, valid_at
 from app.instants import instant_text
 from app.links import link_header
 from app.media import vary_on
@@ -156,7 +156,7 @@ def _add_writes(blueprint: Blueprint, resource: Resource, schemas: RecordSchemas
         f"{path}/restore",
         f"restore_{name}",
         body=schemas.restoration,
-        **changing | {"problems": ["unknown-record", "conflict", "precondition-failed"]},
+        **changing | {"problems": ["unknown-record", "unknown-version", "conflict", "precondition-failed"]},
     )
     def restore_record(query: Document, body: Document, key: str) -> Response:
         """Give a record the state of a prior version, as a new version; a deleted record is made again.
@@ -166,6 +166,8 @@ def _add_writes(blueprint: Blueprint, resource: Resource, schemas: RecordSchemas
         with extra_change_info(**change_info_of(request.headers)):
             timeline = timeline_of(resource, key, to_write=True)
             check_preconditions(() if timeline.live is None else _etags(resource, timeline.live))
+            if "version" in body:
+                numbered(timeline, body["version"])
             if timeline.live is None:
                 record = timeline.restore(body.get("version"), **body["values"])
             elif "version" in body:

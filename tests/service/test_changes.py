@@ -218,4 +218,5 @@ def test_transaction_has_another_tag_once_it_is_another_answer(app: Flask, api: 
 
 def test_transaction_that_never_was_is_unknown(api: Api) -> None:
     assert_problem(api.call("GET", f"/transactions/{uuid4()}"), 404, "unknown-transaction")
-    assert_problem(api.call("GET", "/transactions/7"), 404, "not-found")
+    problem = assert_problem(api.call("GET", "/transactions/7"), 404, "unknown-transaction")
+    assert "UUID" in problem["detail"]

@@ -1,13 +1,19 @@
 """``POST …/restore``: an old state once more, by HTTP."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from flask import Flask
 
+from app import create_app
+from app.auth import create_token
+from app.cli import create_tables
 from app.db import db
 from app.models import User
+from tests.service import own_models
 from tests.service.api import Api, all_rows, assert_problem
+from tests.service.conftest import SECRET_KEY
 
 
 @pytest.fixture
@@ -60,7 +66,7 @@ def test_deleted_record_is_made_again(
     ("body", "status", "kind", "detail"),
     [
         ({}, 422, "invalid", "say which version"),
-        ({"version": 7}, 422, "invalid", "User 1 has no version 7"),
+        ({"version": 7}, 404, "unknown-version", "the record has no version 7"),
         ({"version": -1}, 422, "invalid", "version in the json"),
         ({"version": "0"}, 422, "invalid", "version in the json"),
         ({"version": 0, "values": {"email": None}}, 422, "invalid", "values in the json"),
@@ -72,14 +78,46 @@ def test_deleted_record_is_made_again(
 def test_what_cannot_be_restored_is_told(
     app: Flask, api: Api, record: str, body: Any, status: int, kind: str, detail: str
 ) -> None:
+    for delete in (False, True):
+        if delete:
+            if not body:
+                break
+            api.delete(record)
+        with app.app_context():
+            before = all_rows()
+        problem = assert_problem(api.call("POST", f"{record}/restore", body), status, kind)
+        assert detail in problem["detail"]
+        with app.app_context():
+            assert all_rows() == before
+
+
+@pytest.fixture
+def own_app(database_url: str) -> Iterator[Flask]:
+    """The service of models of one's own."""
+    module = own_models.__name__
+    database = {"DATABASE_URL": database_url, "CHRONONAUT_DB": f"{module}:db"}
+    app = create_app({"SECRET_KEY": SECRET_KEY, "CHRONONAUT_MODELS": module, **database})
     with app.app_context():
-        before = all_rows()
-        number = db.session.scalars(db.select(User.id)).one()
-        db.session.rollback()
-    problem = assert_problem(api.call("POST", f"{record}/restore", body), status, kind)
-    assert detail.replace("User 1", f"User {number}") in problem["detail"]
-    with app.app_context():
-        assert all_rows() == before
+        create_tables(own_models.db)
+        yield app
+        own_models.db.session.remove()
+        own_models.db.engine.dispose()
+
+
+def test_missing_hidden_value_is_asked_for_as_http_gives_it(own_app: Flask) -> None:
+    token = create_token(own_models.db, "writer@example.com", ["write"])
+    api = Api(own_app.test_client(), token)
+    record = api.post("/records/account", {"pin": "one", "pass_phrase": "two"})["links"]["record"]
+    api.delete(record)
+
+    for values, missing in (({}, {"pin", "pass_phrase"}), ({"pin": "three"}, {"pass_phrase"})):
+        problem = assert_problem(api.call("POST", f"{record}/restore", {"values": values}), 422, "invalid")
+        assert problem["errors"]["json"]["values"].keys() == missing
+        assert "give it in values" in problem["detail"]
+        assert "Account" not in problem["detail"]
+    restored = api.post(f"{record}/restore", {"values": {"pin": "three", "pass_phrase": "four"}})
+    assert restored["version"] == 2
+    assert own_models.db.session.get_one(own_models.Account, restored["state"]["id"]).pin == "three"
 
 
 def test_record_that_never_was_cannot_be_restored(api: Api) -> None:
