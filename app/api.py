@@ -11,6 +11,7 @@ import marshmallow
 from flask import Flask, Request, request
 from flask_swagger_ui.flask_swagger_ui import get_swaggerui_blueprint
 from webargs.flaskparser import FlaskParser
+from werkzeug import Response
 
 from app.auth import Scope, requires
 from app.columns import Query
@@ -88,6 +89,17 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
 
     ARGUMENTS_PARSER = _Parser()
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._varying: dict[str, Sequence[str]] = {}
+        # After a request, so that a problem that comes before the view says it too.
+        self.after_request(self._vary)
+
+    def _vary(self, response: Response) -> Response:
+        """Say in the answer which headers of the request it depends on, whatever it is."""
+        response.vary.update(self._varying.get(request.endpoint or "", ()))
+        return response
+
     def operation(
         self,
         method: str,
@@ -123,13 +135,15 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         :param timegate: does it take ``Accept-Datetime``, and answer by sending to a Memento?
         """
         paged = "cursor" in query().fields
+        varying = [*(("Accept",) if media else ()), *(("Accept-Datetime",) if timegate else ())]
+        self._varying[f"{self.name}.{operation_id}"] = varying
         names = [
             "Cache-Control",
             *headers,
             *(("Link",) if paged else ()),
-            *(("Vary",) if media else ()),
+            *(("Vary",) if varying else ()),
             *(("ETag",) if cacheable else ()),
-            *(("Link", "Vary") if timegate else ()),
+            *(("Link",) if timegate else ()),
         ]
 
         def declare(view: Callable[..., Any]) -> Callable[..., Any]:
@@ -160,7 +174,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
                 told_of = [
                     "Cache-Control",
                     *(("Link",) if "deleted" in kinds else ()),
-                    *(("Vary",) if "Vary" in names else ()),
+                    *(("Vary",) if varying else ()),
                 ]
                 wrapped = self.alt_response(
                     kind_status,

@@ -1,21 +1,11 @@
-"""What an answer depends on besides its address (RFC 9110, section 12)."""
+"""Which of several representations is answered (RFC 9110, section 12)."""
 
-from flask import after_this_request, request
-from werkzeug import Response
+from flask import request
 from werkzeug.datastructures import MIMEAccept
 
 from app.problems import Problem
 
 JSON = "application/json"
-
-
-def vary_on(header: str) -> None:
-    """Say in the answer, whatever it will be, that it depends on a header of the request."""
-
-    @after_this_request
-    def name(response: Response) -> Response:
-        response.vary.add(header)
-        return response
 
 
 def acceptable(*offered: str) -> str:
@@ -26,7 +16,6 @@ def acceptable(*offered: str) -> str:
     :param offered: first the one for clients that prefer none
     :raises Problem: 406
     """
-    vary_on("Accept")
     named = [(type_.partition(";")[0].rstrip(), quality) for type_, quality in request.accept_mimetypes]
     chosen = MIMEAccept(named).best_match(offered) if named else offered[0]
     if chosen is None:

@@ -55,6 +55,7 @@ def _model(resource: Resource) -> Document:
             "records": f"/records/{resource.name}",
             "record": f"/records/{resource.name}/{{key}}",
             "history": f"/history/{resource.name}/{{key}}",
+            "changes": f"/history/{resource.name}",
         },
     }
 

@@ -16,7 +16,6 @@ from app.history.mementos import links_of, send_to_memento
 from app.history.routes import find_live, numbered, timeline_of, unknown_record, valid_at
 from app.instants import instant_text
 from app.links import link_header
-from app.media import vary_on
 from app.memento import resource_links
 from app.pages import make_cursor, read_cursor
 from app.problems import Problem
@@ -83,7 +82,12 @@ def _add_reads(blueprint: Blueprint, resource: Resource, schemas: RecordSchemas)
 
         With `Accept-Datetime` it is its own TimeGate (RFC 7089), also while it is deleted.
         """
-        vary_on("Accept-Datetime")
+        if "as_of" in query and "Accept-Datetime" in request.headers:
+            raise Problem(
+                "invalid",
+                "as_of and Accept-Datetime both say of when; give one of the two",
+                errors={"query": {"as_of": ["given together with Accept-Datetime"]}},
+            )
         if "as_of" in query:
             return _get_past(resource, schemas, key, query["as_of"])
         if "Accept-Datetime" in request.headers:

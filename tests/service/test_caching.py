@@ -113,6 +113,23 @@ def test_every_other_answer_is_asked_for_again(
     assert response.headers["Cache-Control"] == _CHANGING
 
 
+@pytest.mark.parametrize(
+    ("path", "varying"),
+    [("{history}/timemap", {"Accept"}), ("{history}/diff", {"Accept"}), ("{record}", {"Accept-Datetime"})],
+)
+@pytest.mark.parametrize(
+    ("query", "headers", "status"),
+    [("?colour=red", {}, 422), ("?colour=%FF", {}, 400), ("", {"Authorization": "Bearer wrong"}, 401)],
+)
+def test_every_answer_says_which_headers_it_depends_on(
+    api: Api, history: str, path: str, varying: set[str], query: str, headers: dict[str, str], status: int
+) -> None:
+    path = path.format(history=history, record=_path(history, "record"))
+    response = api.call("GET", f"{path}{query}", headers=headers)
+    assert response.status_code == status, response.text
+    assert set(response.vary) >= varying
+
+
 def test_open_reading_is_kept_by_the_client_alone_as_well(
     app: Flask, api: Api, history: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -352,6 +352,14 @@ def test_timemap_of_another_type_is_not_acceptable(api: Api, life: _Life) -> Non
     assert "Accept" in response.vary
 
 
+def test_datetime_is_given_once(api: Api, life: _Life) -> None:
+    sent = {"Accept-Datetime": life.date(0)}
+    response = api.call("GET", f"{life.record}?as_of=2026-03-01T09:00:00Z", headers=sent)
+    problem = assert_problem(response, 422, "invalid")
+    assert "one of the two" in problem["detail"]
+    assert problem["errors"]["query"].keys() == {"as_of"}
+
+
 def test_cursor_of_another_timemap_is_refused(app: Flask, api: Api, life: _Life) -> None:
     other = _live(app, api, "iu", _seconds(0, 1))
     path = f"{other.history}/timemap?limit=1"
