@@ -16,6 +16,7 @@ from werkzeug import Response
 from app.auth import Scope, requires
 from app.columns import Query
 from app.conditional import ask_again
+from app.examples import example_of
 from app.headers import ACCEPT_DATETIME, CHANGE, IF_MATCH, IF_NONE_MATCH, answered
 from app.pages import next_link
 from app.problems import KINDS, MEDIA_TYPE, Problem, ProblemSchema, problem_type
@@ -114,6 +115,8 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         problems: Sequence[str] = (),
         headers: Sequence[str] = (),
         example: Any = None,
+        examples: Mapping[str, Any] | None = None,
+        body_example: Any = None,
         media: Mapping[str, Any] | None = None,
         conditional: bool = False,
         cacheable: bool = False,
@@ -129,6 +132,8 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         :param problems: kinds of problems that it answers with, besides those that every operation has
         :param headers: names of headers of its answer
         :param example: of the answer
+        :param examples: of the answer by what they are of, where one is not enough
+        :param body_example: of the body; by default one with all its fields
         :param media: media types that it answers with besides JSON, as the OpenAPI document tells of them
         :param conditional: does it take ``If-Match``?
         :param cacheable: does it take ``If-None-Match``, and answer with what `app.conditional.cacheable` makes?
@@ -151,17 +156,19 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
             wrapped = _with_next_link(view) if paged else view
             if body is not None:
                 content_type = _MERGE_PATCH if method == "PATCH" else "application/json"
-                wrapped = self.arguments(body, content_type=content_type)(wrapped)
+                of_body = example_of(body()) if body_example is None else body_example
+                wrapped = self.arguments(body, content_type=content_type, example=of_body)(wrapped)
             wrapped = self.arguments(query, location="query")(wrapped)
-            wrapped = self.response(status, answer, example=example, headers=answered(*names))(wrapped)
+            named = examples and {name: {"value": value} for name, value in examples.items()}
+            shown = answered(*names)
+            wrapped = self.response(status, answer, example=example, examples=named, headers=shown)(wrapped)
             for media_type, told in (media or {}).items():
                 wrapped = self.alt_response(status, content_type=media_type, **told)(wrapped)
             if timegate:
                 sent = answered("Cache-Control", "Link", "Location", "Vary")
                 wrapped = self.alt_response(302, description="The Memento is there", headers=sent)(wrapped)
             if cacheable:
-                kept = answered(*names)
-                wrapped = self.alt_response(304, description="The client has it already", headers=kept)(wrapped)
+                wrapped = self.alt_response(304, description="The client has it already", headers=shown)(wrapped)
             kinds_of_problems = (
                 *_ALWAYS,
                 *problems,
@@ -251,6 +258,8 @@ class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no type
                 "security": [{"token": []}],
             },
         )
+        # Answered as text, so that no digit is lost.
+        self.register_field(marshmallow.fields.Decimal, "string", "decimal")
         self.spec.components.security_scheme(
             "token", {"type": "http", "scheme": "bearer", "description": "a token made by `flask tokens create`"}
         )

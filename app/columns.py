@@ -129,6 +129,8 @@ def _is_required(column: sa.Column[Any]) -> bool:
 
 def _field(column: sa.Column[Any], *, required: bool) -> fields.Field[Any]:
     options: dict[str, Any] = {"required": required, "allow_none": column.nullable}
+    if "example" in column.info:
+        options["metadata"] = {"example": column.info["example"]}
     own: type[fields.Field[Any]] | None = column.info.get("field")
     if own is not None:
         return own(**options)

@@ -1,6 +1,7 @@
 """The operations of ``/records``."""
 
 import hashlib
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -12,6 +13,8 @@ from app.api import Blueprint
 from app.change_headers import change_info_of
 from app.conditional import cacheable, check_preconditions
 from app.db import session
+from app.examples import example_of
+from app.history.examples import Document, Examples
 from app.history.mementos import links_of, send_to_memento
 from app.history.routes import find_live, numbered, timeline_of, unknown_record, valid_at
 from app.instants import instant_text
@@ -23,18 +26,21 @@ from app.records.schemas import RecordQuery, RecordSchemas, RecordsQuery, record
 from app.registry import Resource, UnknownKeyError
 from chrononaut import History, Timeline, extra_change_info, queries
 
-Document = dict[str, Any]
-
 
 def add_records(blueprint: Blueprint, resource: Resource) -> None:
     """Add the operations of ``/records`` of a model."""
     schemas = record_schemas(resource)
-    _add_reads(blueprint, resource, schemas)
-    _add_writes(blueprint, resource, schemas)
+    examples = Examples(resource)
+    record = examples.record(example_of(schemas.state()))
+    _add_reads(blueprint, resource, schemas, {"now": record, "as_of": examples.past_record})
+    _add_writes(blueprint, resource, schemas, record, examples)
 
 
-def _add_reads(blueprint: Blueprint, resource: Resource, schemas: RecordSchemas) -> None:
+def _add_reads(
+    blueprint: Blueprint, resource: Resource, schemas: RecordSchemas, examples: Mapping[str, Document]
+) -> None:
     name = resource.name
+    pages = {which: {"model": name, "records": [record], "next": None} for which, record in examples.items()}
 
     @blueprint.operation(
         "GET",
@@ -43,6 +49,7 @@ def _add_reads(blueprint: Blueprint, resource: Resource, schemas: RecordSchemas)
         scope="read",
         answer=schemas.records,
         query=RecordsQuery,
+        examples=pages,
     )
     def list_records(query: Document) -> Document:
         """The records, in the order of their keys: as they are, or as they were at an instant.
@@ -73,6 +80,7 @@ def _add_reads(blueprint: Blueprint, resource: Resource, schemas: RecordSchemas)
         scope="read",
         answer=schemas.record,
         query=RecordQuery,
+        examples=examples,
         problems=["unknown-record", "unknown-version", "deleted"],
         cacheable=True,
         timegate=True,
@@ -111,10 +119,14 @@ def _get_past(resource: Resource, schemas: RecordSchemas, key_text: str, at: dat
     return cacheable(jsonify(schemas.record().dump(document)), f"v{timeline.number(state)}")
 
 
-def _add_writes(blueprint: Blueprint, resource: Resource, schemas: RecordSchemas) -> None:
+def _add_writes(
+    blueprint: Blueprint, resource: Resource, schemas: RecordSchemas, example: Document, examples: Examples
+) -> None:
     name = resource.name
     path = f"/records/{name}/<key>"
-    common: Document = {"scope": "write", "answer": schemas.record, "headers": ["ETag"]}
+    columns = example_of(schemas.patch())
+    restoration = {"version": 0, "values": {column: columns[column] for column in resource.versioning.hidden}}
+    common: Document = {"scope": "write", "answer": schemas.record, "example": example, "headers": ["ETag"]}
     changing: Document = common | {
         "problems": ["unknown-record", "deleted", "conflict", "precondition-failed"],
         "conditional": True,
@@ -150,7 +162,7 @@ def _add_writes(blueprint: Blueprint, resource: Resource, schemas: RecordSchemas
         values = defaults | body
         return _change(schemas, resource, key, {name: values[name] for name in values.keys() - left_alone})
 
-    @blueprint.operation("PATCH", path, f"change_{name}", body=schemas.patch, **changing)
+    @blueprint.operation("PATCH", path, f"change_{name}", body=schemas.patch, body_example=examples.values, **changing)
     def change_record(query: Document, body: Document, key: str) -> Response:
         """Change the columns that the body names (RFC 7396); `null` clears one. Equal values change nothing."""
         return _change(schemas, resource, key, body)
@@ -160,6 +172,7 @@ def _add_writes(blueprint: Blueprint, resource: Resource, schemas: RecordSchemas
         f"{path}/restore",
         f"restore_{name}",
         body=schemas.restoration,
+        body_example=restoration,
         **changing | {"problems": ["unknown-record", "unknown-version", "conflict", "precondition-failed"]},
     )
     def restore_record(query: Document, body: Document, key: str) -> Response:
@@ -184,7 +197,9 @@ def _add_writes(blueprint: Blueprint, resource: Resource, schemas: RecordSchemas
                 )
             return _written(schemas, resource, record)
 
-    @blueprint.operation("DELETE", path, f"delete_{name}", status=204, **changing | {"answer": None, "headers": []})
+    @blueprint.operation(
+        "DELETE", path, f"delete_{name}", status=204, **changing | {"answer": None, "example": None, "headers": []}
+    )
     def delete_record(query: Document, key: str) -> Response:
         """Delete a record. Its history stays readable."""
         with extra_change_info(**change_info_of(request.headers)):

@@ -1,19 +1,14 @@
 """``POST …/restore``: an old state once more, by HTTP."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from flask import Flask
 
-from app import create_app
-from app.auth import create_token
-from app.cli import create_tables
 from app.db import db
 from app.models import User
 from tests.service import own_models
 from tests.service.api import Api, all_rows, assert_problem
-from tests.service.conftest import SECRET_KEY
 
 
 @pytest.fixture
@@ -91,31 +86,16 @@ def test_what_cannot_be_restored_is_told(
             assert all_rows() == before
 
 
-@pytest.fixture
-def own_app(database_url: str) -> Iterator[Flask]:
-    """The service of models of one's own."""
-    module = own_models.__name__
-    database = {"DATABASE_URL": database_url, "CHRONONAUT_DB": f"{module}:db"}
-    app = create_app({"SECRET_KEY": SECRET_KEY, "CHRONONAUT_MODELS": module, **database})
-    with app.app_context():
-        create_tables(own_models.db)
-        yield app
-        own_models.db.session.remove()
-        own_models.db.engine.dispose()
-
-
-def test_missing_hidden_value_is_asked_for_as_http_gives_it(own_app: Flask) -> None:
-    token = create_token(own_models.db, "writer@example.com", ["write"])
-    api = Api(own_app.test_client(), token)
-    record = api.post("/records/account", {"pin": "one", "pass_phrase": "two"})["links"]["record"]
-    api.delete(record)
+def test_missing_hidden_value_is_asked_for_as_http_gives_it(own_api: Api) -> None:
+    record = own_api.post("/records/account", {"pin": "one", "pass_phrase": "two"})["links"]["record"]
+    own_api.delete(record)
 
     for values, missing in (({}, {"pin", "pass_phrase"}), ({"pin": "three"}, {"pass_phrase"})):
-        problem = assert_problem(api.call("POST", f"{record}/restore", {"values": values}), 422, "invalid")
+        problem = assert_problem(own_api.call("POST", f"{record}/restore", {"values": values}), 422, "invalid")
         assert problem["errors"]["json"]["values"].keys() == missing
         assert "give it in values" in problem["detail"]
         assert "Account" not in problem["detail"]
-    restored = api.post(f"{record}/restore", {"values": {"pin": "three", "pass_phrase": "four"}})
+    restored = own_api.post(f"{record}/restore", {"values": {"pin": "three", "pass_phrase": "four"}})
     assert restored["version"] == 2
     assert own_models.db.session.get_one(own_models.Account, restored["state"]["id"]).pin == "three"
 
