@@ -11,9 +11,12 @@ import marshmallow
 from flask import Flask, Request, request
 from flask_swagger_ui.flask_swagger_ui import get_swaggerui_blueprint
 from webargs.flaskparser import FlaskParser
+from werkzeug import Response
 
 from app.auth import Scope, requires
 from app.columns import Query
+from app.conditional import ask_again
+from app.examples import example_of
 from app.headers import ACCEPT_DATETIME, CHANGE, IF_MATCH, IF_NONE_MATCH, answered
 from app.pages import next_link
 from app.problems import KINDS, MEDIA_TYPE, Problem, ProblemSchema, problem_type
@@ -87,6 +90,17 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
 
     ARGUMENTS_PARSER = _Parser()
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._varying: dict[str, Sequence[str]] = {}
+        # After a request, so that a problem that comes before the view says it too.
+        self.after_request(self._vary)
+
+    def _vary(self, response: Response) -> Response:
+        """Say in the answer which headers of the request it depends on, whatever it is."""
+        response.vary.update(self._varying.get(request.endpoint or "", ()))
+        return response
+
     def operation(
         self,
         method: str,
@@ -101,6 +115,8 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         problems: Sequence[str] = (),
         headers: Sequence[str] = (),
         example: Any = None,
+        examples: Mapping[str, Any] | None = None,
+        body_example: Any = None,
         media: Mapping[str, Any] | None = None,
         conditional: bool = False,
         cacheable: bool = False,
@@ -116,18 +132,23 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         :param problems: kinds of problems that it answers with, besides those that every operation has
         :param headers: names of headers of its answer
         :param example: of the answer
+        :param examples: of the answer by what they are of, where one is not enough
+        :param body_example: of the body; by default one with all its fields
         :param media: media types that it answers with besides JSON, as the OpenAPI document tells of them
         :param conditional: does it take ``If-Match``?
         :param cacheable: does it take ``If-None-Match``, and answer with what `app.conditional.cacheable` makes?
         :param timegate: does it take ``Accept-Datetime``, and answer by sending to a Memento?
         """
         paged = "cursor" in query().fields
+        varying = [*(("Accept",) if media else ()), *(("Accept-Datetime",) if timegate else ())]
+        self._varying[f"{self.name}.{operation_id}"] = varying
         names = [
+            "Cache-Control",
             *headers,
             *(("Link",) if paged else ()),
-            *(("Vary",) if media else ()),
-            *(("Cache-Control", "ETag") if cacheable else ()),
-            *(("Link", "Vary") if timegate else ()),
+            *(("Vary",) if varying else ()),
+            *(("ETag",) if cacheable else ()),
+            *(("Link",) if timegate else ()),
         ]
 
         def declare(view: Callable[..., Any]) -> Callable[..., Any]:
@@ -135,17 +156,19 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
             wrapped = _with_next_link(view) if paged else view
             if body is not None:
                 content_type = _MERGE_PATCH if method == "PATCH" else "application/json"
-                wrapped = self.arguments(body, content_type=content_type)(wrapped)
+                of_body = example_of(body()) if body_example is None else body_example
+                wrapped = self.arguments(body, content_type=content_type, example=of_body)(wrapped)
             wrapped = self.arguments(query, location="query")(wrapped)
-            wrapped = self.response(status, answer, example=example, headers=answered(*names) or None)(wrapped)
+            named = examples and {name: {"value": value} for name, value in examples.items()}
+            shown = answered(*names)
+            wrapped = self.response(status, answer, example=example, examples=named, headers=shown)(wrapped)
             for media_type, told in (media or {}).items():
                 wrapped = self.alt_response(status, content_type=media_type, **told)(wrapped)
             if timegate:
-                sent = answered("Link", "Location", "Vary")
+                sent = answered("Cache-Control", "Link", "Location", "Vary")
                 wrapped = self.alt_response(302, description="The Memento is there", headers=sent)(wrapped)
             if cacheable:
-                kept = answered(*names)
-                wrapped = self.alt_response(304, description="The client has it already", headers=kept)(wrapped)
+                wrapped = self.alt_response(304, description="The client has it already", headers=shown)(wrapped)
             kinds_of_problems = (
                 *_ALWAYS,
                 *problems,
@@ -155,7 +178,11 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
                 *(("malformed-request",) if timegate else ()),
             )
             for kind_status, kinds in _by_status(kinds_of_problems).items():
-                told_of = [*(("Link",) if "deleted" in kinds else ()), *(("Vary",) if "Vary" in names else ())]
+                told_of = [
+                    "Cache-Control",
+                    *(("Link",) if "deleted" in kinds else ()),
+                    *(("Vary",) if varying else ()),
+                ]
                 wrapped = self.alt_response(
                     kind_status,
                     schema=ProblemSchema,
@@ -167,7 +194,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
                         "status": kind_status,
                         "detail": "what was wrong, and what would be right",
                     },
-                    headers=answered(*told_of) or None,
+                    headers=answered(*told_of),
                 )(wrapped)
             parameters = [
                 parameter
@@ -222,6 +249,7 @@ class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no type
             OPENAPI_JSON_PATH="openapi.json",
         )
         app.before_request(refuse_undecodable)
+        app.after_request(ask_again)
         super().__init__(
             app,
             spec_kwargs={
@@ -230,6 +258,8 @@ class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no type
                 "security": [{"token": []}],
             },
         )
+        # Answered as text, so that no digit is lost.
+        self.register_field(marshmallow.fields.Decimal, "string", "decimal")
         self.spec.components.security_scheme(
             "token", {"type": "http", "scheme": "bearer", "description": "a token made by `flask tokens create`"}
         )

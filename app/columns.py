@@ -26,7 +26,9 @@ class Strict(Schema):
     @pre_load
     def refuse_unstorable_text(self, data: Any, **kwargs: Any) -> Any:
         """Refuse NUL and lone surrogates, which JSON can carry and PostgreSQL cannot."""
-        if isinstance(data, Mapping) and (wrong := [name for name, value in data.items() if _is_unstorable(value)]):
+        if isinstance(data, Mapping) and (
+            wrong := [item[0] for item in data.items() if any(map(_is_unstorable, item))]
+        ):
             raise ValidationError({name: ["holds NUL or a lone surrogate, which cannot be stored"] for name in wrong})
         return data
 
@@ -127,6 +129,8 @@ def _is_required(column: sa.Column[Any]) -> bool:
 
 def _field(column: sa.Column[Any], *, required: bool) -> fields.Field[Any]:
     options: dict[str, Any] = {"required": required, "allow_none": column.nullable}
+    if "example" in column.info:
+        options["metadata"] = {"example": column.info["example"]}
     own: type[fields.Field[Any]] | None = column.info.get("field")
     if own is not None:
         return own(**options)

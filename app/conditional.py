@@ -1,7 +1,8 @@
 """Conditional requests (RFC 9110, section 13), and how long an answer may be kept (RFC 9111).
 
 Whatever is kept, only the client keeps it (``private``), also where reading is open to all: it may be closed again, and
-a record be purged with all its history, and no cache between us and the client would know.
+a record be purged with all its history, and no cache between us and the client would know. Every answer says so, and a
+problem too: of one that says nothing a cache decides for itself, a 404 included.
 """
 
 from flask import request
@@ -32,13 +33,20 @@ def check_preconditions(etags: tuple[str, ...]) -> None:
         )
 
 
+def ask_again(response: Response) -> Response:
+    """The response, which is asked for anew before each use if it does not say how long it may be kept."""
+    response.headers.setdefault("Cache-Control", _CHANGING)
+    return response
+
+
 def cacheable(response: Response, etag: str, *, immutable: bool = False) -> Response:
     """The response with its entity tag, and how long it may be kept; without its body if the client has it already.
 
     :param immutable: will this never change? Otherwise it may be kept, but is asked for anew before each use.
     """
     response.set_etag(etag)
-    response.headers["Cache-Control"] = _IMMUTABLE if immutable else _CHANGING
+    if immutable:
+        response.headers["Cache-Control"] = _IMMUTABLE
     if request.method in _READING and request.if_none_match.contains_weak(etag):
         response.status_code = 304
         response.set_data(b"")

@@ -35,8 +35,8 @@ ACCEPT_DATETIME = _parameter(
 
 ANSWERED: Mapping[str, Mapping[str, Any]] = {
     "Cache-Control": _header(
-        "Whether it may be kept: what never changes for a year, all else only to ask with its `ETag`. Always by the "
-        "client alone.",
+        "Whether it may be kept (RFC 9111): what never changes for a year; all else is asked for anew before each use, "
+        "with its `ETag` if it has one. Always by the client alone.",
         "private, no-cache",
     ),
     "ETag": _header("What identifies this answer (RFC 9110).", '"v3"'),

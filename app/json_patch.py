@@ -1,5 +1,6 @@
 """Differences as JSON Patch (RFC 6902)."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jsonpatch
@@ -7,23 +8,24 @@ from flask import current_app
 from werkzeug import Response
 
 JSON_PATCH = "application/json-patch+json"
-JSON_PATCH_ANSWER: dict[str, Any] = {
-    "schema": {
-        "type": "array",
-        "items": {
-            "type": "object",
-            "required": ["op", "path"],
-            "properties": {
-                "op": {"type": "string", "enum": ["add", "remove", "replace", "move", "copy", "test"]},
-                "path": {"type": "string", "format": "json-pointer"},
-                "from": {"type": "string", "format": "json-pointer"},
-                "value": {},
-            },
+_SCHEMA: Mapping[str, Any] = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "required": ["op", "path"],
+        "properties": {
+            "op": {"type": "string", "enum": ["add", "remove", "replace", "move", "copy", "test"]},
+            "path": {"type": "string", "format": "json-pointer"},
+            "from": {"type": "string", "format": "json-pointer"},
+            "value": {},
         },
     },
-    "example": [{"op": "replace", "path": "/email", "value": "ada@example.com"}],
 }
-"""A patch as the OpenAPI document tells of it."""
+
+
+def patch_answer(example: Any) -> dict[str, Any]:
+    """A patch as the OpenAPI document tells of it."""
+    return {"schema": _SCHEMA, "example": example}
 
 
 def patch_between(before: Any, after: Any) -> Response:

@@ -1,30 +1,23 @@
-"""What an answer depends on besides its address (RFC 9110, section 12)."""
+"""Which of several representations is answered (RFC 9110, section 12)."""
 
-from flask import after_this_request, request
-from werkzeug import Response
+from flask import request
+from werkzeug.datastructures import MIMEAccept
 
 from app.problems import Problem
 
 JSON = "application/json"
 
 
-def vary_on(header: str) -> None:
-    """Say in the answer, whatever it will be, that it depends on a header of the request."""
-
-    @after_this_request
-    def name(response: Response) -> Response:
-        response.vary.add(header)
-        return response
-
-
 def acceptable(*offered: str) -> str:
-    """The one of some media types that the client prefers.
+    """The one of some media types that the client prefers (RFC 9110, section 12.5.1).
+
+    Parameters of a type, as ``charset=utf-8``, are passed over: none of what is offered has any.
 
     :param offered: first the one for clients that prefer none
     :raises Problem: 406
     """
-    vary_on("Accept")
-    chosen = request.accept_mimetypes.best_match(offered) if "Accept" in request.headers else offered[0]
+    named = [(type_.partition(";")[0].rstrip(), quality) for type_, quality in request.accept_mimetypes]
+    chosen = MIMEAccept(named).best_match(offered) if named else offered[0]
     if chosen is None:
         raise Problem("not-acceptable", f"this is answered as {' or '.join(offered)}; say one of them in Accept")
     return chosen

@@ -22,8 +22,8 @@ class User(Model, Versioned):
     __chrononaut_untracked__ = ("last_seen_at",)
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    email: Mapped[str] = mapped_column(sa.String(254), unique=True)
-    name: Mapped[str | None] = mapped_column(sa.String(200))
+    email: Mapped[str] = mapped_column(sa.String(254), unique=True, info={"example": "ada@example.com"})
+    name: Mapped[str | None] = mapped_column(sa.String(200), info={"example": "Ada Lovelace"})
     active: Mapped[bool] = mapped_column(default=True)
     password_hash: Mapped[str | None] = mapped_column(sa.String(200))
     last_seen_at: Mapped[datetime | None] = mapped_column(Instant)
@@ -54,8 +54,12 @@ class TextOrFlagField(fields.Field[str | bool]):
         return value
 
 
-def _text_or_flag() -> Mapped[str | bool | None]:
-    return mapped_column(TextOrFlag, info={"field": TextOrFlagField})
+def _text_or_flag(example: str | bool) -> Mapped[str | bool | None]:
+    return mapped_column(TextOrFlag, info={"field": TextOrFlagField, "example": example})
+
+
+def _text(length: int, example: str) -> Mapped[str | None]:
+    return mapped_column(sa.String(length), info={"example": example})
 
 
 class Release(Model, Versioned):
@@ -63,16 +67,16 @@ class Release(Model, Versioned):
 
     __tablename__ = "release"
 
-    product: Mapped[str] = mapped_column(sa.String(80), primary_key=True)
-    cycle: Mapped[str] = mapped_column(sa.String(120), primary_key=True)
-    released_on: Mapped[str | None] = mapped_column(sa.String(40))
-    end_of_life: Mapped[str | bool | None] = _text_or_flag()
-    active_support: Mapped[str | bool | None] = _text_or_flag()
-    extended_support: Mapped[str | bool | None] = _text_or_flag()
-    lts: Mapped[str | bool | None] = _text_or_flag()
-    latest: Mapped[str | None] = mapped_column(sa.String(80))
-    latest_released_on: Mapped[str | None] = mapped_column(sa.String(40))
-    codename: Mapped[str | None] = mapped_column(sa.String(120))
-    label: Mapped[str | None] = mapped_column(sa.String(120))
-    link: Mapped[str | None] = mapped_column(sa.String(400))
-    discontinued: Mapped[str | bool | None] = _text_or_flag()
+    product: Mapped[str] = mapped_column(sa.String(80), primary_key=True, info={"example": "ubuntu"})
+    cycle: Mapped[str] = mapped_column(sa.String(120), primary_key=True, info={"example": "24.04"})
+    released_on: Mapped[str | None] = _text(40, "2024-04-25")
+    end_of_life: Mapped[str | bool | None] = _text_or_flag("2029-05-31")
+    active_support: Mapped[str | bool | None] = _text_or_flag("2027-04-01")
+    extended_support: Mapped[str | bool | None] = _text_or_flag("2036-04-25")
+    lts: Mapped[str | bool | None] = _text_or_flag(True)
+    latest: Mapped[str | None] = _text(80, "24.04.1")
+    latest_released_on: Mapped[str | None] = _text(40, "2024-08-27")
+    codename: Mapped[str | None] = _text(120, "Noble Numbat")
+    label: Mapped[str | None] = _text(120, "24.04 'Noble Numbat' (LTS)")
+    link: Mapped[str | None] = _text(400, "https://example.com/releases/24.04")
+    discontinued: Mapped[str | bool | None] = _text_or_flag(False)

@@ -115,7 +115,7 @@ def register_problems(app: Flask) -> None:
     app.register_error_handler(ChangeHeaderError, lambda error: _respond("change-header-invalid", str(error)))
     app.register_error_handler(ChangeInfoError, lambda error: _respond("change-header-invalid", str(error)))
     app.register_error_handler(MissingChangeInfoError, _answer_missing_change_info)
-    app.register_error_handler(RestoreError, lambda error: _respond("invalid", str(error)))
+    app.register_error_handler(RestoreError, _answer_not_restored)
     app.register_error_handler(StaleDataError, _answer_concurrent_change)
     app.register_error_handler(sqlalchemy.exc.IntegrityError, _answer_conflict)
     app.register_error_handler(sqlalchemy.exc.DataError, _answer_unstorable)
@@ -130,7 +130,9 @@ def _respond(
     body = {"type": problem_type(kind), "title": KINDS[kind].title, "status": KINDS[kind].status, "detail": detail}
     if errors:
         body["errors"] = errors
-    response = Response(current_app.json.dumps(body), KINDS[kind].status, mimetype=MEDIA_TYPE)
+    # A lone surrogate in a name that the client sent has no UTF-8; its escape is one of JSON.
+    text = current_app.json.dumps(body).encode(errors="backslashreplace")
+    response = Response(text, KINDS[kind].status, mimetype=MEDIA_TYPE)
     response.headers.extend(headers or {})
     return response
 
@@ -168,6 +170,8 @@ def _not_found() -> tuple[str, str]:
     if section in {"history", "records"} and rest and rest[0] not in current_app.extensions["chrononaut"]:
         models = ", ".join(current_app.extensions["chrononaut"])
         return "unknown-model", f"there is no model {rest[0][:60]!r}; there are {models}"
+    if section == "transactions" and len(rest) == 1:
+        return "unknown-transaction", f"the id of a transaction is a UUID, as changes tell it; not {rest[0][:60]!r}"
     return "not-found", f"there is nothing at {request.path[:200]}; /docs tells what there is"
 
 
@@ -180,6 +184,14 @@ def _answer_missing_change_info(error: MissingChangeInfoError) -> Response:
     return _respond(
         "change-info-required", f"{error.operation} of {error.model} without a reason; send X-Change-Rationale"
     )
+
+
+def _answer_not_restored(error: RestoreError) -> Response:
+    if not error.missing:
+        return _respond("invalid", str(error))
+    errors = {"json": {"values": {name: ["cannot be empty, and history has no value of it"] for name in error.missing}}}
+    names = ", ".join(error.missing)
+    return _respond("invalid", f"history has no value of {names}, which cannot be empty; give it in values", errors)
 
 
 def _answer_concurrent_change(error: StaleDataError) -> Response:

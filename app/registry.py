@@ -77,6 +77,10 @@ class Resource:
         segment = quote(key_text, safe=",~")
         return {"record": f"/records/{self.name}/{segment}", "history": f"/history/{self.name}/{segment}"}
 
+    def identified(self, key_text: str) -> dict[str, Any]:
+        """What every document about a record begins with."""
+        return {"model": self.name, "key": key_text, "links": self.links(key_text)}
+
 
 def _parse_part(column: sa.Column[Any], text: str) -> Any:
     if isinstance(column.type, sa.Integer):

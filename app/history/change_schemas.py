@@ -38,7 +38,9 @@ class FeedQuery(ChangePageQuery):
     @pre_load
     def leave_extra(self, data: Any, **kwargs: Any) -> Any:
         """Any key of ``extra`` may be asked for: the view reads them."""
-        return {name: value for name, value in data.items() if not name.startswith(EXTRA) or name == EXTRA}
+        # Hooks have no order, and what has been left cannot be checked any more.
+        checked = self.refuse_unstorable_text(data)
+        return {name: value for name, value in checked.items() if not name.startswith(EXTRA) or name == EXTRA}
 
 
 def feed_query(resource: Resource) -> type[Schema]:

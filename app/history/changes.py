@@ -1,5 +1,6 @@
 """The operations that tell of changes: of one record, of all records of a model, and of one transaction."""
 
+import hashlib
 from typing import Any
 from uuid import UUID
 
@@ -20,7 +21,8 @@ from app.history.change_schemas import (
     TransactionSchema,
     feed_query,
 )
-from app.history.routes import Document, differences_of, identified, page_of, timeline_of
+from app.history.examples import TRANSACTION_ID, Document, Examples
+from app.history.routes import differences_of, page_of, timeline_of
 from app.history.schemas import PageQuery
 from app.instants import instant_text, parse_instant
 from app.pages import make_cursor, next_link, read_cursor
@@ -35,7 +37,7 @@ def add_changes(blueprint: Blueprint, resource: Resource) -> None:
     name, state = resource.name, state_schema(resource)()
     path = f"/history/{name}/<key>"
     common: Document = {"scope": "read", "problems": ["unknown-record"]}
-    record, change, blame = _examples(resource)
+    examples = Examples(resource)
 
     @blueprint.operation(
         "GET",
@@ -43,7 +45,7 @@ def add_changes(blueprint: Blueprint, resource: Resource) -> None:
         f"list_{name}_changes",
         answer=ChangesSchema,
         query=PageQuery,
-        example=record | {"changes": [change], "next": None},
+        example=examples.changes,
         **common,
     )
     def list_changes(query: Document, key: str) -> Document:
@@ -51,14 +53,14 @@ def add_changes(blueprint: Blueprint, resource: Resource) -> None:
         timeline = timeline_of(resource, key)
         rows, following = page_of(resource, "changes", key, queries.changes(timeline.model, timeline.key), query)
         changes = [_document(state, change) for change in timeline.changes(rows)]
-        return identified(resource, key) | {"changes": changes, "next": following}
+        return resource.identified(key) | {"changes": changes, "next": following}
 
     @blueprint.operation(
         "GET",
         f"{path}/blame",
         f"get_{name}_blame",
         answer=BlamesSchema,
-        example=record | {"columns": blame},
+        example=examples.blame,
         **common,
     )
     def get_blame(query: Document, key: str) -> Document:
@@ -68,7 +70,7 @@ def add_changes(blueprint: Blueprint, resource: Resource) -> None:
         """
         blame = timeline_of(resource, key).blame()
         columns = {column: change and _blame(state, column, change) for column, change in blame.items()}
-        return identified(resource, key) | {"columns": columns}
+        return resource.identified(key) | {"columns": columns}
 
     @blueprint.operation(
         "GET",
@@ -77,7 +79,7 @@ def add_changes(blueprint: Blueprint, resource: Resource) -> None:
         scope="read",
         answer=FeedSchema,
         query=feed_query(resource),
-        example={"model": name, "changes": [record | change], "next": None},
+        example={"model": name, "changes": [examples.change_of_record], "next": None},
     )
     def list_feed(query: Document) -> Document:
         """What happened to all records of the model, newest first."""
@@ -100,7 +102,7 @@ def add_changes(blueprint: Blueprint, resource: Resource) -> None:
 def add_transactions(blueprint: Blueprint, registry: Registry) -> None:
     """Add ``GET /transactions/{transaction_id}``."""
     resources = {resource.model: resource for resource in registry.values()}
-    examples = [record | change for record, change, _ in map(_examples, registry.values())]
+    examples = [Examples(resource).change_of_record for resource in registry.values()]
 
     @blueprint.operation(
         "GET",
@@ -110,11 +112,14 @@ def add_transactions(blueprint: Blueprint, registry: Registry) -> None:
         answer=TransactionSchema,
         query=ChangePageQuery,
         problems=["unknown-transaction"],
-        example={"transaction_id": _TRANSACTION_ID, "changes": examples, "next": None},
+        example={"transaction_id": TRANSACTION_ID, "changes": examples, "next": None},
         cacheable=True,
     )
     def get_transaction(query: Document, transaction_id: UUID) -> Response:
-        """Everything that one transaction changed, over all models, by model and key. It never changes."""
+        """Everything that one transaction changed, over all models, by model and key.
+
+        It is asked for again: `delete_with_history` takes from it, and history that is imported may add to it.
+        """
         what = f"transaction {transaction_id}"
         position = _position(registry, what, query.get("cursor"))
         models = [resource.versioning for resource in registry.values()]
@@ -126,7 +131,7 @@ def add_transactions(blueprint: Blueprint, registry: Registry) -> None:
         document = {"transaction_id": transaction_id, "changes": changes, "next": following}
         response = jsonify(TransactionSchema().dump(document))
         response.headers.extend(next_link(following))
-        return cacheable(response, f"t{transaction_id}", immutable=True)
+        return cacheable(response, hashlib.sha256(response.get_data()).hexdigest())
 
 
 def _cause(change: Change) -> Document:
@@ -145,7 +150,7 @@ def _document(state: Schema, change: Change) -> Document:
 
 
 def _of_record(resource: Resource, change: Change) -> Document:
-    return identified(resource, resource.key_text(change.key)) | _document(state_schema(resource)(), change)
+    return resource.identified(resource.key_text(change.key)) | _document(state_schema(resource)(), change)
 
 
 def _blame(state: Schema, column: str, change: Change) -> Document:
@@ -167,26 +172,3 @@ def _position(resources: Any, what: str, cursor: str | None) -> Position | None:
     name, at, key_text, version = read_cursor(what, cursor)
     resource = resources[name]
     return Position(place_of(resource.versioning), parse_instant(at), resource.parse_key(key_text), version)
-
-
-_TRANSACTION_ID = "01990e5c-7d2a-7a31-9c1f-0d6a54b1f0aa"
-
-
-def _examples(resource: Resource) -> tuple[Document, Document, Document]:
-    """What the OpenAPI document shows: what identifies a record, a change of it, and its blame."""
-    key_text = ",".join("1" for _ in resource.versioning.key)
-    cause = {
-        "version": 0,
-        "operation": "update",
-        "changed": "2026-03-02T10:00:00.000000Z",
-        "change_info": {
-            "user_id": "admin@example.com",
-            "remote_addr": "127.0.0.1",
-            "extra": {"change_rationale": "User request"},
-        },
-        "transaction_id": _TRANSACTION_ID,
-    }
-    values = {"from": "before", "to": "after"}
-    names = [name for name in queries.blamed(resource.versioning) if name in resource.versioning.tracked][:1]
-    change = cause | {"differences": dict.fromkeys(names, values), "hidden_changed": []}
-    return identified(resource, key_text), change, dict.fromkeys(names, cause | values)

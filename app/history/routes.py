@@ -11,6 +11,7 @@ from werkzeug import Response
 from app.api import Blueprint
 from app.conditional import cacheable
 from app.db import session
+from app.history.examples import Document, Examples
 from app.history.mementos import describe_memento
 from app.history.schemas import (
     AtQuery,
@@ -23,7 +24,7 @@ from app.history.schemas import (
     history_schemas,
 )
 from app.instants import instant_text
-from app.json_patch import JSON_PATCH, JSON_PATCH_ANSWER, patch_between
+from app.json_patch import JSON_PATCH, patch_answer, patch_between
 from app.media import JSON, acceptable
 from app.pages import make_cursor, read_cursor
 from app.problems import Problem
@@ -31,16 +32,16 @@ from app.registry import Registry, Resource, UnknownKeyError
 from chrononaut import History, Timeline, queries
 from chrononaut.history import Key
 
-Document = dict[str, Any]
-
 
 def add_list_of_models(blueprint: Blueprint, registry: Registry) -> None:
     """Add ``GET /history``."""
 
-    @blueprint.operation("GET", "/history", "list_models", scope="read", answer=ModelsSchema)
+    models: Document = {"models": [_model(resource) for resource in registry.values()]}
+
+    @blueprint.operation("GET", "/history", "list_models", scope="read", answer=ModelsSchema, example=models)
     def list_models(query: Document) -> Document:
         """The registered models."""
-        return {"models": [_model(resource) for resource in registry.values()]}
+        return models
 
 
 def _model(resource: Resource) -> Document:
@@ -55,6 +56,7 @@ def _model(resource: Resource) -> Document:
             "records": f"/records/{resource.name}",
             "record": f"/records/{resource.name}/{{key}}",
             "history": f"/history/{resource.name}/{{key}}",
+            "changes": f"/history/{resource.name}",
         },
     }
 
@@ -65,10 +67,19 @@ def add_history(blueprint: Blueprint, resource: Resource) -> None:
     path = f"/history/{name}/<key>"
     schemas = history_schemas(resource)
     state = schemas.state()
+    examples = Examples(resource)
     common: Document = {"scope": "read", "problems": ["unknown-record"]}
     of_version: Document = common | {"problems": ["unknown-record", "unknown-version"]}
 
-    @blueprint.operation("GET", path, f"list_{name}_versions", answer=schemas.versions, query=VersionsQuery, **common)
+    @blueprint.operation(
+        "GET",
+        path,
+        f"list_{name}_versions",
+        answer=schemas.versions,
+        query=VersionsQuery,
+        example=examples.versions,
+        **common,
+    )
     def list_versions(query: Document, key: str) -> Document:
         """The current state and the prior versions."""
         timeline = timeline_of(resource, key)
@@ -77,7 +88,7 @@ def add_history(blueprint: Blueprint, resource: Resource) -> None:
             resource, "versions", key, select.options(undefer(resource.versioning.valid_from)), query
         )
         live = timeline.live
-        return identified(resource, key) | {
+        return resource.identified(key) | {
             "current": None if live is None else _version(timeline, live),
             "versions": [_version(timeline, row) for row in rows],
             "next": following,
@@ -88,6 +99,7 @@ def add_history(blueprint: Blueprint, resource: Resource) -> None:
         f"{path}/versions/<int(max=2147483647):number>",
         f"get_{name}_version",
         answer=schemas.version,
+        example=examples.version,
         headers=["Link", "Memento-Datetime"],
         cacheable=True,
         **of_version,
@@ -98,31 +110,38 @@ def add_history(blueprint: Blueprint, resource: Resource) -> None:
         Its links may be followed by newer ones: a later version's `last memento` is later.
         """
         timeline = timeline_of(resource, key)
-        found = _numbered(timeline, number)
-        response = jsonify(schemas.version().dump(identified(resource, key) | _version(timeline, found)))
+        found = numbered(timeline, number)
+        response = jsonify(schemas.version().dump(resource.identified(key) | _version(timeline, found)))
         describe_memento(response, resource.links(key), timeline.place(number))
         return cacheable(response, _etag(timeline, found), immutable=isinstance(found, History))
 
     @blueprint.operation(
-        "GET", f"{path}/version_at", f"get_{name}_version_at", answer=schemas.version, query=AtQuery, **of_version
+        "GET",
+        f"{path}/version_at",
+        f"get_{name}_version_at",
+        answer=schemas.version,
+        query=AtQuery,
+        example=examples.version,
+        **of_version,
     )
     def get_version_at(query: Document, key: str) -> Document:
         """The state that was valid at an instant. A state is valid from its beginning until just before its end."""
         timeline = timeline_of(resource, key)
-        return identified(resource, key) | _version(timeline, valid_at(timeline, query["at"]))
+        return resource.identified(key) | _version(timeline, valid_at(timeline, query["at"]))
 
     @blueprint.operation(
         "GET",
         f"{path}/has_changed_since",
         f"has_{name}_changed_since",
         answer=ChangedSinceSchema,
+        example=examples.changed_since,
         query=SinceQuery,
         **common,
     )
     def has_changed_since(query: Document, key: str) -> Document:
         """Whether the record was updated or deleted later than an instant."""
         last = timeline_of(resource, key).last_changed()
-        return identified(resource, key) | {
+        return resource.identified(key) | {
             "has_changed": last is not None and last > query["since"],
             "since": query["since"],
             "last_changed": last,
@@ -133,8 +152,9 @@ def add_history(blueprint: Blueprint, resource: Resource) -> None:
         f"{path}/diff",
         f"diff_{name}_versions",
         answer=DiffSchema,
+        example=examples.diff,
         query=DiffQuery,
-        media={JSON_PATCH: JSON_PATCH_ANSWER},
+        media={JSON_PATCH: patch_answer(examples.patch)},
         cacheable=True,
         **of_version,
     )
@@ -160,7 +180,7 @@ def add_history(blueprint: Blueprint, resource: Resource) -> None:
             # The live state against itself has no differences, and is no history object.
             changed = timeline.diff(from_, to) if isinstance(from_, History) else {}
             hidden = timeline.hidden_changes(from_, to) if query["include_hidden"] else []
-            document = identified(resource, key) | {
+            document = resource.identified(key) | {
                 "from_": _version(timeline, from_),
                 "to": _version(timeline, to),
                 "changes": differences_of(state, changed),
@@ -202,11 +222,6 @@ def unknown_record(resource: Resource, key_text: str) -> Problem:
     return Problem(
         "unknown-record", f"there never was a {resource.name} with the key {key_text[:200]!r}; a key is {parts}"
     )
-
-
-def identified(resource: Resource, key_text: str) -> Document:
-    """What every document about a record begins with."""
-    return {"model": resource.name, "key": key_text, "links": resource.links(key_text)}
 
 
 def _version(timeline: Timeline, obj: Any) -> Document:
@@ -259,10 +274,14 @@ def _live(timeline: Timeline) -> Any:
 
 
 def _find(timeline: Timeline, which: int | datetime) -> Any:
-    return _numbered(timeline, which) if isinstance(which, int) else valid_at(timeline, which)
+    return numbered(timeline, which) if isinstance(which, int) else valid_at(timeline, which)
 
 
-def _numbered(timeline: Timeline, number: int) -> Any:
+def numbered(timeline: Timeline, number: int) -> Any:
+    """The state that has a number: a history object or the live object.
+
+    :raises Problem: 404: there is none
+    """
     if timeline.live is not None and timeline.number(timeline.live) == number:
         return timeline.live
     found = timeline.version(number)

@@ -6,6 +6,7 @@ from typing import Any, get_args
 from marshmallow import Schema, ValidationError, fields, validate
 
 from app.columns import Query, state_schema
+from app.history.examples import CHANGE_INFO
 from app.instants import Instant, parse_instant
 from app.pages import cursor_field, limit_field
 from app.registry import Resource
@@ -147,11 +148,7 @@ def change_info_field() -> fields.Field[Any]:
         allow_none=True,
         metadata={
             "description": "who and why",
-            "example": {
-                "user_id": "admin@example.com",
-                "remote_addr": "127.0.0.1",
-                "extra": {"change_rationale": "User request"},
-            },
+            "example": CHANGE_INFO,
         },
     )
 

@@ -8,28 +8,24 @@ from werkzeug import Response
 
 from app.api import Blueprint
 from app.db import session
-from app.history.routes import Document, timeline_of
+from app.history.examples import SPANS, Document, Examples
+from app.history.routes import timeline_of
 from app.history.schemas import TimeMapQuery, TimeMapSchema
 from app.links import LINK_FORMAT, Link, link_document
 from app.media import JSON, acceptable
-from app.memento import http_datetime, memento_datetime, memento_link, version_path
+from app.memento import http_datetime, memento_datetime, memento_link, timemap_path, version_path
 from app.pages import make_cursor, next_link, page_path, read_cursor
 from app.registry import Resource
 from chrononaut import Span, Timeline, queries
 from chrononaut.history import NEVER
 
-_EXAMPLE = """\
-</records/user/42>;rel="original",
-</records/user/42>;rel="timegate",
-</history/user/42/timemap>;rel="self";type="application/link-format";from="Sun, 01 Mar 2026 09:00:00 GMT";\
-until="Mon, 02 Mar 2026 10:00:00 GMT",
-</history/user/42/versions/0>;rel="first memento";datetime="Sun, 01 Mar 2026 09:00:00 GMT",
-</history/user/42/versions/1>;rel="last memento";datetime="Mon, 02 Mar 2026 10:00:00 GMT"
-"""
-
 
 def add_timemap(blueprint: Blueprint, resource: Resource) -> None:
     """Add the TimeMap of a model's records."""
+    key_text = Examples(resource).key_text
+    path = timemap_path(resource.links(key_text))
+    example = _document(resource, key_text, path, SPANS, None)
+    links = link_document(_links(resource.links(key_text), path, SPANS))
 
     @blueprint.operation(
         "GET",
@@ -38,7 +34,8 @@ def add_timemap(blueprint: Blueprint, resource: Resource) -> None:
         scope="read",
         answer=TimeMapSchema,
         query=TimeMapQuery,
-        media={LINK_FORMAT: {"schema": {"type": "string"}, "example": _EXAMPLE}},
+        example=example,
+        media={LINK_FORMAT: {"schema": {"type": "string"}, "example": links}},
         problems=["unknown-record"],
     )
     def get_timemap(query: Document, key: str) -> Response:
@@ -51,20 +48,13 @@ def add_timemap(blueprint: Blueprint, resource: Resource) -> None:
         spans = _spans(timeline, after, 2 * query["limit"])
         page, following = spans[: query["limit"]], spans[query["limit"] :]
         cursor = make_cursor(what, [page[-1].version]) if following else None
-        paths = resource.links(key)
         response: Response
         if media_type == JSON:
-            document = {"model": resource.name, "key": key, "next": cursor, "links": paths, **_document(paths, page)}
-            response = jsonify(TimeMapSchema().dump(document))
+            response = jsonify(_document(resource, key, page_path(), page, cursor))
         else:
-            links = [
-                Link(paths["record"], "original"),
-                Link(paths["record"], "timegate"),
-                _timemap_link(page_path(), "self", page),
-                *([_timemap_link(page_path(cursor), "next timemap", following)] if cursor else []),
-                *_memento_links(paths, page, begins=after == NEVER, ends=not following),
-            ]
-            response = Response(link_document(links), content_type=LINK_FORMAT)
+            next_page = [_timemap_link(page_path(cursor), "next timemap", following)] if cursor else []
+            shown = _links(resource.links(key), page_path(), page, next_page, begins=after == NEVER)
+            response = Response(link_document(shown), content_type=LINK_FORMAT)
         response.headers.extend(next_link(cursor))
         return response
 
@@ -79,11 +69,17 @@ def _spans(timeline: Timeline, after: int, limit: int) -> list[Span]:
     return spans
 
 
-def _document(paths: Mapping[str, str], page: Sequence[Span]) -> Document:
-    return {
+def _document(resource: Resource, key_text: str, path: str, page: Sequence[Span], cursor: str | None) -> Document:
+    """A page of a TimeMap as JSON.
+
+    :param path: that of the page
+    """
+    paths = resource.links(key_text)
+    document = {
+        **resource.identified(key_text),
         "original": paths["record"],
         "timegate": paths["record"],
-        "self": page_path(),
+        "self": path,
         "from_": memento_datetime(page[0]) if page else None,
         "until": memento_datetime(page[-1]) if page else None,
         "mementos": [
@@ -96,7 +92,28 @@ def _document(paths: Mapping[str, str], page: Sequence[Span]) -> Document:
             }
             for span in page
         ],
+        "next": cursor,
     }
+    dumped: Document = TimeMapSchema().dump(document)
+    return dumped
+
+
+def _links(
+    paths: Mapping[str, str], path: str, page: Sequence[Span], following: Sequence[Link] = (), *, begins: bool = True
+) -> list[Link]:
+    """A page of a TimeMap as links.
+
+    :param path: that of the page
+    :param following: the link to the page that follows, if one does
+    :param begins: is it the first page?
+    """
+    return [
+        Link(paths["record"], "original"),
+        Link(paths["record"], "timegate"),
+        _timemap_link(path, "self", page),
+        *following,
+        *_memento_links(paths, page, begins=begins, ends=not following),
+    ]
 
 
 def _memento_links(paths: Mapping[str, str], page: Sequence[Span], *, begins: bool, ends: bool) -> list[Link]:

@@ -1,6 +1,7 @@
 """The operations of ``/records``."""
 
 import hashlib
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -12,11 +13,12 @@ from app.api import Blueprint
 from app.change_headers import change_info_of
 from app.conditional import cacheable, check_preconditions
 from app.db import session
+from app.examples import example_of
+from app.history.examples import Document, Examples
 from app.history.mementos import links_of, send_to_memento
-from app.history.routes import find_live, timeline_of, unknown_record, valid_at
+from app.history.routes import find_live, numbered, timeline_of, unknown_record, valid_at
 from app.instants import instant_text
 from app.links import link_header
-from app.media import vary_on
 from app.memento import resource_links
 from app.pages import make_cursor, read_cursor
 from app.problems import Problem
@@ -24,18 +26,21 @@ from app.records.schemas import RecordQuery, RecordSchemas, RecordsQuery, record
 from app.registry import Resource, UnknownKeyError
 from chrononaut import History, Timeline, extra_change_info, queries
 
-Document = dict[str, Any]
-
 
 def add_records(blueprint: Blueprint, resource: Resource) -> None:
     """Add the operations of ``/records`` of a model."""
     schemas = record_schemas(resource)
-    _add_reads(blueprint, resource, schemas)
-    _add_writes(blueprint, resource, schemas)
+    examples = Examples(resource)
+    record = examples.record(example_of(schemas.state()))
+    _add_reads(blueprint, resource, schemas, {"now": record, "as_of": examples.past_record})
+    _add_writes(blueprint, resource, schemas, record, examples)
 
 
-def _add_reads(blueprint: Blueprint, resource: Resource, schemas: RecordSchemas) -> None:
+def _add_reads(
+    blueprint: Blueprint, resource: Resource, schemas: RecordSchemas, examples: Mapping[str, Document]
+) -> None:
     name = resource.name
+    pages = {which: {"model": name, "records": [record], "next": None} for which, record in examples.items()}
 
     @blueprint.operation(
         "GET",
@@ -44,6 +49,7 @@ def _add_reads(blueprint: Blueprint, resource: Resource, schemas: RecordSchemas)
         scope="read",
         answer=schemas.records,
         query=RecordsQuery,
+        examples=pages,
     )
     def list_records(query: Document) -> Document:
         """The records, in the order of their keys: as they are, or as they were at an instant.
@@ -74,6 +80,7 @@ def _add_reads(blueprint: Blueprint, resource: Resource, schemas: RecordSchemas)
         scope="read",
         answer=schemas.record,
         query=RecordQuery,
+        examples=examples,
         problems=["unknown-record", "unknown-version", "deleted"],
         cacheable=True,
         timegate=True,
@@ -83,7 +90,12 @@ def _add_reads(blueprint: Blueprint, resource: Resource, schemas: RecordSchemas)
 
         With `Accept-Datetime` it is its own TimeGate (RFC 7089), also while it is deleted.
         """
-        vary_on("Accept-Datetime")
+        if "as_of" in query and "Accept-Datetime" in request.headers:
+            raise Problem(
+                "invalid",
+                "as_of and Accept-Datetime both say of when; give one of the two",
+                errors={"query": {"as_of": ["given together with Accept-Datetime"]}},
+            )
         if "as_of" in query:
             return _get_past(resource, schemas, key, query["as_of"])
         if "Accept-Datetime" in request.headers:
@@ -107,10 +119,14 @@ def _get_past(resource: Resource, schemas: RecordSchemas, key_text: str, at: dat
     return cacheable(jsonify(schemas.record().dump(document)), f"v{timeline.number(state)}")
 
 
-def _add_writes(blueprint: Blueprint, resource: Resource, schemas: RecordSchemas) -> None:
+def _add_writes(
+    blueprint: Blueprint, resource: Resource, schemas: RecordSchemas, example: Document, examples: Examples
+) -> None:
     name = resource.name
     path = f"/records/{name}/<key>"
-    common: Document = {"scope": "write", "answer": schemas.record, "headers": ["ETag"]}
+    columns = example_of(schemas.patch())
+    restoration = {"version": 0, "values": {column: columns[column] for column in resource.versioning.hidden}}
+    common: Document = {"scope": "write", "answer": schemas.record, "example": example, "headers": ["ETag"]}
     changing: Document = common | {
         "problems": ["unknown-record", "deleted", "conflict", "precondition-failed"],
         "conditional": True,
@@ -146,7 +162,7 @@ def _add_writes(blueprint: Blueprint, resource: Resource, schemas: RecordSchemas
         values = defaults | body
         return _change(schemas, resource, key, {name: values[name] for name in values.keys() - left_alone})
 
-    @blueprint.operation("PATCH", path, f"change_{name}", body=schemas.patch, **changing)
+    @blueprint.operation("PATCH", path, f"change_{name}", body=schemas.patch, body_example=examples.values, **changing)
     def change_record(query: Document, body: Document, key: str) -> Response:
         """Change the columns that the body names (RFC 7396); `null` clears one. Equal values change nothing."""
         return _change(schemas, resource, key, body)
@@ -156,7 +172,8 @@ def _add_writes(blueprint: Blueprint, resource: Resource, schemas: RecordSchemas
         f"{path}/restore",
         f"restore_{name}",
         body=schemas.restoration,
-        **changing | {"problems": ["unknown-record", "conflict", "precondition-failed"]},
+        body_example=restoration,
+        **changing | {"problems": ["unknown-record", "unknown-version", "conflict", "precondition-failed"]},
     )
     def restore_record(query: Document, body: Document, key: str) -> Response:
         """Give a record the state of a prior version, as a new version; a deleted record is made again.
@@ -166,6 +183,8 @@ def _add_writes(blueprint: Blueprint, resource: Resource, schemas: RecordSchemas
         with extra_change_info(**change_info_of(request.headers)):
             timeline = timeline_of(resource, key, to_write=True)
             check_preconditions(() if timeline.live is None else _etags(resource, timeline.live))
+            if "version" in body:
+                numbered(timeline, body["version"])
             if timeline.live is None:
                 record = timeline.restore(body.get("version"), **body["values"])
             elif "version" in body:
@@ -178,7 +197,9 @@ def _add_writes(blueprint: Blueprint, resource: Resource, schemas: RecordSchemas
                 )
             return _written(schemas, resource, record)
 
-    @blueprint.operation("DELETE", path, f"delete_{name}", status=204, **changing | {"answer": None, "headers": []})
+    @blueprint.operation(
+        "DELETE", path, f"delete_{name}", status=204, **changing | {"answer": None, "example": None, "headers": []}
+    )
     def delete_record(query: Document, key: str) -> Response:
         """Delete a record. Its history stays readable."""
         with extra_change_info(**change_info_of(request.headers)):

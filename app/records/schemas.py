@@ -28,6 +28,7 @@ class RecordsQuery(RecordQuery):
 class RecordSchemas:
     """The documents of one model's records."""
 
+    state: type[Schema]
     record: type[Schema]
     records: type[Schema]
     new: type[Schema]
@@ -38,13 +39,14 @@ class RecordSchemas:
 
 def record_schemas(resource: Resource) -> RecordSchemas:
     """The schemas of a model's records."""
+    state = record_schema(resource)
     record = Schema.from_dict(
         {
             "model": fields.String(required=True),
             "key": fields.String(required=True),
             "version": fields.Integer(required=True),
             "valid_from": Instant(required=True, allow_none=True, metadata={"description": "when the state began"}),
-            "state": fields.Nested(record_schema(resource), required=True),
+            "state": fields.Nested(state, required=True),
             "links": fields.Nested(LinksSchema, required=True),
         },
         name=resource.title,
@@ -58,6 +60,7 @@ def record_schemas(resource: Resource) -> RecordSchemas:
         name=f"{resource.title}List",
     )
     return RecordSchemas(
+        state=state,
         record=record,
         records=records,
         new=new_schema(resource),

@@ -12,6 +12,7 @@ from app.auth import create_token
 from app.auth import metadata as token_metadata
 from app.cli import create_tables
 from app.db import db
+from tests.service import own_models
 from tests.service.api import Api
 
 SECRET_KEY = "a key for tests only"
@@ -56,6 +57,22 @@ def app(database_kind: str, apps: dict[str, Flask]) -> Flask:
         for table in (*db.metadata.sorted_tables, *token_metadata.sorted_tables):
             connection.execute(sa.delete(table))
     return app
+
+
+@pytest.fixture
+def own_api(database_url: str) -> Iterator[Api]:
+    """The service of `own_models`, as someone uses it who may write; in its application's context."""
+    module = own_models.__name__
+    database = {"DATABASE_URL": database_url, "CHRONONAUT_DB": f"{module}:db"}
+    app = create_app({"SECRET_KEY": SECRET_KEY, "CHRONONAUT_MODELS": module, **database})
+    with app.app_context():
+        create_tables(own_models.db)
+        with own_models.db.engine.begin() as connection:
+            for table in (*own_models.db.metadata.sorted_tables, *token_metadata.sorted_tables):
+                connection.execute(sa.delete(table))
+        yield Api(app.test_client(), create_token(own_models.db, "writer@example.com", ["write"]))
+        own_models.db.session.remove()
+        own_models.db.engine.dispose()
 
 
 @pytest.fixture

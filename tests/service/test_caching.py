@@ -70,16 +70,64 @@ def test_head_is_get_without_the_body(api: Api, history: str, what: str) -> None
         ("/diff?from={at}&to=1", _CHANGING),
         ("/diff?from=0&to={at}", _CHANGING),
         ("record", _CHANGING),
-        ("", None),
-        ("/changes", None),
+        ("", _CHANGING),
+        ("/changes", _CHANGING),
+        ("/blame", _CHANGING),
+        ("/version_at?at={at}", _CHANGING),
+        ("/has_changed_since?since={at}", _CHANGING),
     ],
 )
-def test_only_what_never_changes_is_kept_without_asking(api: Api, history: str, what: str, kept: str | None) -> None:
+def test_only_what_never_changes_is_kept_without_asking(api: Api, history: str, what: str, kept: str) -> None:
     at = api.get(history)["versions"][0]["valid_from"]
     for headers in ({}, _PATCH):
         response = api.call("GET", _path(history, what.format(at=at)), headers=headers)
         assert response.status_code == 200
-        assert response.headers.get("Cache-Control") == kept
+        assert response.headers["Cache-Control"] == kept
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status"),
+    [
+        ("GET", "/history", {}, 200),
+        ("GET", "/history/user", {}, 200),
+        ("GET", "{history}/timemap", {}, 200),
+        ("GET", "/records/user", {}, 200),
+        ("GET", "/records/user?as_of=2026-03-01T09:00:00Z", {}, 200),
+        ("GET", "{record}?as_of=2101-01-01T00:00:00Z", {}, 200),
+        ("GET", "{record}", {"Accept-Datetime": "Sun, 01 Mar 2026 09:00:00 GMT"}, 302),
+        ("GET", "/history/user/999", {}, 404),
+        ("GET", "/nothing", {}, 404),
+        ("GET", "/history/user?cursor=%FF", {}, 400),
+        ("GET", "/history/user?colour=red", {}, 422),
+        ("GET", "/records/user", {"Authorization": "Bearer wrong"}, 401),
+        ("PUT", "{history}", {}, 405),
+        ("DELETE", "{record}", {}, 204),
+    ],
+)
+def test_every_other_answer_is_asked_for_again(
+    api: Api, history: str, method: str, path: str, headers: dict[str, str], status: int
+) -> None:
+    path = path.format(history=history, record=_path(history, "record"))
+    response = api.call(method, path, headers=headers)
+    assert response.status_code == status, response.text
+    assert response.headers["Cache-Control"] == _CHANGING
+
+
+@pytest.mark.parametrize(
+    ("path", "varying"),
+    [("{history}/timemap", {"Accept"}), ("{history}/diff", {"Accept"}), ("{record}", {"Accept-Datetime"})],
+)
+@pytest.mark.parametrize(
+    ("query", "headers", "status"),
+    [("?colour=red", {}, 422), ("?colour=%FF", {}, 400), ("", {"Authorization": "Bearer wrong"}, 401)],
+)
+def test_every_answer_says_which_headers_it_depends_on(
+    api: Api, history: str, path: str, varying: set[str], query: str, headers: dict[str, str], status: int
+) -> None:
+    path = path.format(history=history, record=_path(history, "record"))
+    response = api.call("GET", f"{path}{query}", headers=headers)
+    assert response.status_code == status, response.text
+    assert set(response.vary) >= varying
 
 
 def test_open_reading_is_kept_by_the_client_alone_as_well(

@@ -1,6 +1,7 @@
 """What the routes tell of changes: the feed of a model, a record's blame, one transaction."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -9,7 +10,7 @@ from flask import Flask
 
 from app.db import db
 from app.models import Release, User
-from chrononaut import rationale
+from chrononaut import ImportedChange, import_changes, rationale
 from tests.service.api import Api, assert_problem
 
 
@@ -112,6 +113,9 @@ def test_since_and_until_split_the_feed(api: Api, records: dict[str, str]) -> No
         ("transaction_id=7", "transaction_id"),
         ("since=yesterday", "since"),
         ("user_id=%00", "user_id"),
+        ("extra.a=%00", "extra.a"),
+        ("extra.a=b&extra.%00=a", "extra.\0"),
+        ("extra.change_rationale=%00", "extra.change_rationale"),
         ("limit=0", "limit"),
         ("extra=x", "extra"),
         ("cursor=x", "cursor"),
@@ -179,14 +183,40 @@ def test_transaction_tells_of_all_models(app: Flask, api: Api) -> None:
         assert api.get(change["links"]["history"])["current"]["version"] == 0
 
 
-def test_transaction_never_changes(api: Api, records: dict[str, str]) -> None:
-    path = f"/transactions/{api.get('/history/user?limit=1')['changes'][0]['transaction_id']}"
-    response = api.call("GET", path)
-    assert "immutable" in response.headers["Cache-Control"]
-    again = api.call("GET", path, headers={"If-None-Match": response.headers["ETag"]})
-    assert (again.status_code, again.data) == (304, b"")
+def test_transaction_has_another_tag_once_it_is_another_answer(app: Flask, api: Api) -> None:
+    """A later import can add to a transaction, and `delete_with_history` takes from it."""
+    at = datetime(2026, 3, 1, tzinfo=UTC)
+
+    def write(cycle: str) -> None:
+        created = ImportedChange("insert", ("p", cycle), at, {"label": cycle}, transaction="one import")
+        with app.app_context():
+            import_changes(db.session(), Release, [created])
+            db.session.commit()
+
+    def kept(response: Any) -> tuple[str, str]:
+        assert response.status_code == 200, response.text
+        return response.headers["Cache-Control"], response.headers["ETag"]
+
+    write("1")
+    path = f"/transactions/{api.get('/history/release?limit=1')['changes'][0]['transaction_id']}"
+    first = api.call("GET", path)
+    assert kept(first)[0] == "private, no-cache"
+    asked_again = {"If-None-Match": first.headers["ETag"]}
+    same = api.call("GET", path, headers=asked_again)
+    assert (same.status_code, same.data) == (304, b"")
+
+    write("2")
+    second = api.call("GET", path, headers=asked_again)
+    assert [change["key"] for change in second.json["changes"]] == ["p,1", "p,2"]
+    with app.app_context():
+        db.session.get_one(Release, ("p", "1")).delete_with_history()
+        db.session.commit()
+    third = api.call("GET", path, headers={"If-None-Match": second.headers["ETag"]})
+    assert [change["key"] for change in third.json["changes"]] == ["p,2"]
+    assert len({kept(response) for response in (first, second, third)}) == 3
 
 
 def test_transaction_that_never_was_is_unknown(api: Api) -> None:
     assert_problem(api.call("GET", f"/transactions/{uuid4()}"), 404, "unknown-transaction")
-    assert_problem(api.call("GET", "/transactions/7"), 404, "not-found")
+    problem = assert_problem(api.call("GET", "/transactions/7"), 404, "unknown-transaction")
+    assert "UUID" in problem["detail"]

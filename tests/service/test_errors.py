@@ -57,6 +57,7 @@ _REQUESTS: dict[str, tuple[str, str, dict[str, Any], int, str]] = {
     "too long": ("PATCH", "{record}", {"json": {"name": "a" * 201}}, 422, "invalid"),
     "NUL in a text": ("PATCH", "{record}", {"json": {"name": "a\0b"}}, 422, "invalid"),
     "a lone surrogate": ("PATCH", "{record}", {"data": rb'{"name": "\ud800"}', "headers": _JSON}, 422, "invalid"),
+    "a lone surrogate in a name": ("PATCH", "{record}", {"data": rb'{"\ud800": ""}', "headers": _JSON}, 422, "invalid"),
     "instant without offset in a body": (
         "PATCH",
         "{record}",

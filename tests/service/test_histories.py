@@ -218,6 +218,11 @@ def test_list_of_models(api: Api) -> None:
     assert models["user"]["hidden"] == ["password_hash"]
     assert models["user"]["untracked"] == ["last_seen_at"]
     assert "password_hash" not in models["user"]["tracked"]
+    created = api.post("/records/user", {"email": "ada@example.com"})
+    links = {name: path.format(key=created["key"]) for name, path in models["user"]["links"].items()}
+    assert {name: links[name] for name in created["links"]} == created["links"]
+    assert api.get(links["records"])["records"] == [created]
+    assert [change["links"] for change in api.get(links["changes"])["changes"]] == [created["links"]]
 
 
 def test_instants_are_utc_with_microseconds(api: Api, history: str) -> None:

@@ -79,6 +79,11 @@ def test_hidden_column_is_never_in_a_patch(api: Api, history: str) -> None:
     ("accept", "media_type"),
     [
         (None, "application/json"),
+        ("", "application/json"),
+        ("application/json;charset=utf-8", "application/json"),
+        ("application/json-patch+json; charset=utf-8", _PATCH),
+        ("application/json;charset=utf-8;q=0.5, application/json-patch+json ; charset=utf-8;q=0.6", _PATCH),
+        ("application/*;charset=utf-8;q=0.1, application/json-patch+json", _PATCH),
         ("*/*", "application/json"),
         ("application/*", "application/json"),
         ("application/json-patch+json;q=0.5, application/json", "application/json"),
@@ -95,7 +100,10 @@ def test_answer_is_of_the_type_that_the_client_prefers(
     assert "Accept" in response.vary
 
 
-@pytest.mark.parametrize("accept", ["text/html", "application/json;q=0", "no type", "application/link-format"])
+@pytest.mark.parametrize(
+    "accept",
+    ["text/html", "application/json;q=0", "application/json;charset=utf-8;q=0", "no type", "application/link-format"],
+)
 def test_other_types_are_not_acceptable(api: Api, history: str, accept: str) -> None:
     response = api.call("GET", f"{history}/diff?from=0", headers={"Accept": accept})
     problem = assert_problem(response, 406, "not-acceptable")

@@ -333,10 +333,31 @@ def test_pages_of_a_timemap_lead_to_each_memento_once(api: Api, life: _Life, lim
     assert [link.relations - {"memento"} for link in mementos] == [{"first"}, set(), set(), {"last"}]
 
 
+@pytest.mark.parametrize(
+    ("accept", "media_type"),
+    [
+        ("", _LINK_FORMAT),
+        ("application/link-format; charset=utf-8", _LINK_FORMAT),
+        ("application/json;charset=utf-8", "application/json"),
+    ],
+)
+def test_parameters_of_an_accepted_type_are_passed_over(api: Api, life: _Life, accept: str, media_type: str) -> None:
+    response = api.call("GET", f"{life.history}/timemap", headers={"Accept": accept})
+    assert (response.status_code, response.mimetype) == (200, media_type)
+
+
 def test_timemap_of_another_type_is_not_acceptable(api: Api, life: _Life) -> None:
     response = api.call("GET", f"{life.history}/timemap", headers={"Accept": "text/html"})
     assert_problem(response, 406, "not-acceptable")
     assert "Accept" in response.vary
+
+
+def test_datetime_is_given_once(api: Api, life: _Life) -> None:
+    sent = {"Accept-Datetime": life.date(0)}
+    response = api.call("GET", f"{life.record}?as_of=2026-03-01T09:00:00Z", headers=sent)
+    problem = assert_problem(response, 422, "invalid")
+    assert "one of the two" in problem["detail"]
+    assert problem["errors"]["query"].keys() == {"as_of"}
 
 
 def test_cursor_of_another_timemap_is_refused(app: Flask, api: Api, life: _Life) -> None:

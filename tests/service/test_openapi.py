@@ -7,17 +7,19 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from openapi_schema_validator import OAS31Validator, oas31_format_checker
 from openapi_spec_validator import validate
 
 from app import create_app
+from tests.service import own_models
 from tests.service.api import Api
 from tests.service.conftest import SECRET_KEY
 
 _ROOT = Path(__file__).parents[2]
 
 
-def _client() -> FlaskClient:
-    return create_app({"SECRET_KEY": SECRET_KEY, "DATABASE_URL": "sqlite://"}).test_client()
+def _client(settings: dict[str, str] | None = None) -> FlaskClient:
+    return create_app({"SECRET_KEY": SECRET_KEY, "DATABASE_URL": "sqlite://", **(settings or {})}).test_client()
 
 
 def _document() -> Any:
@@ -41,7 +43,7 @@ def test_every_operation_is_documented_with_a_unique_id_and_its_errors() -> None
         (re.sub(r"<(?:[^:>]+:)?(\w+)>", r"{\1}", rule.rule), method.lower())
         for rule in client.application.url_map.iter_rules()
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
-        if rule.rule.startswith(("/history", "/records"))
+        if rule.rule.startswith(("/history", "/records", "/transactions"))
     }
     operations = {
         (path, method): item[method]
@@ -110,6 +112,86 @@ def test_headers_and_media_types_of_answers_are_documented_with_examples(
     taken = {parameter["name"]: parameter for parameter in operation["parameters"] if parameter["in"] == "header"}
     for name in headers.keys() - {"Accept"}:  # which is told of by the media types (OpenAPI 3.1, section 4.8.12.1)
         assert taken[name]["example"]
+
+
+def _examples(content: dict[str, Any]) -> list[Any]:
+    return [content["example"]] if "example" in content else [named["value"] for named in content["examples"].values()]
+
+
+@pytest.mark.parametrize("module", ["app.models", own_models.__name__])
+def test_every_body_has_examples_that_fit_its_schema(module: str) -> None:
+    database = "app.db:db" if module == "app.models" else f"{module}:db"
+    settings = {"CHRONONAUT_MODELS": module, "CHRONONAUT_DB": database}
+    document: Any = _client(settings).get("/openapi.json").json
+    validate(document)
+    bodies: dict[str, dict[str, Any]] = {}
+    for path, item in document["paths"].items():
+        for method in item.keys() - {"parameters"}:
+            operation = item[method]
+            if "requestBody" in operation:
+                bodies[f"{method} {path}"] = operation["requestBody"]["content"]
+            for status in operation["responses"].keys() - {"204", "302", "304", "default"}:
+                bodies[f"{method} {path} {status}"] = operation["responses"][status]["content"]
+    assert len(bodies) > 50
+    for where, content in bodies.items():
+        for media_type, told in content.items():
+            schema = told["schema"] | {"components": document["components"]}
+            validator = OAS31Validator(schema, format_checker=oas31_format_checker)
+            assert told.keys() & {"example", "examples"}, f"{where} as {media_type} has no example"
+            for example in _examples(told):
+                errors = [f"{error.json_path}: {error.message}" for error in validator.iter_errors(example)]
+                assert not errors, f"{where} as {media_type}"
+
+
+def _check_examples_are_taken(api: Api, name: str) -> None:
+    document = api.get("/openapi.json")
+    of_all, of_one = document["paths"][f"/records/{name}"], document["paths"][f"/records/{name}/{{key}}"]
+    answer = of_one["get"]["responses"]["200"]["content"]["application/json"]
+
+    def sent(operation: Any) -> Any:
+        return next(content["example"] for content in operation["requestBody"]["content"].values())
+
+    restoration = sent(document["paths"][f"/records/{name}/{{key}}/restore"]["post"])
+    created = api.post(f"/records/{name}", sent(of_all["post"]))
+    path = created["links"]["record"]
+    answers = [created, api.post(f"{path}/restore", restoration)]
+    api.delete(path)
+    answers += [
+        api.post(f"{path}/restore", restoration),
+        api.put(path, sent(of_one["put"])),
+        api.patch(path, sent(of_one["patch"])),
+    ]
+    for given in answers:
+        OAS31Validator(answer["schema"] | {"components": document["components"]}).validate(given)
+        assert given.keys() == answer["examples"]["now"]["value"].keys()
+        assert given["state"].keys() == answer["examples"]["now"]["value"]["state"].keys()
+
+
+@pytest.mark.parametrize("name", ["user", "release"])
+def test_examples_of_bodies_are_taken(api: Api, name: str) -> None:
+    _check_examples_are_taken(api, name)
+
+
+@pytest.mark.parametrize("name", ["account", "parcel"])
+def test_examples_of_bodies_of_other_models_are_taken(own_api: Api, name: str) -> None:
+    _check_examples_are_taken(own_api, name)
+
+
+def test_examples_are_of_the_model_that_they_stand_at() -> None:
+    document = _document()
+    for name in ("user", "release"):
+        for path, item in document["paths"].items():
+            if not path.startswith((f"/history/{name}", f"/records/{name}")):
+                continue
+            for method in item.keys() - {"parameters"}:
+                answers = item[method]["responses"]
+                for status in answers.keys() & {"200", "201"}:
+                    for media_type, told in answers[status]["content"].items():
+                        for example in _examples(told):
+                            if media_type == "application/json":
+                                assert example["model"] == name
+                            other = {"user": "release", "release": "user"}[name]
+                            assert f"/{other}/" not in json.dumps(example)
 
 
 def test_hidden_columns_are_only_in_documents_that_are_written() -> None:

@@ -1,0 +1,117 @@
+"""What the OpenAPI document shows of a model: a record that was made on one day, and changed on the next."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import jsonpatch
+
+from app.columns import state_schema
+from app.examples import example_of
+from app.instants import instant_text
+from app.registry import Resource
+from chrononaut import Span
+
+Document = dict[str, Any]
+
+_MADE, _CHANGED = datetime(2026, 3, 1, 9, tzinfo=UTC), datetime(2026, 3, 2, 10, tzinfo=UTC)
+_MADE_TEXT, _CHANGED_TEXT = instant_text(_MADE), instant_text(_CHANGED)
+TRANSACTION_ID = "01990e5c-7d2a-7a31-9c1f-0d6a54b1f0aa"
+CHANGE_INFO = {
+    "user_id": "admin@example.com",
+    "remote_addr": "127.0.0.1",
+    "extra": {"change_rationale": "User request"},
+}
+SPANS = [Span(0, _MADE, _CHANGED), Span(1, _CHANGED, None)]
+"""When the record's two versions were valid."""
+
+
+class Examples:
+    """The documents about that record.
+
+    The change gives a value to the first column that can be empty; where none can, it is one of hidden columns.
+    """
+
+    def __init__(self, resource: Resource) -> None:
+        versioning = resource.versioning
+        self.after = example_of(state_schema(resource)())
+        empty = [name for name, column in versioning.tracked.items() if column.nullable][:1]
+        self.before = self.after | dict.fromkeys(empty)
+        self.key_text = resource.key_text(tuple(self.after[name] for name in versioning.key))
+        self.identified = resource.identified(self.key_text)
+        self.values = {name: self.after[name] for name in empty}
+        self.differences = {name: {"from": None, "to": self.after[name]} for name in empty}
+        self.hidden_changed = [] if empty else [*versioning.hidden]
+        self._cause = {
+            "version": 0,
+            "operation": "update",
+            "changed": _CHANGED_TEXT,
+            "change_info": CHANGE_INFO,
+            "transaction_id": TRANSACTION_ID,
+        }
+
+    @property
+    def prior(self) -> Document:
+        """The version that was replaced."""
+        return self._cause | {"valid_from": _MADE_TEXT, "state": self.before}
+
+    @property
+    def current(self) -> Document:
+        """The version that lives."""
+        return {"version": 1, "valid_from": _CHANGED_TEXT, "state": self.after}
+
+    @property
+    def versions(self) -> Document:
+        return self.identified | {"current": self.current, "versions": [self.prior], "next": None}
+
+    @property
+    def version(self) -> Document:
+        return self.identified | self.prior
+
+    @property
+    def changed_since(self) -> Document:
+        return self.identified | {"has_changed": True, "since": _MADE_TEXT, "last_changed": _CHANGED_TEXT}
+
+    @property
+    def diff(self) -> Document:
+        return self.identified | {
+            "from": {"version": 0, "valid_from": _MADE_TEXT, "changed": _CHANGED_TEXT},
+            "to": {"version": 1, "valid_from": _CHANGED_TEXT, "changed": None},
+            "changes": self.differences,
+            "hidden_changed": self.hidden_changed,
+        }
+
+    @property
+    def patch(self) -> list[Document]:
+        operations: list[Document] = jsonpatch.make_patch(self.before, self.after).patch
+        return operations
+
+    @property
+    def change(self) -> Document:
+        return self._cause | {"differences": self.differences, "hidden_changed": self.hidden_changed}
+
+    @property
+    def changes(self) -> Document:
+        return self.identified | {"changes": [self.change], "next": None}
+
+    @property
+    def change_of_record(self) -> Document:
+        """The change, as it stands among those of other records."""
+        return self.identified | self.change
+
+    @property
+    def blame(self) -> Document:
+        hidden = {name: self._cause | {"from": None, "to": None} for name in self.hidden_changed}
+        changed = {name: self._cause | values for name, values in self.differences.items()}
+        return self.identified | {"columns": hidden | changed}
+
+    def record(self, fields: Document) -> Document:
+        """The record as it is.
+
+        :param fields: its columns
+        """
+        return self.identified | self.current | {"state": fields}
+
+    @property
+    def past_record(self) -> Document:
+        """The record as it was on the first day."""
+        return self.identified | {"version": 0, "valid_from": _MADE_TEXT, "state": self.before}

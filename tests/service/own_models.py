@@ -1,0 +1,61 @@
+"""Models that are not the bundled ones, on a database object of their own."""
+
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from chrononaut import Versioned, VersionedSQLAlchemy
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+db = VersionedSQLAlchemy(model_class=Base)
+
+if TYPE_CHECKING:
+    Model = Base
+else:
+    Model = db.Model
+
+
+class Size(Enum):
+    """How large a parcel is."""
+
+    SMALL = "s"
+    LARGE = "l"
+
+
+class Account(Model, Versioned):
+    """An account, with hidden columns that cannot be empty."""
+
+    __chrononaut_hidden__ = ("pin", "pass_phrase")
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    label: Mapped[str | None]
+    pin: Mapped[str]
+    pass_phrase: Mapped[str]
+
+
+class Parcel(Model, Versioned):
+    """A parcel, with a key of three parts and columns of many types, none of which can be empty."""
+
+    code: Mapped[UUID] = mapped_column(primary_key=True)
+    day: Mapped[date] = mapped_column(primary_key=True)
+    initials: Mapped[str] = mapped_column(sa.String(2), primary_key=True)
+    size: Mapped[Size]
+    speed: Mapped[str] = mapped_column(sa.Enum("slow", "fast", name="speed"))
+    count: Mapped[int] = mapped_column(sa.SmallInteger)
+    weight: Mapped[float]
+    price: Mapped[Decimal] = mapped_column(sa.Numeric(8, 2))
+    fragile: Mapped[bool]
+    arrived_at: Mapped[datetime] = mapped_column(sa.DateTime(timezone=True))
+    opens_at: Mapped[time]
+    travelled: Mapped[timedelta] = mapped_column(sa.Interval)
+    content: Mapped[dict[str, Any]] = mapped_column(sa.JSON)
+    note: Mapped[str] = mapped_column(sa.Text)
