@@ -218,27 +218,27 @@ class Capture:
 
         :return: the live version of each record whose key was used before
         """
+        self._forget_appended(versioning, keys)
         if is_suppressed():
             reused = continue_numbering(connection, versioning, keys)
         else:
             shared = versioning.model._capture_change_info()
             hidden = hidden_values(connection, versioning.whole(), keys)
-            beginnings = [
-                Beginning(key, naming(with_extra(shared, self._take_appended(versioning, key)), hidden.get(key, [])))
-                for key in keys
-            ]
+            beginnings = [Beginning(key, naming(shared, hidden.get(key, []))) for key in keys]
             reused = archive_inserts(connection, versioning, beginnings, self.current_transaction())
         for obj, key in self.loaded(versioning) if reused else ():
             if key in reused:
                 set_committed_value(obj, versioning.options.names.version, reused[key])
         return reused
 
-    def _take_appended(self, versioning: Versioning, key: Key) -> Mapping[str, str]:
-        """What the object of a record is marked with, whose row was gone and is there again by a statement."""
+    def _forget_appended(self, versioning: Versioning, keys: Sequence[Key]) -> None:
+        """Take the marks from objects whose rows were gone: what a statement inserts under their keys is another's."""
         session = self.session()
-        identity = versioning.mapper.identity_key_from_primary_key(key)
-        obj = None if session is None else session.identity_map.get(identity)
-        return {} if obj is None else take_appended(sa.inspect(obj))
+        loaded = {} if session is None else session.identity_map
+        for key in keys:
+            obj = loaded.get(versioning.mapper.identity_key_from_primary_key(key))
+            if obj is not None:
+                take_appended(sa.inspect(obj))
 
     def about_to_execute(self, connection: Connection, versioning: Versioning) -> Captured:
         """Note of what objects a statement may write the next version that they are marked for."""

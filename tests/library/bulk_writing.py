@@ -161,6 +161,8 @@ def insert(player: Player, targets: Sequence[Target], choice: str, hidden: str, 
     assert len(free) == len(rows)
     for ident in free:
         player.view.insert(ident, own, player.extra())
+        # A key that the database gave out again is that of another record than the object's.
+        player.marks.pop(ident, None)
     _end(player, shape, free, synchronized=True)
 
 

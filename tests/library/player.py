@@ -265,6 +265,9 @@ class Player:
         known = None if ident is None else self.known.get(ident)
         if ident is None or known is None or ident.shape in FAMILY or {ident} & (self.pending.keys() | self.vague):
             return
+        if ident not in self.persistent():
+            # The session holds its objects weakly.
+            return
         detached = self.persistent()[ident]
         names = [name for name in SHAPES[ident.shape].attributes if name in detached.__dict__]
         live = self.view.record(ident).values
