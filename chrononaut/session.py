@@ -234,7 +234,7 @@ class Capture:
     def _forget_appended(self, versioning: Versioning, keys: Sequence[Key]) -> None:
         """Take the marks from objects whose rows were gone: what a statement inserts under their keys is another's."""
         session = self.session()
-        loaded = {} if session is None else session.identity_map
+        loaded: Mapping[Any, Any] = {} if session is None else session.identity_map
         for key in keys:
             obj = loaded.get(versioning.mapper.identity_key_from_primary_key(key))
             if obj is not None:
