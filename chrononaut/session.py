@@ -234,9 +234,10 @@ class Capture:
     def _forget_appended(self, versioning: Versioning, keys: Sequence[Key]) -> None:
         """Take the marks from objects whose rows were gone: what a statement inserts under their keys is another's."""
         session = self.session()
-        loaded: Mapping[Any, Any] = {} if session is None else session.identity_map
+        if session is None:
+            return
         for key in keys:
-            obj = loaded.get(versioning.mapper.identity_key_from_primary_key(key))
+            obj = session.identity_map.get(versioning.mapper.identity_key_from_primary_key(key))
             if obj is not None:
                 take_appended(sa.inspect(obj))
 
