@@ -202,9 +202,12 @@ def add_extra(
 
 
 def changed_meanwhile(
-    connection: Connection, versioning: Versioning, endings: Sequence[Ending], transaction: Transaction
+    connection: Connection, versioning: Versioning, endings: Sequence[Ending], transaction: Transaction | None
 ) -> ConcurrentChangeError:
-    """The error that names the records which are not at the version that they were taken to be at."""
+    """The error that names the records which are not at the version that they were taken to be at.
+
+    :param transaction: ``None`` if it has captured nothing yet
+    """
     keys = [ending.key for ending in endings]
     live = sa.select(*versioning.key_columns, versioning.version).where(
         is_among(versioning.key_columns, keys, connection.dialect.name)
@@ -213,13 +216,12 @@ def changed_meanwhile(
     changed = [
         ending for ending in endings if ending.key not in found or ending.version not in (None, found[ending.key])
     ]
-    own = archived_versions(connection, versioning, [ending.key for ending in changed], transaction)
+    keys = [ending.key for ending in changed]
+    own = set() if transaction is None else archived_versions(connection, versioning, keys, transaction)
     # What is gone, and was changed by this transaction, was locked by it.
     gone = {key for key, _ in own} - found.keys()
     by_others = [ending.key for ending in changed if (ending.key, ending.version) not in own and ending.key not in gone]
-    return ConcurrentChangeError(
-        versioning.name, by_others or [ending.key for ending in changed], own=bool(changed) and not by_others
-    )
+    return ConcurrentChangeError(versioning.name, by_others or keys, own=bool(changed) and not by_others)
 
 
 def fix_instant(connection: Connection, transaction: Transaction) -> datetime:

@@ -84,7 +84,7 @@ def compare(
     connection: Connection,
     versioning: Versioning,
     state: InstanceState[Any],
-    transaction: Transaction,
+    transaction: Transaction | None,
     names: Sequence[str] = (),
     values: Mapping[str, Any] | None = None,
 ) -> Compared:
@@ -92,6 +92,7 @@ def compare(
 
     For objects whose row is not loaded, so that the old values need not be either.
 
+    :param transaction: what the session has captured, if it has captured anything yet
     :param values: what the attributes are compared with; by default what the object has
     :raises ConcurrentChangeError: the row is gone, or was changed where the transaction does not see it
     """

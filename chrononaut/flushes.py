@@ -75,7 +75,7 @@ def before_insert(mapper: Mapper[Any], connection: Connection, obj: Any) -> None
         known = known_version(versioning, replaced)
         hidden = [name for name in versioning.hidden if name in state.dict]
         if known is None or hidden:
-            found = compare(connection, versioning, replaced, capture.current_transaction(), hidden, state.dict)
+            found = compare(connection, versioning, replaced, capture.transaction, hidden, state.dict)
             known = found.version if known is None else known
             hidden = [name for name in hidden if name in found.changed]
         if not is_suppressed():
@@ -132,7 +132,7 @@ def before_update(mapper: Mapper[Any], connection: Connection, obj: Any) -> None
         # Nor is it known then of which version the loaded values are.
         changed, unknown = frozenset(), (*changed, *unknown)
     if unknown or (known is None and stamped):
-        found = compare(connection, versioning, state, capture.current_transaction(), unknown)
+        found = compare(connection, versioning, state, capture.transaction, unknown)
         known = found.version if known is None else known
         changed = changed | found.changed
         leave_alone(obj, [name for name in unknown if name not in found.changed])
