@@ -8,7 +8,7 @@ from typing import Any
 from flask import Flask
 
 from app.api import Api, Blueprint
-from app.auth import init_login
+from app.auth.tokens import init_login
 from app.cli import register_commands
 from app.db import engine_options, prepare_engine
 from app.history.changes import add_changes, add_transactions
@@ -58,7 +58,7 @@ def create_app(environment: Mapping[str, str] = os.environ) -> Flask:
     add_transactions(models, registry)
     api.register_blueprint(models)
     for resource in registry.values():
-        blueprint = Blueprint(resource.name, __name__, description=resource.description)
+        blueprint = Blueprint(resource.name, __name__, model=resource.name, description=resource.description)
         add_history(blueprint, resource)
         add_changes(blueprint, resource)
         add_timemap(blueprint, resource)

@@ -13,7 +13,8 @@ from flask_swagger_ui.flask_swagger_ui import get_swaggerui_blueprint
 from webargs.flaskparser import FlaskParser
 from werkzeug import Response
 
-from app.auth import Scope, requires
+from app.auth.access import requires
+from app.auth.grants import Scope
 from app.columns import Query
 from app.conditional import ask_again
 from app.examples import example_of
@@ -90,8 +91,10 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
 
     ARGUMENTS_PARSER = _Parser()
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, model: str | None = None, **kwargs: Any) -> None:
+        """:param model: the public name of the model that the operations are about; of no single one by default"""
         super().__init__(*args, **kwargs)
+        self._model = model
         self._varying: dict[str, Sequence[str]] = {}
         # After a request, so that a problem that comes before the view says it too.
         self.after_request(self._vary)
@@ -208,7 +211,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
             ]
             wrapped = self.doc(operationId=operation_id, parameters=parameters)(wrapped)
             # Outermost: nothing of a request is read before it is known who sends it.
-            self.route(path, methods=[method], endpoint=operation_id)(requires(scope)(wrapped))
+            self.route(path, methods=[method], endpoint=operation_id)(requires(scope, self._model)(wrapped))
             return view
 
         return declare

@@ -7,7 +7,8 @@ from flask import Flask
 from flask.cli import AppGroup
 from flask_sqlalchemy import SQLAlchemy
 
-from app import auth
+from app.auth import tokens as access_tokens
+from app.auth.grants import GrantError, Grants
 
 
 def register_commands(app: Flask, db: SQLAlchemy) -> None:
@@ -21,13 +22,15 @@ def register_commands(app: Flask, db: SQLAlchemy) -> None:
 
     @tokens.command("create")
     @click.argument("user")
-    @click.option(
-        "--scope", "scopes", type=click.Choice(auth.SCOPES), multiple=True, default=["read"], show_default=True
-    )
+    @click.option("--scope", "scopes", multiple=True, default=["read"], show_default=True)
     @click.option("--days", type=click.IntRange(1), help="After this many days it is refused; never by default.")
-    def create(user: str, scopes: tuple[auth.Scope, ...], days: int | None) -> None:
+    def create(user: str, scopes: tuple[str, ...], days: int | None) -> None:
         """Make a token whose writes are recorded as USER's, and print it. It cannot be read again."""
-        click.echo(auth.create_token(db, user, scopes, None if days is None else timedelta(days=days)))
+        try:
+            grants = Grants.parse(scopes)
+        except GrantError as error:
+            raise click.BadParameter(str(error)) from error
+        click.echo(access_tokens.create_token(db, user, grants, None if days is None else timedelta(days=days)))
 
     app.cli.add_command(tokens)
 
@@ -35,4 +38,4 @@ def register_commands(app: Flask, db: SQLAlchemy) -> None:
 def create_tables(db: SQLAlchemy) -> None:
     """Create the tables that are missing: the models', their histories', and the tokens'."""
     db.create_all()
-    auth.metadata.create_all(db.engine)
+    access_tokens.metadata.create_all(db.engine)

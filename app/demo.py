@@ -16,7 +16,8 @@ from gunicorn.app.base import BaseApplication
 from sqlalchemy.orm import Session
 
 from app import create_app, server
-from app.auth import create_token, find_principal
+from app.auth.grants import Grants
+from app.auth.tokens import create_token, find_principal
 from app.cli import create_tables
 from app.db import db
 from app.models import Release, User
@@ -121,11 +122,11 @@ def _kept(file: Path, make: Callable[[], str]) -> str:
 
 
 def _token(file: Path) -> str:
-    token = _kept(file, lambda: create_token(db, _USER, ["write"]))
+    token = _kept(file, lambda: create_token(db, _USER, Grants.parse(["write"])))
     if find_principal(db, token) is None:
         # The database was made anew, and the file was left over.
         file.unlink()
-        token = _kept(file, lambda: create_token(db, _USER, ["write"]))
+        token = _kept(file, lambda: create_token(db, _USER, Grants.parse(["write"])))
     return token
 
 

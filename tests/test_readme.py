@@ -11,7 +11,8 @@ import pytest
 from flask import Flask
 
 from app import create_app
-from app.auth import create_token
+from app.auth.grants import Grants
+from app.auth.tokens import create_token
 from app.cli import create_tables
 from app.db import db
 from app.demo import fill
@@ -70,7 +71,7 @@ def test_requests_are_answered_as_printed(demo: Flask) -> None:
     ]
     assert len(examples) == 7
     with demo.app_context():
-        token = create_token(db, "demo@example.com", ["write"])
+        token = create_token(db, "demo@example.com", Grants.parse(["write"]))
     for command, answer in examples:
         options = iter(shlex.split(command.replace("\\\n", " ").replace("$TOKEN", token))[1:])
         sent: dict[str, Any] = {"method": "GET", "headers": {"Authorization": f"Bearer {token}"}}

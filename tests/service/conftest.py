@@ -8,8 +8,9 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from app import create_app
-from app.auth import create_token
-from app.auth import metadata as token_metadata
+from app.auth.grants import Grants
+from app.auth.tokens import create_token
+from app.auth.tokens import metadata as token_metadata
 from app.cli import create_tables
 from app.db import db
 from tests.service import own_models
@@ -70,7 +71,7 @@ def own_api(database_url: str) -> Iterator[Api]:
         with own_models.db.engine.begin() as connection:
             for table in (*own_models.db.metadata.sorted_tables, *token_metadata.sorted_tables):
                 connection.execute(sa.delete(table))
-        yield Api(app.test_client(), create_token(own_models.db, "writer@example.com", ["write"]))
+        yield Api(app.test_client(), create_token(own_models.db, "writer@example.com", Grants.parse(["write"])))
         own_models.db.session.remove()
         own_models.db.engine.dispose()
 
@@ -84,13 +85,13 @@ def client(app: Flask) -> FlaskClient:
 @pytest.fixture
 def read_token(app: Flask) -> str:
     with app.app_context():
-        return create_token(db, "reader@example.com", ["read"])
+        return create_token(db, "reader@example.com", Grants.parse(["read"]))
 
 
 @pytest.fixture
 def write_token(app: Flask) -> str:
     with app.app_context():
-        return create_token(db, "writer@example.com", ["write"])
+        return create_token(db, "writer@example.com", Grants.parse(["write"]))
 
 
 @pytest.fixture

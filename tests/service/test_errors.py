@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from app.auth import create_token
+from app.auth.grants import Grants
+from app.auth.tokens import create_token
 from app.db import db
 from app.problems import KINDS
 from tests.service.api import Api, all_rows, assert_problem
@@ -247,7 +248,7 @@ def test_write_with_a_token_for_reading_is_forbidden(app: Flask, api: Api, user:
 
 def test_expired_token_is_unauthenticated(app: Flask, api: Api, user: str) -> None:
     with app.app_context():
-        token = create_token(db, "late@example.com", ["write"], timedelta(seconds=-1))
+        token = create_token(db, "late@example.com", Grants.parse(["write"]), timedelta(seconds=-1))
     assert_problem(Api(api.client, token).call("DELETE", user), 401, "unauthenticated")
 
 
