@@ -29,10 +29,14 @@ class User(Model, Versioned):
     last_seen_at: Mapped[datetime | None] = mapped_column(Instant)
 
 
+_LONGEST = 40
+"""Characters of a `TextOrFlag` at the most."""
+
+
 class TextOrFlag(TypeDecorator[str | bool]):
     """A text, or true or false, as the people who track releases write it: ``2027-04-01``, ``true``."""
 
-    impl = sa.String(40)
+    impl = sa.String(_LONGEST)
     cache_ok = True
 
     def process_bind_param(self, value: str | bool | None, dialect: Dialect) -> str | None:
@@ -45,12 +49,15 @@ class TextOrFlag(TypeDecorator[str | bool]):
 class TextOrFlagField(fields.Field[str | bool]):
     """A `TextOrFlag` in a document."""
 
+    def __init__(self, **options: Any) -> None:
+        told = {"type": ["string", "boolean"], "maxLength": _LONGEST, "pattern": "^(?!(true|false)$)"}
+        super().__init__(**options | {"metadata": told | options.get("metadata", {})})
+
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str | bool:
-        longest = 40
         if isinstance(value, bool):
             return value
-        if not isinstance(value, str) or len(value) > longest or value in {"true", "false"}:
-            raise ValidationError(f"must be true, false, or a text of at most {longest} characters, as 2027-04-01")
+        if not isinstance(value, str) or len(value) > _LONGEST or value in {"true", "false"}:
+            raise ValidationError(f"must be true, false, or a text of at most {_LONGEST} characters, as 2027-04-01")
         return value
 
 

@@ -20,38 +20,42 @@ MEDIA_TYPE = "application/problem+json"
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of problem: what is always the same about it."""
+    """A kind of problem: what is always the same about it.
+
+    :ivar headers: names of headers that its answers may have, besides those that any answer may have
+    """
 
     status: int
     title: str
+    headers: tuple[str, ...] = ()
 
 
 KINDS: Mapping[str, Kind] = {
     "malformed-request": Kind(400, "The request cannot be read"),
     "change-header-invalid": Kind(400, "An X-Change-* header cannot be taken"),
     "change-info-required": Kind(400, "The change needs a reason"),
-    "unauthenticated": Kind(401, "A valid token is needed"),
-    "forbidden": Kind(403, "The token does not allow this"),
+    "unauthenticated": Kind(401, "A valid token is needed", ("WWW-Authenticate",)),
+    "forbidden": Kind(403, "The token does not allow this", ("WWW-Authenticate",)),
     "not-found": Kind(404, "There is nothing at this address"),
     "unknown-model": Kind(404, "No such model"),
     "unknown-record": Kind(404, "No such record"),
     "unknown-version": Kind(404, "No such version"),
     "unknown-transaction": Kind(404, "No such transaction"),
-    "method-not-allowed": Kind(405, "The method is not allowed here"),
+    "method-not-allowed": Kind(405, "The method is not allowed here", ("Allow",)),
     "not-acceptable": Kind(406, "No acceptable representation"),
     "record-exists": Kind(409, "The record exists already"),
     "conflict": Kind(409, "The change conflicts with other records"),
     "concurrent-change": Kind(409, "The record was changed meanwhile"),
-    "deleted": Kind(410, "The record was deleted"),
+    "deleted": Kind(410, "The record was deleted", ("Link",)),
     "precondition-failed": Kind(412, "The record is at another version"),
     "content-too-large": Kind(413, "The request is too large"),
     "uri-too-long": Kind(414, "The address is too long"),
     "unsupported-media-type": Kind(415, "The body must be JSON"),
     "invalid": Kind(422, "The request does not fit"),
-    "too-many-requests": Kind(429, "Too many requests"),
+    "too-many-requests": Kind(429, "Too many requests", ("Retry-After",)),
     "headers-too-large": Kind(431, "The headers are too large"),
     "internal-error": Kind(500, "Something went wrong here"),
-    "unavailable": Kind(503, "The service cannot answer now"),
+    "unavailable": Kind(503, "The service cannot answer now", ("Retry-After",)),
 }
 """Every kind of problem, by the last part of its ``type``."""
 
@@ -73,14 +77,46 @@ _KINDS_BY_STATUS = {
 }
 
 
+def problem_type(kind: str) -> str:
+    """The ``type`` of a kind of problem."""
+    return f"/problems/{kind}"
+
+
+_ERRORS = {
+    "type": "object",
+    "additionalProperties": {
+        "anyOf": [
+            {"type": "array", "items": {"type": "string"}},
+            {"type": "object", "additionalProperties": True},
+        ]
+    },
+}
+
+
 class ProblemSchema(Schema):
     """A problem (RFC 9457)."""
 
-    type = fields.String(required=True, metadata={"format": "uri-reference", "description": "the kind of problem"})
-    title = fields.String(required=True)
-    status = fields.Integer(required=True)
+    type = fields.String(
+        required=True,
+        metadata={
+            "format": "uri-reference",
+            "description": "The kind of problem: what a client decides by. Others may be added, which a client takes "
+            "for a problem of their status.",
+            "example": problem_type("invalid"),
+            # Not `enum`: a client that was generated before a kind was added would fail to read it.
+            "x-extensible-enum": [problem_type(kind) for kind in KINDS],
+        },
+    )
+    title = fields.String(required=True, metadata={"description": "what is the same about all problems of the kind"})
+    status = fields.Integer(required=True, metadata={"format": "int32", "minimum": 400, "maximum": 599})
     detail = fields.String(metadata={"description": "what was wrong here, and what would be right"})
-    errors = fields.Raw(metadata={"type": "object", "description": "per location and name: what was wrong with it"})
+    errors = fields.Raw(
+        metadata={
+            "type": "object",
+            "description": "Of what was sent, by location (`json`, `query`) and name: what was wrong with it.",
+            "additionalProperties": _ERRORS,
+        }
+    )
 
 
 class Problem(Exception):  # noqa: N818  the term of RFC 9457
@@ -100,11 +136,6 @@ class Problem(Exception):  # noqa: N818  the term of RFC 9457
     ) -> None:
         self.kind, self.detail, self.errors, self.headers = kind, detail, errors, headers
         super().__init__(detail)
-
-
-def problem_type(kind: str) -> str:
-    """The ``type`` of a kind of problem."""
-    return f"/problems/{kind}"
 
 
 def register_problems(app: Flask) -> None:

@@ -13,6 +13,7 @@ from app.api import Blueprint
 from app.change_headers import change_info_of
 from app.conditional import cacheable, check_preconditions
 from app.db import session
+from app.document import links_to_deleted, links_to_record, links_to_version, links_to_writes
 from app.examples import example_of
 from app.history.examples import Document, Examples
 from app.history.mementos import links_of, send_to_memento
@@ -50,6 +51,7 @@ def _add_reads(
         answer=schemas.records,
         query=RecordsQuery,
         examples=pages,
+        links=links_to_record(name, "$response.body#/records/0/key"),
     )
     def list_records(query: Document) -> Document:
         """The records, in the order of their keys: as they are, or as they were at an instant.
@@ -84,6 +86,7 @@ def _add_reads(
         problems=["unknown-record", "unknown-version", "deleted"],
         cacheable=True,
         timegate=True,
+        links=links_to_record(name) | links_to_writes(name),
     )
     def get_record(query: Document, key: str) -> Response:
         """A record as it is now, or as it was at an instant.
@@ -126,7 +129,13 @@ def _add_writes(
     path = f"/records/{name}/<key>"
     columns = example_of(schemas.patch())
     restoration = {"version": 0, "values": {column: columns[column] for column in resource.versioning.hidden}}
-    common: Document = {"scope": "write", "answer": schemas.record, "example": example, "headers": ["ETag"]}
+    common: Document = {
+        "scope": "write",
+        "answer": schemas.record,
+        "example": example,
+        "headers": ["ETag"],
+        "links": links_to_record(name) | links_to_writes(name) | links_to_version(name),
+    }
     changing: Document = common | {
         "problems": ["unknown-record", "deleted", "conflict", "precondition-failed"],
         "conditional": True,
@@ -198,7 +207,11 @@ def _add_writes(
             return _written(schemas, resource, record)
 
     @blueprint.operation(
-        "DELETE", path, f"delete_{name}", status=204, **changing | {"answer": None, "example": None, "headers": []}
+        "DELETE",
+        path,
+        f"delete_{name}",
+        status=204,
+        **changing | {"answer": None, "example": None, "headers": [], "links": links_to_deleted(name)},
     )
     def delete_record(query: Document, key: str) -> Response:
         """Delete a record. Its history stays readable."""
