@@ -196,7 +196,6 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
                     *(_BODY if body else ()),
                     *(_WRITE if writing else ()),
                     *(("not-acceptable",) if media else ()),
-                    *(("malformed-request",) if timegate else ()),
                 ),
                 links={**following, **(links or {})},
             )
@@ -243,9 +242,9 @@ class _Contract:
     links: Mapping[str, Any]
 
 
-_ALWAYS = ("unauthenticated", "forbidden", "invalid", "internal-error", "unavailable")
-_WRITE = ("change-header-invalid",)
-_BODY = ("malformed-request", "unsupported-media-type", "content-too-large")
+_ALWAYS = ("malformed-request", "unauthenticated", "forbidden", "invalid", "internal-error", "unavailable")
+_WRITE = ("change-header-invalid", "change-info-required")
+_BODY = ("unsupported-media-type", "content-too-large")
 
 
 def _with_next_link(view: Callable[..., Any]) -> Callable[..., Any]:

@@ -64,10 +64,11 @@ _BASE64 = Form(
 )
 
 
-def _decimal(type_: sa.Numeric[Any]) -> Form:
+def _decimal(type_: sa.Numeric[Any] | sa.Float[Any]) -> Form:
     """A decimal number as text, so that no digit is lost, with as many digits as the column holds."""
     whole, fraction, example = r"\d+", r"(\.\d+)?", "1.50"
-    if type_.precision is not None:
+    # The precision of a float counts no decimal digits.
+    if isinstance(type_, sa.Numeric) and not isinstance(type_, sa.Float) and type_.precision is not None:
         scale = type_.scale or 0
         digits = type_.precision - scale
         whole = rf"\d{{1,{digits}}}" if digits > 0 else "0"
@@ -180,7 +181,7 @@ def _field(  # noqa: PLR0911  one kind of column after the other
         low, high = integer_range(type_)
         told = _telling(options, format="int64" if isinstance(type_, sa.BigInteger) else "int32")
         return fields.Integer(**told, strict=True, validate=validate.Range(low, high))
-    if isinstance(type_, sa.Numeric):
+    if isinstance(type_, sa.Numeric | sa.Float):
         return Double(**_telling(options, format="double"))
     if isinstance(type_, sa.Enum):
         return _enum(type_, options)
@@ -199,7 +200,7 @@ def _field(  # noqa: PLR0911  one kind of column after the other
 
 def _form(type_: Any) -> Form | None:
     """The form of values that stand as text and have a type of their own in Python."""
-    if isinstance(type_, sa.Numeric):
+    if isinstance(type_, sa.Numeric | sa.Float):
         return _decimal(type_) if type_.asdecimal else None
     if isinstance(type_, sa.Uuid):
         return _UUID if type_.as_uuid else _UUID_AS_TEXT

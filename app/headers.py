@@ -34,7 +34,7 @@ TAKEN: Mapping[str, Mapping[str, Any]] = {
         },
     ),
     "If-Match": _parameter(
-        "Write only if the record is still at this version (RFC 9110): the `ETag` of a read.", '"v3"'
+        "Do it only if the record is still at this version (RFC 9110): the `ETag` of a read; 412 otherwise.", '"v3"'
     ),
     "If-None-Match": _parameter("Answer only if it is not the one with this `ETag` (RFC 9110): 304 otherwise.", '"v3"'),
     "Accept-Datetime": _parameter(

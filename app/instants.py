@@ -41,6 +41,10 @@ def instant_text(at: datetime) -> str:
 class Instant(fields.Field[datetime]):
     """An instant in a document or a query."""
 
+    def __init__(self, **options: Any) -> None:
+        told = {"type": "string", "format": "date-time"}
+        super().__init__(**options | {"metadata": told | options.get("metadata", {})})
+
     def _serialize(self, value: datetime | None, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
         return None if value is None else instant_text(value)
 
