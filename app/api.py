@@ -280,6 +280,8 @@ class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no type
         app.before_request(refuse_undecodable)
         app.after_request(ask_again)
         super().__init__(app, spec_kwargs={"info": INFO, "servers": SERVERS, "security": self.security("read")})
+        # Where a column does not say otherwise.
+        self.register_field(marshmallow.fields.Integer, "integer", "int32")
         register_components(self.spec)
         app.register_blueprint(get_swaggerui_blueprint("/docs", "/openapi.json", config={"app_name": "Chrononaut"}))
 

@@ -7,6 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 from marshmallow import Schema, ValidationError, fields, pre_load, validate
 
+from app.answers import Answer
 from app.fields import default_of, field_of
 from app.registry import Resource, integer_range
 
@@ -48,14 +49,14 @@ def _is_unstorable(value: Any) -> bool:
 @cache
 def state_schema(resource: Resource) -> type[Schema]:
     """The schema of a state in history: the tracked columns."""
-    return Schema.from_dict(_tracked(resource), name=f"{resource.title}State")
+    return Answer.from_dict(_tracked(resource), name=f"{resource.title}State")
 
 
 def record_schema(resource: Resource) -> type[Schema]:
     """The schema of a record: all columns but the hidden ones."""
     # Nobody knows them of a state that was.
     untracked = {name: field_of(column, required=False) for name, column in resource.versioning.untracked.items()}
-    return Schema.from_dict(_tracked(resource) | untracked, name=f"{resource.title}Fields")
+    return Answer.from_dict(_tracked(resource) | untracked, name=f"{resource.title}Fields")
 
 
 def _tracked(resource: Resource) -> dict[str, fields.Field[Any]]:

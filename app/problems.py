@@ -7,11 +7,12 @@ from typing import Any
 import sqlalchemy.exc
 from flask import Flask, Response, current_app, request
 from gunicorn.http.errors import ParseException
-from marshmallow import Schema, fields
+from marshmallow import fields
 from sqlalchemy.orm.exc import StaleDataError
 from werkzeug.exceptions import HTTPException
 from werkzeug.sansio.response import Response as SansIOResponse
 
+from app.answers import Answer
 from app.change_headers import ChangeHeaderError
 from chrononaut import ChangeInfoError, MissingChangeInfoError, RestoreError
 
@@ -93,7 +94,7 @@ _ERRORS = {
 }
 
 
-class ProblemSchema(Schema):
+class ProblemSchema(Answer):
     """A problem (RFC 9457)."""
 
     type = fields.String(

@@ -79,8 +79,17 @@ def _refuse_constant(name: str) -> None:
 
 @lru_cache(maxsize=4)
 def document_of(app: Flask) -> Any:
-    """The document that a service answers with."""
-    return json.loads(app.test_client().get("/openapi.json").data)
+    """The document that a service answers with, closed: what it does not tell of is not answered."""
+    document = json.loads(app.test_client().get("/openapi.json").data)
+    _close(document["components"]["schemas"])
+    return document
+
+
+def _close(schemas: Any) -> None:
+    for schema in schemas.values():
+        if "properties" in schema:
+            schema.setdefault("additionalProperties", False)
+            _close(schema["properties"])
 
 
 class ContractClient(FlaskClient):

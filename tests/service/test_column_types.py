@@ -142,8 +142,18 @@ def test_value_that_the_document_does_not_tell_of_is_refused(own_api: Api, colum
 
 @pytest.mark.parametrize(
     ("column", "value"),
-    [("fragile", 1), ("fragile", "true"), ("opens_at", "09:00"), ("opens_at", "09:00:00Z"), ("travelled", "1")]
-    + [("travelled", 1e12), ("travelled", True), ("arrived_at", "2026-03-01T09:00:00"), ("size", "s"), ("price", 1)],
+    [
+        ("fragile", 1),
+        ("fragile", "true"),
+        ("opens_at", "09:00"),
+        ("opens_at", "09:00:00Z"),
+        ("travelled", "1"),
+        ("travelled", 1000000000000.0),
+        ("travelled", True),
+        ("arrived_at", "2026-03-01T09:00:00"),
+        ("size", "s"),
+        ("price", 1),
+    ],
 )
 def test_other_value_that_the_document_does_not_tell_of_is_refused(own_api: Api, column: str, value: Any) -> None:
     document = own_api.get("/openapi.json")
