@@ -198,19 +198,19 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
                     *(("not-acceptable",) if media else ()),
                 ),
                 links={**following, **(links or {})},
+                headers=[
+                    name
+                    for name, is_taken in (
+                        ("X-Change-Rationale", writing),
+                        ("If-Match", conditional),
+                        ("If-None-Match", cacheable),
+                        ("Accept-Datetime", timegate),
+                    )
+                    if is_taken
+                ],
             )
-            parameters = [
-                name
-                for name, is_taken in (
-                    ("X-Change-Rationale", writing),
-                    ("If-Match", conditional),
-                    ("If-None-Match", cacheable),
-                    ("Accept-Datetime", timegate),
-                )
-                if is_taken
-            ]
             told_of_view = described(view.__doc__)
-            wrapped = self.doc(operationId=operation_id, parameters=parameters, **told_of_view)(wrapped)
+            wrapped = self.doc(operationId=operation_id, **told_of_view)(wrapped)
             # Outermost: nothing of a request is read before it is known who sends it.
             guarded = requires(scope, self._model)(wrapped)
             self.route(path, methods=[method], endpoint=operation_id, parameters=told_of_parts)(guarded)
@@ -228,18 +228,20 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
             answers[status] = problem_response(spec, kinds)
         if contract.links:
             answers[contract.status]["links"] = dict(contract.links)
+        doc["parameters"] = [*doc["parameters"], *contract.headers]
         doc["security"] = api.security(contract.scope)
         return doc
 
 
 @dataclass(frozen=True, slots=True)
 class _Contract:
-    """What an operation promises besides its parameters and its answer."""
+    """What an operation promises besides its query, its body and its answer."""
 
     scope: Scope
     status: int
     problems: Sequence[str]
     links: Mapping[str, Any]
+    headers: Sequence[str]
 
 
 _ALWAYS = ("malformed-request", "unauthenticated", "forbidden", "invalid", "internal-error", "unavailable")

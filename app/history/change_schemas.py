@@ -29,7 +29,9 @@ class FeedQuery(ChangePageQuery):
     since = Instant(metadata={"description": "only changes later than this instant"})
     until = Instant(metadata={"description": "only changes at this instant or earlier"})
     user_id = fields.String(metadata={"description": "only changes by this user"})
-    operation = fields.String(validate=validate.OneOf(OPERATIONS))
+    operation = fields.String(
+        validate=validate.OneOf(OPERATIONS), metadata={"description": "only changes of this kind"}
+    )
     transaction_id = fields.UUID(metadata={"description": "only changes of this transaction"})
     rationale = fields.String(
         data_key=f"{EXTRA}change_rationale",

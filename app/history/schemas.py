@@ -15,6 +15,7 @@ from chrononaut.history import Operation
 
 OPERATIONS: tuple[str, ...] = get_args(Operation)
 _ORDERS = ("asc", "desc")
+_EXAMPLE = "2026-03-01T09:00:00.000000Z"
 
 
 class VersionOrInstant(fields.Field[Any]):
@@ -51,20 +52,22 @@ class VersionsQuery(PageQuery):
 class AtQuery(Query):
     """Which instant."""
 
-    at = Instant(required=True)
+    at = Instant(required=True, metadata={"description": "the instant", "example": _EXAMPLE})
 
 
 class SinceQuery(Query):
     """Since when."""
 
-    since = Instant(required=True)
+    since = Instant(required=True, metadata={"description": "the instant", "example": _EXAMPLE})
 
 
 class DiffQuery(Query):
     """Which two states."""
 
     from_ = VersionOrInstant(
-        required=True, data_key="from", metadata={"type": "string", "description": "a version number or an instant"}
+        required=True,
+        data_key="from",
+        metadata={"type": "string", "description": "a version number or an instant", "example": "0"},
     )
     to = VersionOrInstant(
         load_default=None,
