@@ -186,7 +186,8 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
                 wrapped = self.alt_response(302, description="The Memento is there", headers=sent)(wrapped)
             if cacheable:
                 wrapped = self.alt_response(304, description="The client has it already", headers=shown)(wrapped)
-            following = link_to_next_page(operation_id, parts, query().fields) if paged else {}
+            parameters = [field.data_key or name for name, field in query().fields.items()]
+            following = link_to_next_page(operation_id, parts, parameters) if paged else {}
             self._contracts[operation_id] = _Contract(
                 scope=scope,
                 status=status,
