@@ -1,7 +1,9 @@
 """Errors → ``application/problem+json`` (RFC 9457)."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import sqlalchemy.exc
@@ -71,6 +73,10 @@ _KINDS_BY_STATUS = {
     429: "too-many-requests",
     503: "unavailable",
 }
+
+
+_MOST_ERRORS = 100
+_NAME = re.compile(r"[A-Za-z_][\w.-]{0,63}")
 
 
 class ProblemSchema(Schema):
@@ -151,11 +157,24 @@ def _answer_http(error: HTTPException) -> Response | SansIOResponse:
         return _respond(*_not_found(), headers=headers)
     # webargs and flask-smorest keep what the schemas said in an attribute of their own.
     data: Mapping[str, Any] = getattr(error, "data", {})
-    errors = data.get("messages")
+    errors = _repeatable(data.get("messages") or {})
     detail = data.get("message") or error.description or KINDS[kind].title
     if errors:
         detail = f"not as it must be: {', '.join(_places(errors))}; errors say what is wrong with each"
     return _respond(kind, detail, errors, headers)
+
+
+def _repeatable(messages: Any) -> Any:
+    """What schemas say, at most `_MOST_ERRORS` things of each, and no name that none of their fields could have.
+
+    A name that a client makes up may be as long as a body, or a value in the wrong place, which is nobody's to repeat.
+    """
+    if not isinstance(messages, Mapping):
+        return messages
+    shown = islice(messages.items(), _MOST_ERRORS)
+    return {
+        name if isinstance(name, int) or _NAME.fullmatch(name) else "…": _repeatable(message) for name, message in shown
+    }
 
 
 def _places(errors: Mapping[str, Any]) -> list[str]:
