@@ -41,6 +41,7 @@ KINDS: Mapping[str, Kind] = {
     "unknown-transaction": Kind(404, "No such transaction"),
     "method-not-allowed": Kind(405, "The method is not allowed here"),
     "not-acceptable": Kind(406, "No acceptable representation"),
+    "request-timeout": Kind(408, "The request took too long to arrive"),
     "record-exists": Kind(409, "The record exists already"),
     "conflict": Kind(409, "The change conflicts with other records"),
     "concurrent-change": Kind(409, "The record was changed meanwhile"),
@@ -49,11 +50,14 @@ KINDS: Mapping[str, Kind] = {
     "content-too-large": Kind(413, "The request is too large"),
     "uri-too-long": Kind(414, "The address is too long"),
     "unsupported-media-type": Kind(415, "The body must be JSON"),
+    "expectation-failed": Kind(417, "The expectation cannot be met"),
     "invalid": Kind(422, "The request does not fit"),
     "too-many-requests": Kind(429, "Too many requests"),
     "headers-too-large": Kind(431, "The headers are too large"),
     "internal-error": Kind(500, "Something went wrong here"),
+    "not-implemented": Kind(501, "This is not implemented"),
     "unavailable": Kind(503, "The service cannot answer now"),
+    "http-version-not-supported": Kind(505, "This version of HTTP is not spoken here"),
 }
 """Every kind of problem, by the last part of its ``type``."""
 
@@ -196,7 +200,8 @@ def _not_found() -> tuple[str, str]:
 
 def _answer_unreadable(error: ParseException) -> Response:
     """What gunicorn says of a body that it cannot read, as its parts are malformed."""
-    return _respond("malformed-request", f"the body cannot be read: {error}")
+    current_app.logger.info("unreadable body: %s", type(error).__name__)
+    return _respond("malformed-request", "the body cannot be read: its chunks are malformed (RFC 9112, section 7.1)")
 
 
 def _answer_missing_change_info(error: MissingChangeInfoError) -> Response:
