@@ -13,6 +13,7 @@ from flask import Flask, Request, request
 from flask_swagger_ui.flask_swagger_ui import get_swaggerui_blueprint
 from webargs.flaskparser import FlaskParser
 from werkzeug import Response
+from werkzeug.routing import IntegerConverter
 
 from app.auth.access import requires
 from app.auth.grants import Scope
@@ -53,11 +54,13 @@ class _Parser(FlaskParser):
         if not req.is_json:
             given = req.mimetype or "none"
             raise Problem("unsupported-media-type", f"send the body as application/json; its Content-Type was {given}")
+        if req.mimetype_params.get("charset", "utf-8").lower() != "utf-8":
+            raise Problem("unsupported-media-type", "send the body as UTF-8 (RFC 8259, section 8.1)")
         if req.headers.get("Content-Encoding", "identity") != "identity":
             raise Problem("unsupported-media-type", "send the body as it is, without a Content-Encoding")
         try:
             document = json.loads(
-                _body_of(req), object_pairs_hook=_members, parse_float=_finite, parse_constant=_refuse_constant
+                _body_of(req).decode(), object_pairs_hook=_members, parse_float=_finite, parse_constant=_refuse_constant
             )
             _refuse_depth(document)
         except (ValueError, RecursionError) as error:
@@ -123,6 +126,12 @@ def _parts(item: Any) -> Iterable[Any]:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
+
+
+class _Digits(IntegerConverter):
+    """A number in ASCII digits: in others it would be a second address of the same thing."""
+
+    regex = "[0-9]+"
 
 
 class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest has no types
@@ -290,6 +299,7 @@ class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no type
             OPENAPI_URL_PREFIX="/",
             OPENAPI_JSON_PATH="openapi.json",
         )
+        app.url_map.converters["int"] = _Digits
         app.before_request(refuse_undecodable)
         app.after_request(ask_again)
         super().__init__(

@@ -1,6 +1,7 @@
 """Columns → marshmallow fields: how the values of a model stand in documents."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from functools import cache
 from typing import Any
 
@@ -39,6 +40,16 @@ class Query(Strict):
 
 class Body(Strict):
     """A body."""
+
+
+class _TimeDelta(fields.TimeDelta):
+    """A period of time, also where a number is given that no float can hold."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> timedelta:
+        try:
+            return super()._deserialize(value, attr, data, **kwargs)
+        except OverflowError as error:
+            raise self.make_error("invalid") from error
 
 
 def _is_unstorable(value: Any) -> bool:
@@ -136,6 +147,8 @@ def _field(column: sa.Column[Any], *, required: bool) -> fields.Field[Any]:
         return own(**options)
     if isinstance(column.type, types.Instant) or (isinstance(column.type, sa.DateTime) and column.type.timezone):
         return Instant(**options)
+    if isinstance(column.type, sa.Interval):
+        return _TimeDelta(**options)
     if isinstance(column.type, sa.Boolean):
         return fields.Boolean(**options, truthy={True}, falsy={False})
     if isinstance(column.type, sa.Integer):
