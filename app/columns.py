@@ -13,8 +13,6 @@ from app.instants import Instant
 from app.registry import Resource, integer_range
 from chrononaut import types
 
-_CONVERTER = ModelConverter()
-
 
 class Strict(Schema):
     """What a request says; any field that is not known is refused, and any text that no database can store."""
@@ -50,6 +48,13 @@ class _TimeDelta(fields.TimeDelta):
             return super()._deserialize(value, attr, data, **kwargs)
         except OverflowError as error:
             raise self.make_error("invalid") from error
+
+
+class _Converter(ModelConverter):
+    SQLA_TYPE_MAPPING = ModelConverter.SQLA_TYPE_MAPPING | {sa.Interval: _TimeDelta}
+
+
+_CONVERTER = _Converter()
 
 
 def _is_unstorable(value: Any) -> bool:
@@ -147,8 +152,6 @@ def _field(column: sa.Column[Any], *, required: bool) -> fields.Field[Any]:
         return own(**options)
     if isinstance(column.type, types.Instant) or (isinstance(column.type, sa.DateTime) and column.type.timezone):
         return Instant(**options)
-    if isinstance(column.type, sa.Interval):
-        return _TimeDelta(**options)
     if isinstance(column.type, sa.Boolean):
         return fields.Boolean(**options, truthy={True}, falsy={False})
     if isinstance(column.type, sa.Integer):

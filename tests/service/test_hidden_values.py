@@ -473,7 +473,7 @@ def test_search_finds_what_leaks(
     log: pytest.LogCaptureFixture,
     tmp_path: Path,
 ) -> None:
-    hooks = (search.app.before_request_funcs, search.app.after_request_funcs)
+    hooks: list[dict[Any, Any]] = [search.app.before_request_funcs, search.app.after_request_funcs]
     kept = [dict(hook) | {None: list(hook.get(None, []))} for hook in hooks]
     leak(search.app, search)
     try:
@@ -483,7 +483,7 @@ def test_search_finds_what_leaks(
     finally:
         for hook, before in zip(hooks, kept, strict=True):
             hook.clear()
-            hook.update(before)  # type: ignore[arg-type]  # the two have functions of different types
+            hook.update(before)
 
 
 def test_every_form_of_a_secret_is_found() -> None:
