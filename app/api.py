@@ -1,8 +1,9 @@
 """How operations are declared, so that what is checked and what the OpenAPI document says come from one place."""
 
 import json
+import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any
@@ -15,6 +16,7 @@ from flask import Flask, Request, request
 from flask_swagger_ui.flask_swagger_ui import get_swaggerui_blueprint
 from webargs.flaskparser import FlaskParser
 from werkzeug import Response
+from werkzeug.routing import IntegerConverter
 
 from app.auth.access import requires
 from app.auth.grants import Scope
@@ -36,6 +38,8 @@ from app.problems import KINDS, Problem
 from app.settings import Settings
 
 _MERGE_PATCH = "application/merge-patch+json"
+_DEEPEST = 100
+"""Levels of a body at the most: all that reads it calls itself for each."""
 _WRITING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
@@ -55,19 +59,27 @@ class _Parser(FlaskParser):
         if not req.is_json:
             given = req.mimetype or "none"
             raise Problem("unsupported-media-type", f"send the body as application/json; its Content-Type was {given}")
+        if req.mimetype_params.get("charset", "utf-8").lower() != "utf-8":
+            raise Problem("unsupported-media-type", "send the body as UTF-8 (RFC 8259, section 8.1)")
         if req.headers.get("Content-Encoding", "identity") != "identity":
             raise Problem("unsupported-media-type", "send the body as it is, without a Content-Encoding")
         try:
-            return json.loads(_body_of(req), parse_constant=_refuse_constant)
+            document = json.loads(
+                _body_of(req).decode(), object_pairs_hook=_members, parse_float=_finite, parse_constant=_refuse_constant
+            )
+            _refuse_depth(document)
         except (ValueError, RecursionError) as error:
-            raise Problem("malformed-request", f"the body is no JSON: {error}") from error
+            raise Problem("malformed-request", f"the body is no JSON that can be taken: {error}") from error
+        return document
 
 
 def _body_of(req: Request) -> bytes:
     try:
         body = req.get_data(cache=True)
     except OSError as error:
-        raise Problem("malformed-request", f"the body cannot be read: {error}") from error
+        raise Problem("malformed-request", "the body cannot be read: it ended too early") from error
+    if req.content_length is not None and len(body) < req.content_length:
+        raise Problem("malformed-request", "the body ended before its Content-Length; send it whole")
     # A body that comes in chunks is cut at the limit, silently.
     if req.content_length is None and len(body) >= (req.max_content_length or len(body) + 1):
         raise Problem("content-too-large", f"a body may have {req.max_content_length} bytes at the most")
@@ -79,6 +91,8 @@ def refuse_undecodable() -> None:
 
     :raises Problem: 400
     """
+    if request.environ.get("SERVER_PROTOCOL") == "HTTP/1.1" and not request.environ.get("HTTP_HOST"):
+        raise Problem("malformed-request", "a request of HTTP/1.1 names its Host (RFC 9112, section 3.2)")
     path = request.environ.get("PATH_INFO", "").encode("latin-1")
     parameters = unquote_to_bytes(request.environ.get("QUERY_STRING", "").encode("latin-1"))
     try:
@@ -87,8 +101,42 @@ def refuse_undecodable() -> None:
         raise Problem("malformed-request", "the address holds bytes that are no UTF-8; encode them anew") from error
 
 
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # Readers disagree about which of two counts (RFC 8259, section 4).
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("a name is given more than once in an object")
+    return members
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("a number is too large")
+    return number
+
+
+def _refuse_depth(document: Any) -> None:
+    level = [document]
+    for _ in range(_DEEPEST):
+        level = [part for item in level for part in _parts(item)]
+        if not level:
+            return
+    raise ValueError(f"it is nested more than {_DEEPEST} deep")
+
+
+def _parts(item: Any) -> Iterable[Any]:
+    return item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
+
+
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
+
+
+class _Digits(IntegerConverter):
+    """A number in ASCII digits: in others it would be a second address of the same thing."""
+
+    regex = "[0-9]+"
 
 
 class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest has no types
@@ -280,6 +328,7 @@ class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no type
             OPENAPI_URL_PREFIX="/",
             OPENAPI_JSON_PATH="openapi.json",
         )
+        app.url_map.converters["int"] = _Digits
         app.before_request(refuse_undecodable)
         app.after_request(ask_again)
         super().__init__(app, spec_kwargs={"info": INFO, "servers": SERVERS, "security": self.security("read")})

@@ -1,7 +1,9 @@
 """Errors → ``application/problem+json`` (RFC 9457)."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import sqlalchemy.exc
@@ -44,6 +46,7 @@ KINDS: Mapping[str, Kind] = {
     "unknown-transaction": Kind(404, "No such transaction"),
     "method-not-allowed": Kind(405, "The method is not allowed here", ("Allow",)),
     "not-acceptable": Kind(406, "No acceptable representation"),
+    "request-timeout": Kind(408, "The request took too long to arrive"),
     "record-exists": Kind(409, "The record exists already"),
     "conflict": Kind(409, "The change conflicts with other records"),
     "concurrent-change": Kind(409, "The record was changed meanwhile"),
@@ -52,11 +55,14 @@ KINDS: Mapping[str, Kind] = {
     "content-too-large": Kind(413, "The request is too large"),
     "uri-too-long": Kind(414, "The address is too long"),
     "unsupported-media-type": Kind(415, "The body must be JSON"),
+    "expectation-failed": Kind(417, "The expectation cannot be met"),
     "invalid": Kind(422, "The request does not fit"),
     "too-many-requests": Kind(429, "Too many requests", ("Retry-After",)),
     "headers-too-large": Kind(431, "The headers are too large"),
     "internal-error": Kind(500, "Something went wrong here"),
+    "not-implemented": Kind(501, "This is not implemented"),
     "unavailable": Kind(503, "The service cannot answer now", ("Retry-After",)),
+    "http-version-not-supported": Kind(505, "This version of HTTP is not spoken here"),
 }
 """Every kind of problem, by the last part of its ``type``."""
 
@@ -76,6 +82,10 @@ _KINDS_BY_STATUS = {
     429: "too-many-requests",
     503: "unavailable",
 }
+
+
+_MOST_ERRORS = 100
+_NAME = re.compile(r"[A-Za-z_][\w.-]{0,63}")
 
 
 def problem_type(kind: str) -> str:
@@ -183,11 +193,24 @@ def _answer_http(error: HTTPException) -> Response | SansIOResponse:
         return _respond(*_not_found(), headers=headers)
     # webargs and flask-smorest keep what the schemas said in an attribute of their own.
     data: Mapping[str, Any] = getattr(error, "data", {})
-    errors = data.get("messages")
+    errors = _repeatable(data.get("messages") or {})
     detail = data.get("message") or error.description or KINDS[kind].title
     if errors:
         detail = f"not as it must be: {', '.join(_places(errors))}; errors say what is wrong with each"
     return _respond(kind, detail, errors, headers)
+
+
+def _repeatable(messages: Any) -> Any:
+    """What schemas say, at most `_MOST_ERRORS` things of each, and no name that none of their fields could have.
+
+    A name that a client makes up may be as long as a body, or a value in the wrong place, which is nobody's to repeat.
+    """
+    if not isinstance(messages, Mapping):
+        return messages
+    shown = islice(messages.items(), _MOST_ERRORS)
+    return {
+        name if isinstance(name, int) or _NAME.fullmatch(name) else "…": _repeatable(message) for name, message in shown
+    }
 
 
 def _places(errors: Mapping[str, Any]) -> list[str]:
@@ -209,7 +232,8 @@ def _not_found() -> tuple[str, str]:
 
 def _answer_unreadable(error: ParseException) -> Response:
     """What gunicorn says of a body that it cannot read, as its parts are malformed."""
-    return _respond("malformed-request", f"the body cannot be read: {error}")
+    current_app.logger.info("unreadable body: %s", type(error).__name__)
+    return _respond("malformed-request", "the body cannot be read: its chunks are malformed (RFC 9112, section 7.1)")
 
 
 def _answer_missing_change_info(error: MissingChangeInfoError) -> Response:

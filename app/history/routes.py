@@ -225,7 +225,8 @@ def find_live(resource: Resource, key: Key, *, to_write: bool = False) -> Any:
 
     :param to_write: lock it, so that nobody changes it before it is written
     """
-    return session().get(resource.model, key, with_for_update={"key_share": True} if to_write else None)
+    locking = {"key_share": True} if to_write else None
+    return session().get(resource.model, key, options=resource.shown, with_for_update=locking)
 
 
 def unknown_record(resource: Resource, key_text: str) -> Problem:

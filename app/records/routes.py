@@ -62,7 +62,9 @@ def _add_reads(
         what = f"records {name}" if at is None else f"records {name} {instant_text(at)}"
         columns = resource.versioning.key_columns
         select: sa.Select[Any] = (
-            sa.select(resource.model, queries.began(resource.model)) if at is None else resource.model.as_of(at)
+            sa.select(resource.model, queries.began(resource.model)).options(*resource.shown)
+            if at is None
+            else resource.model.as_of(at)
         )
         select = select.order_by(*columns).limit(query["limit"] + 1)
         if "cursor" in query:
@@ -262,7 +264,7 @@ def _find(resource: Resource, key_text: str, *, to_write: bool = False) -> Any:
 
 def _refuse_existing(resource: Resource, record: Any) -> None:
     key = resource.versioning.key_of(record)
-    if None not in key and session().get(resource.model, key) is not None:
+    if None not in key and find_live(resource, key) is not None:
         raise Problem("record-exists", f"there is a {resource.name} with the key {resource.key_text(key)!r} already")
 
 
