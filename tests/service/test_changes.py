@@ -114,7 +114,7 @@ def test_since_and_until_split_the_feed(api: Api, records: dict[str, str]) -> No
         ("since=yesterday", "since"),
         ("user_id=%00", "user_id"),
         ("extra.a=%00", "extra.a"),
-        ("extra.a=b&extra.%00=a", "extra.\0"),
+        ("extra.a=b&extra.%00=a", "…"),
         ("extra.change_rationale=%00", "extra.change_rationale"),
         ("limit=0", "limit"),
         ("extra=x", "extra"),

@@ -438,7 +438,7 @@ def _leak_by_header(app: Flask, search: Search) -> None:
 
 def _tell_in_header(response: Response) -> Response:
     if request.method == "PATCH" and response.status_code == 422:
-        response.headers["X-Leak"] = base64.b64encode(request.get_data()).decode()
+        response.headers["Cache-Control"] = base64.b64encode(request.get_data()).decode()
     return response
 
 
