@@ -14,6 +14,7 @@ from app.db import engine_options, prepare_engine
 from app.history.changes import add_changes, add_transactions
 from app.history.routes import add_history, add_list_of_models
 from app.history.timemap import add_timemap
+from app.methods import init_methods
 from app.problems import register_problems
 from app.records.routes import add_records
 from app.registry import Registry
@@ -50,6 +51,7 @@ def create_app(environment: Mapping[str, str] = os.environ) -> Flask:
     registry: Registry = Registry(db)
     app.extensions["chrononaut"] = registry
     register_problems(app)
+    init_methods(app)
     init_login(app, db)
     register_commands(app, db)
     api = Api(app, settings)

@@ -19,11 +19,11 @@ from app.columns import Query
 from app.conditional import ask_again
 from app.examples import example_of
 from app.headers import ACCEPT_DATETIME, CHANGE, IF_MATCH, IF_NONE_MATCH, answered
+from app.media import JSON, acceptable, body_types
 from app.pages import next_link
 from app.problems import KINDS, MEDIA_TYPE, Problem, ProblemSchema, problem_type
 from app.settings import Settings
 
-_MERGE_PATCH = "application/merge-patch+json"
 _WRITING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _DESCRIPTION = """\
 Version history of records: what a record was at an instant, who changed it, and why.
@@ -47,15 +47,33 @@ class _Parser(FlaskParser):
         return super().load_querystring(req, schema)
 
     def load_json(self, req: Request, schema: marshmallow.Schema) -> Any:
-        if not req.is_json:
-            given = req.mimetype or "none"
-            raise Problem("unsupported-media-type", f"send the body as application/json; its Content-Type was {given}")
-        if req.headers.get("Content-Encoding", "identity") != "identity":
-            raise Problem("unsupported-media-type", "send the body as it is, without a Content-Encoding")
+        _check_content(req)
         try:
-            return json.loads(_body_of(req), parse_constant=_refuse_constant)
+            # Decoded here: of bytes the parser would take UTF-16 as well, which is no JSON on a network (RFC 8259).
+            return json.loads(_body_of(req).decode(), parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
             raise Problem("malformed-request", f"the body is no JSON: {error}") from error
+
+
+def _check_content(req: Request) -> None:
+    """Refuse a body that says it is something else than it may be (RFC 9110, section 15.5.16).
+
+    :raises Problem: 415, with what would be right in ``Accept``, of ``PATCH`` in ``Accept-Patch`` too (RFC 5789)
+    """
+    if req.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise Problem(
+            "unsupported-media-type",
+            "send the body as it is, without a Content-Encoding",
+            headers={"Accept-Encoding": "identity"},
+        )
+    types = body_types(req.method)
+    if req.mimetype not in types or req.mimetype_params.get("charset", "utf-8").lower() != "utf-8":
+        taken = ", ".join(types)
+        raise Problem(
+            "unsupported-media-type",
+            f"send the body as {' or '.join(types)}, in UTF-8; its Content-Type was {req.content_type or 'missing'}",
+            headers={"Accept": taken, **({"Accept-Patch": taken} if req.method == "PATCH" else {})},
+        )
 
 
 def _body_of(req: Request) -> bytes:
@@ -143,7 +161,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         :param timegate: does it take ``Accept-Datetime``, and answer by sending to a Memento?
         """
         paged = "cursor" in query().fields
-        varying = [*(("Accept",) if media else ()), *(("Accept-Datetime",) if timegate else ())]
+        varying = [*(("Accept",) if answer else ()), *(("Accept-Datetime",) if timegate else ())]
         self._varying[f"{self.name}.{operation_id}"] = varying
         names = [
             "Cache-Control",
@@ -158,9 +176,11 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
             writing = method in _WRITING
             wrapped = _with_next_link(view) if paged else view
             if body is not None:
-                content_type = _MERGE_PATCH if method == "PATCH" else "application/json"
                 of_body = example_of(body()) if body_example is None else body_example
-                wrapped = self.arguments(body, content_type=content_type, example=of_body)(wrapped)
+                preferred, *others = body_types(method)
+                wrapped = self.arguments(body, content_type=preferred, example=of_body)(wrapped)
+                content = {media_type: {"schema": body, "example": of_body} for media_type in others}
+                wrapped = self.doc(requestBody={"content": content})(wrapped) if content else wrapped
             wrapped = self.arguments(query, location="query")(wrapped)
             named = examples and {name: {"value": value} for name, value in examples.items()}
             shown = answered(*names)
@@ -177,7 +197,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
                 *problems,
                 *(_BODY if body else ()),
                 *(_WRITE if writing else ()),
-                *(("not-acceptable",) if media else ()),
+                *(("not-acceptable",) if answer else ()),
                 *(("malformed-request",) if timegate else ()),
             )
             for kind_status, kinds in _by_status(kinds_of_problems).items():
@@ -210,6 +230,8 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
                 if is_taken
             ]
             wrapped = self.doc(operationId=operation_id, parameters=parameters)(wrapped)
+            if answer is not None:
+                wrapped = _acceptable(wrapped, (JSON, *(media or {})))
             # Outermost: nothing of a request is read before it is known who sends it.
             self.route(path, methods=[method], endpoint=operation_id)(requires(scope, self._model)(wrapped))
             return view
@@ -220,6 +242,17 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
 _ALWAYS = ("unauthenticated", "invalid")
 _WRITE = ("forbidden", "change-header-invalid")
 _BODY = ("malformed-request", "unsupported-media-type", "content-too-large")
+
+
+def _acceptable(view: Callable[..., Any], offered: Sequence[str]) -> Callable[..., Any]:
+    """A view that is called only if the client accepts what it answers with: nothing is written for a 406."""
+
+    @wraps(view)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        acceptable(*offered)
+        return view(*args, **kwargs)
+
+    return checked
 
 
 def _with_next_link(view: Callable[..., Any]) -> Callable[..., Any]:

@@ -51,6 +51,7 @@ KINDS: Mapping[str, Kind] = {
     "too-many-requests": Kind(429, "Too many requests"),
     "headers-too-large": Kind(431, "The headers are too large"),
     "internal-error": Kind(500, "Something went wrong here"),
+    "not-implemented": Kind(501, "The method is not implemented"),
     "unavailable": Kind(503, "The service cannot answer now"),
 }
 """Every kind of problem, by the last part of its ``type``."""
@@ -69,6 +70,7 @@ _KINDS_BY_STATUS = {
     415: "unsupported-media-type",
     422: "invalid",
     429: "too-many-requests",
+    501: "not-implemented",
     503: "unavailable",
 }
 

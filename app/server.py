@@ -18,7 +18,7 @@ control_socket_disable = True
 header_map = "refuse"  # a reason in a header with an underscore would be dropped silently otherwise
 limit_request_field_size = 16 * 1024  # above the limit of change headers, so that too long ones are told what is right
 
-_KINDS = {414: "uri-too-long", 431: "headers-too-large"}
+_KINDS = {414: "uri-too-long", 431: "headers-too-large", 501: "not-implemented"}
 _STATUS_LINE = re.compile(rb"HTTP/1\.1 (\d{3}) ")
 
 
