@@ -18,6 +18,7 @@ from app.methods import init_methods
 from app.problems import register_problems
 from app.records.routes import add_records
 from app.registry import Registry
+from app.request_id import init_request_ids
 from app.settings import Settings
 
 _LONGEST_BODY = 1024 * 1024
@@ -50,6 +51,7 @@ def create_app(environment: Mapping[str, str] = os.environ) -> Flask:
             prepare_engine(engine)
     registry: Registry = Registry(db)
     app.extensions["chrononaut"] = registry
+    init_request_ids(app)
     register_problems(app)
     init_methods(app)
     init_login(app, db)

@@ -18,7 +18,7 @@ from app.auth.grants import Scope
 from app.columns import Query
 from app.conditional import ask_again
 from app.examples import example_of
-from app.headers import ACCEPT_DATETIME, CHANGE, IF_MATCH, IF_NONE_MATCH, answered
+from app.headers import ACCEPT_DATETIME, CHANGE, IF_MATCH, IF_NONE_MATCH, REQUEST_ID, answered
 from app.media import JSON, acceptable, body_types
 from app.pages import next_link
 from app.problems import KINDS, MEDIA_TYPE, Problem, ProblemSchema, problem_type
@@ -165,6 +165,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         self._varying[f"{self.name}.{operation_id}"] = varying
         names = [
             "Cache-Control",
+            "X-Request-ID",
             *headers,
             *(("Link",) if paged else ()),
             *(("Vary",) if varying else ()),
@@ -188,7 +189,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
             for media_type, told in (media or {}).items():
                 wrapped = self.alt_response(status, content_type=media_type, **told)(wrapped)
             if timegate:
-                sent = answered("Cache-Control", "Link", "Location", "Vary")
+                sent = answered("Cache-Control", "Link", "Location", "Vary", "X-Request-ID")
                 wrapped = self.alt_response(302, description="The Memento is there", headers=sent)(wrapped)
             if cacheable:
                 wrapped = self.alt_response(304, description="The client has it already", headers=shown)(wrapped)
@@ -203,6 +204,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
             for kind_status, kinds in _by_status(kinds_of_problems).items():
                 told_of = [
                     "Cache-Control",
+                    "X-Request-ID",
                     *(("Link",) if "deleted" in kinds else ()),
                     *(("Vary",) if varying else ()),
                 ]
@@ -222,6 +224,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
             parameters = [
                 parameter
                 for parameter, is_taken in (
+                    (REQUEST_ID, True),
                     (CHANGE, writing),
                     (IF_MATCH, conditional),
                     (IF_NONE_MATCH, cacheable),

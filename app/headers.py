@@ -20,6 +20,12 @@ CHANGE = _parameter(
     "at most 16 and 8 KiB together. ASCII, UTF-8, or RFC 8187 (`UTF-8''%F0%9F%90%9B`).",
     "User request",
 )
+REQUEST_ID = _parameter(
+    "X-Request-ID",
+    "The name of this request: 1 to 128 visible characters of ASCII, or else one is made. The answer has it, the "
+    "service's log, and as `request_id` the change info of what it changes.",
+    "01990e5c-7d2a-7a31-9c1f-0d6a54b1f0aa",
+)
 IF_MATCH = _parameter(
     "If-Match", "Write only if the record is still at this version (RFC 9110): the `ETag` of a read.", '"v3"'
 )
@@ -51,6 +57,7 @@ ANSWERED: Mapping[str, Mapping[str, Any]] = {
         "versioned, as it is taken to have always been.",
         "Sun, 01 Mar 2026 09:00:00 GMT",
     ),
+    "X-Request-ID": _header("The name of the request.", "01990e5c-7d2a-7a31-9c1f-0d6a54b1f0aa"),
     "Vary": _header("The headers of the request that the answer depends on.", "Accept-Datetime"),
 }
 """Every header of answers that is told of, by its name."""

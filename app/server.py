@@ -7,12 +7,16 @@ import json
 import re
 from typing import Any
 
+from gunicorn import glogging
 from gunicorn.http.errors import InvalidHeader, InvalidHeaderName
 from gunicorn.workers.gthread import ThreadWorker
 
 from app.problems import KINDS, MEDIA_TYPE, problem_type
+from app.request_id import HEADER, LOG_FORMAT, add_request_id, request_named
 
 worker_class = "app.server.Worker"
+logger_class = "app.server.Logger"
+access_log_format = f'%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s" %({{{HEADER}}}o)s'
 threads = 4
 control_socket_disable = True
 header_map = "refuse"  # a reason in a header with an underscore would be dropped silently otherwise
@@ -22,18 +26,32 @@ _KINDS = {414: "uri-too-long", 431: "headers-too-large", 501: "not-implemented"}
 _STATUS_LINE = re.compile(rb"HTTP/1\.1 (\d{3}) ")
 
 
+class Logger(glogging.Logger):  # type: ignore[misc]  # gunicorn has no types
+    """Writes the name of the request into each record, as the application does."""
+
+    error_fmt = LOG_FORMAT
+    syslog_fmt = "[%(process)d] [%(request_id)s] %(message)s"
+
+    def setup(self, cfg: Any) -> None:
+        super().setup(cfg)
+        self.error_log.addFilter(add_request_id)
+        self.access_log.addFilter(add_request_id)
+
+
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     """Answers what is no HTTP with a problem, as the application answers everything else."""
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
-        super().handle_error(req, _AnsweringProblems(client, exc), addr, exc)
+        sent = dict(getattr(req, "headers", None) or ()).get(HEADER.upper())
+        with request_named(sent) as name:
+            super().handle_error(req, _AnsweringProblems(client, exc, name), addr, exc)
 
 
 class _AnsweringProblems:
     """A socket on which gunicorn's page about an error becomes a problem of the same status."""
 
-    def __init__(self, client: Any, error: Exception) -> None:
-        self._client, self._error = client, error
+    def __init__(self, client: Any, error: Exception, request_id: str) -> None:
+        self._client, self._error, self._request_id = client, error, request_id
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
@@ -53,6 +71,6 @@ class _AnsweringProblems:
         ).encode()
         head = (
             f"HTTP/1.1 {KINDS[kind].status} {KINDS[kind].title}\r\nConnection: close\r\n"
-            f"Content-Type: {MEDIA_TYPE}\r\nContent-Length: {len(body)}\r\n\r\n"
+            f"Content-Type: {MEDIA_TYPE}\r\nContent-Length: {len(body)}\r\n{HEADER}: {self._request_id}\r\n\r\n"
         )
         self._client.sendall(head.encode() + body)

@@ -147,7 +147,14 @@ def change_info_field() -> fields.Field[Any]:
         required=True,
         allow_none=True,
         metadata={
-            "description": "who and why",
+            "description": "who and why; `request_id` is the `X-Request-ID` of the request that made the change",
+            "properties": {
+                "user_id": {"type": ["string", "null"]},
+                "remote_addr": {"type": ["string", "null"]},
+                "request_id": {"type": "string", "maxLength": 128},
+                "extra": {"type": "object", "additionalProperties": {"type": "string"}},
+                "hidden_cols_changed": {"type": "array", "items": {"type": "string"}},
+            },
             "example": CHANGE_INFO,
         },
     )

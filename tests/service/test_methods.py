@@ -1,6 +1,8 @@
 """``Allow``, ``OPTIONS``, ``HEAD``, and methods that nobody has (RFC 9110, section 9)."""
 
 import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,8 +10,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from tests.service.api import Api, assert_problem
-from tests.service.test_workers import Server
-from tests.service.test_workers import server as server  # noqa: PLC0414  a fixture
+from tests.service.serving import running
 
 _MERGE_PATCH = "application/merge-patch+json, application/json"
 _IN_RULE = re.compile(r"<(?:[^:>]+:)?(\w+)>")
@@ -48,7 +49,9 @@ def test_options_of_every_resource_tells_its_methods_to_everyone(app: Flask, cli
 
 def test_options_tells_the_same_whether_a_record_exists_or_not(api: Api, client: FlaskClient) -> None:
     record = api.post("/records/user", {"email": "a@example.com"})["links"]["record"]
-    assert client.options(record).headers.to_wsgi_list() == client.options("/records/user/4711").headers.to_wsgi_list()
+    sent = {"X-Request-ID": "1"}
+    answers = [client.options(path, headers=sent) for path in (record, "/records/user/4711")]
+    assert answers[0].headers.to_wsgi_list() == answers[1].headers.to_wsgi_list()
     assert_problem(client.options("/nothing"), 404, "not-found")
     assert_problem(client.options("/records/nothing/1"), 404, "unknown-model")
 
@@ -113,12 +116,19 @@ def test_a_resource_has_one_address(api: Api, path: str) -> None:
         assert response.mimetype == "application/problem+json"
 
 
-def test_raw_requests_are_answered_as_the_methods_want_it(server: Server) -> None:
+def test_raw_requests_are_answered_as_the_methods_want_it(
+    app: Flask, read_token: str, database_url: str, tmp_path: Path
+) -> None:
     def ask(line: bytes) -> tuple[int, dict[str, str]]:
         head = server.raw(line + b" HTTP/1.1\r\nHost: localhost").partition(b"\r\n\r\n")[0].decode().split("\r\n")
         headers: Any = dict(field.split(": ", 1) for field in head[1:])
         return int(head[0].split()[1]), headers
 
+    with running(database_url, read_token, tmp_path / "gunicorn.log") as server:
+        _check_raw(ask)
+
+
+def _check_raw(ask: Callable[[bytes], tuple[int, dict[str, str]]]) -> None:
     status, headers = ask(b"OPTIONS *")
     assert (status, _names(headers["Allow"])) == (204, {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
     status, headers = ask(b"TRACE /records/user/1")
