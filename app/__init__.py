@@ -10,6 +10,8 @@ from flask import Flask
 from app.api import Api, Blueprint
 from app.auth.tokens import init_login
 from app.cli import register_commands
+from app.compression import init_compression
+from app.cors import init_cors
 from app.db import engine_options, prepare_engine
 from app.history.changes import add_changes, add_transactions
 from app.history.routes import add_history, add_list_of_models
@@ -53,6 +55,8 @@ def create_app(environment: Mapping[str, str] = os.environ) -> Flask:
     app.extensions["chrononaut"] = registry
     init_request_ids(app)
     register_problems(app)
+    init_compression(app)
+    init_cors(app, settings.cors_origins)
     init_methods(app)
     init_login(app, db)
     register_commands(app, db)

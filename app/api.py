@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -16,7 +16,7 @@ from werkzeug import Response
 from app.auth.access import requires
 from app.auth.grants import Scope
 from app.columns import Query
-from app.conditional import ask_again
+from app.conditional import ask_again, check_untagged_preconditions
 from app.examples import example_of
 from app.headers import ACCEPT_DATETIME, CHANGE, IF_MATCH, IF_NONE_MATCH, REQUEST_ID, answered
 from app.media import JSON, acceptable, body_types
@@ -157,7 +157,8 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         :param body_example: of the body; by default one with all its fields
         :param media: media types that it answers with besides JSON, as the OpenAPI document tells of them
         :param conditional: does it take ``If-Match``?
-        :param cacheable: does it take ``If-None-Match``, and answer with what `app.conditional.cacheable` makes?
+        :param cacheable: does it take ``If-Match`` and ``If-None-Match``, and answer with what
+            `app.conditional.cacheable` makes?
         :param timegate: does it take ``Accept-Datetime``, and answer by sending to a Memento?
         """
         paged = "cursor" in query().fields
@@ -168,7 +169,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
             "X-Request-ID",
             *headers,
             *(("Link",) if paged else ()),
-            *(("Vary",) if varying else ()),
+            "Vary",
             *(("ETag",) if cacheable else ()),
             *(("Link",) if timegate else ()),
         ]
@@ -200,13 +201,14 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
                 *(_WRITE if writing else ()),
                 *(("not-acceptable",) if answer else ()),
                 *(("malformed-request",) if timegate else ()),
+                *(("precondition-failed",) if cacheable or writing else ()),
             )
             for kind_status, kinds in _by_status(kinds_of_problems).items():
                 told_of = [
                     "Cache-Control",
                     "X-Request-ID",
                     *(("Link",) if "deleted" in kinds else ()),
-                    *(("Vary",) if varying else ()),
+                    "Vary",
                 ]
                 wrapped = self.alt_response(
                     kind_status,
@@ -226,15 +228,18 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
                 for parameter, is_taken in (
                     (REQUEST_ID, True),
                     (CHANGE, writing),
-                    (IF_MATCH, conditional),
+                    (IF_MATCH, conditional or cacheable),
                     (IF_NONE_MATCH, cacheable),
                     (ACCEPT_DATETIME, timegate),
                 )
                 if is_taken
             ]
             wrapped = self.doc(operationId=operation_id, parameters=parameters)(wrapped)
+            if writing and not conditional:
+                wrapped = _after(check_untagged_preconditions, wrapped)
             if answer is not None:
-                wrapped = _acceptable(wrapped, (JSON, *(media or {})))
+                # Before all else of the operation: nothing is written for a 406.
+                wrapped = _after(partial(acceptable, JSON, *(media or {})), wrapped)
             # Outermost: nothing of a request is read before it is known who sends it.
             self.route(path, methods=[method], endpoint=operation_id)(requires(scope, self._model)(wrapped))
             return view
@@ -247,12 +252,12 @@ _WRITE = ("forbidden", "change-header-invalid")
 _BODY = ("malformed-request", "unsupported-media-type", "content-too-large")
 
 
-def _acceptable(view: Callable[..., Any], offered: Sequence[str]) -> Callable[..., Any]:
-    """A view that is called only if the client accepts what it answers with: nothing is written for a 406."""
+def _after(check: Callable[[], object], view: Callable[..., Any]) -> Callable[..., Any]:
+    """A view that is called only if a check of the request raises nothing."""
 
     @wraps(view)
     def checked(*args: Any, **kwargs: Any) -> Any:
-        acceptable(*offered)
+        check()
         return view(*args, **kwargs)
 
     return checked

@@ -27,7 +27,7 @@ REQUEST_ID = _parameter(
     "01990e5c-7d2a-7a31-9c1f-0d6a54b1f0aa",
 )
 IF_MATCH = _parameter(
-    "If-Match", "Write only if the record is still at this version (RFC 9110): the `ETag` of a read.", '"v3"'
+    "If-Match", "Only if it is still the one with this `ETag` of a read (RFC 9110): 412 otherwise.", '"v3"'
 )
 IF_NONE_MATCH = _parameter(
     "If-None-Match", "Answer only if it is not the one with this `ETag` (RFC 9110): 304 otherwise.", '"v3"'

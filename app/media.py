@@ -21,8 +21,10 @@ def acceptable(*offered: str) -> str:
     """The one of some media types that the client prefers (RFC 9110, section 12.5.1).
 
     Parameters of a type, as ``charset=utf-8``, are passed over: none of what is offered has any. So is what is no media
-    range; a header that has none is as good as no header. A problem is one whatever the client accepts, which RFC 9110 leaves open (section 12.4.1): no client that
-    has sent something wrong is helped by hearing that it cannot be told what.
+    range; a header that has none is as good as no header.
+
+    A problem is one whatever the client accepts, which RFC 9110 leaves open (section 12.4.1): nobody is helped by
+    hearing that they cannot be told what was wrong.
 
     :param offered: first the one for clients that prefer none
     :raises Problem: 406
