@@ -48,6 +48,6 @@ def init_compression(app: Flask) -> None:
 def _holds_a_secret(response: Response) -> bool:
     """Is it an answer whose length, once compressed, would tell of a secret in it (BREACH)?
 
-    A secret is what no cache may store, and what comes with a cookie.
+    What holds one, as the CSRF token of a session, is what no cache may store.
     """
-    return bool(response.cache_control.no_store) or "Set-Cookie" in response.headers
+    return bool(response.cache_control.no_store)
