@@ -157,7 +157,7 @@ def test_answer_with_a_secret_is_not_compressed(app: Flask) -> None:
 
 
 def test_streamed_answer_is_sent_as_it_is(app: Flask) -> None:
-    with app.test_request_context("/", headers=_GZIP):
+    with app.test_request_context("/", headers={"Accept-Encoding": "*"}):
         streamed = Response((b"[" + b" " * 5000 + b"]" for _ in range(1)), mimetype="application/json")
         response = app.process_response(streamed)
         assert response.is_streamed
