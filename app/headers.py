@@ -3,43 +3,59 @@
 from collections.abc import Mapping
 from typing import Any
 
+from app.change_headers import MOST_BYTES, MOST_HEADERS
+
 _TEXT = {"type": "string"}
 
 
-def _parameter(name: str, description: str, example: str) -> dict[str, Any]:
-    return {"in": "header", "name": name, "schema": _TEXT, "description": description, "example": example}
+def _parameter(description: str, example: str, **told: Any) -> dict[str, Any]:
+    return {"schema": _TEXT, "description": description, "example": example, **told}
 
 
 def _header(description: str, example: str) -> dict[str, Any]:
     return {"schema": _TEXT, "description": description, "example": example}
 
 
-CHANGE = _parameter(
-    "X-Change-Rationale",
-    "Why: kept as `extra.change_rationale` of the change. Any other header `X-Change-…` is kept too, "
-    "at most 16 and 8 KiB together. ASCII, UTF-8, or RFC 8187 (`UTF-8''%F0%9F%90%9B`).",
-    "User request",
-)
-REQUEST_ID = _parameter(
-    "X-Request-ID",
-    "The name of this request: 1 to 128 visible characters of ASCII, or else one is made. The answer has it, the "
-    "service's log, and as `request_id` the change info of what it changes.",
-    "01990e5c-7d2a-7a31-9c1f-0d6a54b1f0aa",
-)
-IF_MATCH = _parameter(
-    "If-Match", "Only if it is still the one with this `ETag` of a read (RFC 9110): 412 otherwise.", '"v3"'
-)
-IF_NONE_MATCH = _parameter(
-    "If-None-Match", "Answer only if it is not the one with this `ETag` (RFC 9110): 304 otherwise.", '"v3"'
-)
-ACCEPT_DATETIME = _parameter(
-    "Accept-Datetime",
-    "Go to the Memento of this datetime (RFC 7089): to the version that was valid when this second ended; to the last "
-    "one before if the record was deleted then, and to the first one if it was not yet made.",
-    "Sun, 01 Mar 2026 09:00:00 GMT",
-)
+TAKEN: Mapping[str, Mapping[str, Any]] = {
+    "X-Change-Rationale": _parameter(
+        "Why: kept as `extra.change_rationale` of the change. Any other header `X-Change-…` is kept too, "
+        f"at most {MOST_HEADERS} and {MOST_BYTES // 1024} KiB together. ASCII, UTF-8, or RFC 8187 "
+        "(`UTF-8''%F0%9F%90%9B`).",
+        "User request",
+        # OpenAPI has no word for an open set of headers.
+        **{
+            "x-open-set": {
+                "in": "header",
+                "namePattern": "^X-Change-[A-Za-z0-9-]*[A-Za-z0-9][A-Za-z0-9-]*$",
+                "schema": _TEXT,
+                "maxCount": MOST_HEADERS,
+                "maxBytes": MOST_BYTES,
+            }
+        },
+    ),
+    "X-Request-ID": _parameter(
+        "The name of this request: 1 to 128 visible characters of ASCII, or else one is made. The answer has it, the "
+        "service's log, and as `request_id` the change info of what it changes.",
+        "01990e5c-7d2a-7a31-9c1f-0d6a54b1f0aa",
+    ),
+    "If-Match": _parameter("Only if it is still the one with this `ETag` of a read (RFC 9110): 412 otherwise.", '"v3"'),
+    "If-None-Match": _parameter("Answer only if it is not the one with this `ETag` (RFC 9110): 304 otherwise.", '"v3"'),
+    "Accept-Datetime": _parameter(
+        "Go to the Memento of this datetime (RFC 7089): to the version that was valid when this second ended; to the "
+        "last one before if the record was deleted then, and to the first one if it was not yet made.",
+        "Sun, 01 Mar 2026 09:00:00 GMT",
+    ),
+}
+"""Every header of requests that is told of, by its name."""
 
 ANSWERED: Mapping[str, Mapping[str, Any]] = {
+    "Accept": _header("The media types that the body may have (RFC 9110).", "application/json"),
+    "Accept-Encoding": _header("The content codings that the body may have (RFC 9110).", "identity"),
+    "Accept-Patch": _header(
+        "The media types that the body of a `PATCH` may have (RFC 5789).",
+        "application/merge-patch+json, application/json",
+    ),
+    "Allow": _header("The methods that the address has (RFC 9110).", "GET, HEAD, OPTIONS"),
     "Cache-Control": _header(
         "Whether it may be kept (RFC 9111): what never changes for a year; all else is asked for anew before each use, "
         "with its `ETag` if it has one. Always by the client alone.",
@@ -58,11 +74,11 @@ ANSWERED: Mapping[str, Mapping[str, Any]] = {
         "Sun, 01 Mar 2026 09:00:00 GMT",
     ),
     "X-Request-ID": _header("The name of the request.", "01990e5c-7d2a-7a31-9c1f-0d6a54b1f0aa"),
+    "Retry-After": _header("After how many seconds to try again (RFC 9110).", "1"),
     "Vary": _header("The headers of the request that the answer depends on.", "Accept-Datetime"),
+    "WWW-Authenticate": _header(
+        "How to say who asks (RFC 6750): what was wrong with the token, and which scope it takes.",
+        'Bearer realm="chrononaut"',
+    ),
 }
 """Every header of answers that is told of, by its name."""
-
-
-def answered(*names: str) -> dict[str, Mapping[str, Any]]:
-    """What the document tells of some headers of an answer."""
-    return {name: ANSWERED[name] for name in sorted(set(names))}

@@ -10,6 +10,8 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy.orm import defer
+from sqlalchemy.orm.interfaces import ORMOption
 
 from chrononaut.history import Key, Versioning, versioned_models
 
@@ -52,6 +54,11 @@ class Resource:
     def description(self) -> str:
         """The first sentence of the model's docstring."""
         return (self.model.__doc__ or self.title).strip().split("\n\n")[0]
+
+    @property
+    def shown(self) -> tuple[ORMOption, ...]:
+        """What to load of a live object: no hidden column, so that nothing can tell or log its value."""
+        return tuple(defer(getattr(self.model, name), raiseload=True) for name in self.versioning.hidden)
 
     def key_text(self, key: Key) -> str:
         """The key as text: its parts joined by ``,``; in a part ``~`` is ``~0``, ``/`` is ``~1``, ``,`` is ``~2``."""
