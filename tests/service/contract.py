@@ -15,7 +15,7 @@ from werkzeug.exceptions import HTTPException
 PROBLEM = "application/problem+json"
 _OPERATIONS = ("/history", "/records", "/transactions")
 # Of every answer that has a body: OpenAPI tells of the first by the media type.
-_ALWAYS = {"Content-Type", "Content-Length"}
+_ALWAYS = {"Content-Encoding", "Content-Type", "Content-Length"}
 
 
 def resolve(document: Any, told: Any) -> Any:
