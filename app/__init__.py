@@ -10,15 +10,19 @@ from flask import Flask
 from app.api import Api, Blueprint
 from app.auth.tokens import init_login
 from app.cli import register_commands
+from app.compression import init_compression
+from app.cors import init_cors
 from app.db import engine_options, prepare_engine
 from app.document import key_parameter
 from app.history.changes import add_changes, add_transactions
 from app.history.examples import Examples
 from app.history.routes import add_history, add_list_of_models
 from app.history.timemap import add_timemap
+from app.methods import init_methods
 from app.problems import register_problems
 from app.records.routes import add_records
 from app.registry import Registry
+from app.request_id import init_request_ids
 from app.settings import Settings
 
 _LONGEST_BODY = 1024 * 1024
@@ -51,7 +55,11 @@ def create_app(environment: Mapping[str, str] = os.environ) -> Flask:
             prepare_engine(engine)
     registry: Registry = Registry(db)
     app.extensions["chrononaut"] = registry
+    init_request_ids(app)
     register_problems(app)
+    init_compression(app)
+    init_cors(app, settings.cors_origins)
+    init_methods(app)
     init_login(app, db)
     register_commands(app, db)
     api = Api(app, settings)

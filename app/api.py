@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -21,7 +21,7 @@ from werkzeug.routing import IntegerConverter
 from app.auth.access import requires
 from app.auth.grants import Scope
 from app.columns import Query
-from app.conditional import ask_again
+from app.conditional import ask_again, check_untagged_preconditions
 from app.document import (
     INFO,
     PATH_PARAMETERS,
@@ -33,11 +33,11 @@ from app.document import (
     register_components,
 )
 from app.examples import example_of
+from app.media import JSON, acceptable, body_types
 from app.pages import next_link
 from app.problems import KINDS, Problem
 from app.settings import Settings
 
-_MERGE_PATCH = "application/merge-patch+json"
 _DEEPEST = 100
 """Levels of a body at the most: all that reads it calls itself for each."""
 _WRITING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -56,13 +56,7 @@ class _Parser(FlaskParser):
         return super().load_querystring(req, schema)
 
     def load_json(self, req: Request, schema: marshmallow.Schema) -> Any:
-        if not req.is_json:
-            given = req.mimetype or "none"
-            raise Problem("unsupported-media-type", f"send the body as application/json; its Content-Type was {given}")
-        if req.mimetype_params.get("charset", "utf-8").lower() != "utf-8":
-            raise Problem("unsupported-media-type", "send the body as UTF-8 (RFC 8259, section 8.1)")
-        if req.headers.get("Content-Encoding", "identity") != "identity":
-            raise Problem("unsupported-media-type", "send the body as it is, without a Content-Encoding")
+        _check_content(req)
         try:
             document = json.loads(
                 _body_of(req).decode(), object_pairs_hook=_members, parse_float=_finite, parse_constant=_refuse_constant
@@ -71,6 +65,27 @@ class _Parser(FlaskParser):
         except (ValueError, RecursionError) as error:
             raise Problem("malformed-request", f"the body is no JSON that can be taken: {error}") from error
         return document
+
+
+def _check_content(req: Request) -> None:
+    """Refuse a body that says it is something else than it may be (RFC 9110, section 15.5.16).
+
+    :raises Problem: 415, with what would be right in ``Accept``, of ``PATCH`` in ``Accept-Patch`` too (RFC 5789)
+    """
+    if req.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise Problem(
+            "unsupported-media-type",
+            "send the body as it is, without a Content-Encoding",
+            headers={"Accept-Encoding": "identity"},
+        )
+    types = body_types(req.method)
+    if req.mimetype not in types or req.mimetype_params.get("charset", "utf-8").lower() != "utf-8":
+        taken = ", ".join(types)
+        raise Problem(
+            "unsupported-media-type",
+            f"send the body as {' or '.join(types)}, in UTF-8; its Content-Type was {req.content_type or 'missing'}",
+            headers={"Accept": taken, **({"Accept-Patch": taken} if req.method == "PATCH" else {})},
+        )
 
 
 def _body_of(req: Request) -> bytes:
@@ -201,12 +216,13 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         :param body_example: of the body; by default one with all its fields
         :param media: media types that it answers with besides JSON, as the OpenAPI document tells of them
         :param conditional: does it take ``If-Match``?
-        :param cacheable: does it take ``If-None-Match``, and answer with what `app.conditional.cacheable` makes?
+        :param cacheable: does it take ``If-Match`` and ``If-None-Match``, and answer with what
+            `app.conditional.cacheable` makes?
         :param timegate: does it take ``Accept-Datetime``, and answer by sending to a Memento?
         :param links: from its answer to other operations, as the OpenAPI document tells of them
         """
         paged = "cursor" in query().fields
-        varying = [*(("Accept",) if media else ()), *(("Accept-Datetime",) if timegate else ())]
+        varying = [*(("Accept",) if answer else ()), *(("Accept-Datetime",) if timegate else ())]
         self._varying[f"{self.name}.{operation_id}"] = varying
         names = [
             *headers,
@@ -220,9 +236,11 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
             writing = method in _WRITING
             wrapped = _with_next_link(view) if paged else view
             if body is not None:
-                content_type = _MERGE_PATCH if method == "PATCH" else "application/json"
                 of_body = example_of(body()) if body_example is None else body_example
-                wrapped = self.arguments(body, content_type=content_type, example=of_body)(wrapped)
+                preferred, *others = body_types(method)
+                wrapped = self.arguments(body, content_type=preferred, example=of_body)(wrapped)
+                content = {media_type: {"schema": body, "example": of_body} for media_type in others}
+                wrapped = self.doc(requestBody={"content": content})(wrapped) if content else wrapped
             wrapped = self.arguments(query, location="query")(wrapped)
             named = examples and {name: {"value": value} for name, value in examples.items()}
             shown = answered(*names)
@@ -244,14 +262,16 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
                     *problems,
                     *(_BODY if body else ()),
                     *(_WRITE if writing else ()),
-                    *(("not-acceptable",) if media else ()),
+                    *(("not-acceptable",) if answer else ()),
+                    *(("precondition-failed",) if cacheable or writing else ()),
                 ),
                 links={**following, **(links or {})},
                 headers=[
                     name
                     for name, is_taken in (
+                        ("X-Request-ID", True),
                         ("X-Change-Rationale", writing),
-                        ("If-Match", conditional),
+                        ("If-Match", conditional or cacheable),
                         ("If-None-Match", cacheable),
                         ("Accept-Datetime", timegate),
                     )
@@ -260,6 +280,11 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
             )
             told_of_view = described(view.__doc__)
             wrapped = self.doc(operationId=operation_id, **told_of_view)(wrapped)
+            if writing and not conditional:
+                wrapped = _after(check_untagged_preconditions, wrapped)
+            if answer is not None:
+                # Before all else of the operation: nothing is written for a 406.
+                wrapped = _after(partial(acceptable, JSON, *(media or {})), wrapped)
             # Outermost: nothing of a request is read before it is known who sends it.
             guarded = requires(scope, self._model)(wrapped)
             self.route(path, methods=[method], endpoint=operation_id, parameters=told_of_parts)(guarded)
@@ -296,6 +321,17 @@ class _Contract:
 _ALWAYS = ("malformed-request", "unauthenticated", "forbidden", "invalid", "internal-error", "unavailable")
 _WRITE = ("change-header-invalid", "change-info-required")
 _BODY = ("unsupported-media-type", "content-too-large")
+
+
+def _after(check: Callable[[], object], view: Callable[..., Any]) -> Callable[..., Any]:
+    """A view that is called only if a check of the request raises nothing."""
+
+    @wraps(view)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        check()
+        return view(*args, **kwargs)
+
+    return checked
 
 
 def _with_next_link(view: Callable[..., Any]) -> Callable[..., Any]:

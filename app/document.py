@@ -91,7 +91,7 @@ def _headers(kinds: Iterable[str]) -> list[str]:
 
 def answered(*names: str) -> dict[str, str]:
     """The headers of an answer, those that every answer may have included, each as a reference."""
-    return {name: name for name in sorted({*names, "Cache-Control", "Vary"})}
+    return {name: name for name in sorted({*names, "Cache-Control", "Vary", "X-Request-ID"})}
 
 
 def described(docstring: str | None) -> dict[str, str]:

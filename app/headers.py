@@ -33,9 +33,12 @@ TAKEN: Mapping[str, Mapping[str, Any]] = {
             }
         },
     ),
-    "If-Match": _parameter(
-        "Do it only if the record is still at this version (RFC 9110): the `ETag` of a read; 412 otherwise.", '"v3"'
+    "X-Request-ID": _parameter(
+        "The name of this request: 1 to 128 visible characters of ASCII, or else one is made. The answer has it, the "
+        "service's log, and as `request_id` the change info of what it changes.",
+        "01990e5c-7d2a-7a31-9c1f-0d6a54b1f0aa",
     ),
+    "If-Match": _parameter("Only if it is still the one with this `ETag` of a read (RFC 9110): 412 otherwise.", '"v3"'),
     "If-None-Match": _parameter("Answer only if it is not the one with this `ETag` (RFC 9110): 304 otherwise.", '"v3"'),
     "Accept-Datetime": _parameter(
         "Go to the Memento of this datetime (RFC 7089): to the version that was valid when this second ended; to the "
@@ -46,6 +49,12 @@ TAKEN: Mapping[str, Mapping[str, Any]] = {
 """Every header of requests that is told of, by its name."""
 
 ANSWERED: Mapping[str, Mapping[str, Any]] = {
+    "Accept": _header("The media types that the body may have (RFC 9110).", "application/json"),
+    "Accept-Encoding": _header("The content codings that the body may have (RFC 9110).", "identity"),
+    "Accept-Patch": _header(
+        "The media types that the body of a `PATCH` may have (RFC 5789).",
+        "application/merge-patch+json, application/json",
+    ),
     "Allow": _header("The methods that the address has (RFC 9110).", "GET, HEAD, OPTIONS"),
     "Cache-Control": _header(
         "Whether it may be kept (RFC 9111): what never changes for a year; all else is asked for anew before each use, "
@@ -64,6 +73,7 @@ ANSWERED: Mapping[str, Mapping[str, Any]] = {
         "versioned, as it is taken to have always been.",
         "Sun, 01 Mar 2026 09:00:00 GMT",
     ),
+    "X-Request-ID": _header("The name of the request.", "01990e5c-7d2a-7a31-9c1f-0d6a54b1f0aa"),
     "Retry-After": _header("After how many seconds to try again (RFC 9110).", "1"),
     "Vary": _header("The headers of the request that the answer depends on.", "Accept-Datetime"),
     "WWW-Authenticate": _header(

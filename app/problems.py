@@ -54,7 +54,7 @@ KINDS: Mapping[str, Kind] = {
     "precondition-failed": Kind(412, "The record is at another version"),
     "content-too-large": Kind(413, "The request is too large"),
     "uri-too-long": Kind(414, "The address is too long"),
-    "unsupported-media-type": Kind(415, "The body must be JSON"),
+    "unsupported-media-type": Kind(415, "The body must be JSON", ("Accept", "Accept-Encoding", "Accept-Patch")),
     "expectation-failed": Kind(417, "The expectation cannot be met"),
     "invalid": Kind(422, "The request does not fit"),
     "too-many-requests": Kind(429, "Too many requests", ("Retry-After",)),
@@ -80,6 +80,7 @@ _KINDS_BY_STATUS = {
     415: "unsupported-media-type",
     422: "invalid",
     429: "too-many-requests",
+    501: "not-implemented",
     503: "unavailable",
 }
 

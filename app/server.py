@@ -10,13 +10,17 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from gunicorn import glogging
 from gunicorn.http import errors
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from app.problems import KINDS, MEDIA_TYPE, Problem, problem_type
+from app.request_id import HEADER, LOG_FORMAT, add_request_id, request_named
 
 worker_class = "app.server.Worker"
+logger_class = "app.server.Logger"
+access_log_format = f'%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s" %({{{HEADER}}}o)s'
 threads = 4
 control_socket_disable = True
 header_map = "refuse"  # a reason in a header with an underscore would be dropped silently otherwise
@@ -39,6 +43,18 @@ _PROBLEMS: Mapping[type[Exception], tuple[str, str]] = {
 _OUR_FAULT = (errors.InvalidResponseHeader, errors.InvalidResponseHeaderName, errors.ConfigurationProblem)
 
 
+class Logger(glogging.Logger):  # type: ignore[misc]  # gunicorn has no types
+    """Writes the name of the request into each record, as the application does."""
+
+    error_fmt = LOG_FORMAT
+    syslog_fmt = "[%(process)d] [%(request_id)s] %(message)s"
+
+    def setup(self, cfg: Any) -> None:
+        super().setup(cfg)
+        self.error_log.addFilter(add_request_id)
+        self.access_log.addFilter(add_request_id)
+
+
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     """Waits for no request longer than it must, and answers what is no HTTP with a problem, as the application does."""
 
@@ -55,16 +71,18 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         self.enqueue_req(_Connection(self.cfg, client, address, listener.getsockname()))
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
-        problem = _problem_of(exc)
-        if problem.kind == "internal-error":
-            self.log.error("unexpected error", exc_info=exc)
-        else:
-            # What was sent is neither logged nor repeated: it can be the rest of a body that was longer than it said.
-            self.log.warning("no request from %s: %s", addr[0] if addr else "a socket", type(exc).__name__)
-        try:
-            client.sendall(_page(problem))
-        except OSError:
-            self.log.debug("the client has gone")
+        sent = dict(getattr(req, "headers", None) or ()).get(HEADER.upper())
+        with request_named(sent) as name:
+            problem = _problem_of(exc)
+            if problem.kind == "internal-error":
+                self.log.error("unexpected error", exc_info=exc)
+            else:
+                # What was sent is neither logged nor repeated: it can be the rest of a body longer than it said.
+                self.log.warning("no request from %s: %s", addr[0] if addr else "a socket", type(exc).__name__)
+            try:
+                client.sendall(_page(problem, name))
+            except OSError:
+                self.log.debug("the client has gone")
 
 
 class _Connection(TConn):  # type: ignore[misc]  # gunicorn has no types
@@ -115,7 +133,7 @@ def _problem_of(error: Exception) -> Problem:
     return Problem(kind, detail)
 
 
-def _page(problem: Problem) -> bytes:
+def _page(problem: Problem, request_id: str) -> bytes:
     """A whole response, as nothing of the application can make one."""
     kind = KINDS[problem.kind]
     body = json.dumps(
@@ -123,6 +141,6 @@ def _page(problem: Problem) -> bytes:
     ).encode()
     head = (
         f"HTTP/1.1 {kind.status} {kind.title}\r\nConnection: close\r\nCache-Control: no-store\r\n"
-        f"Content-Type: {MEDIA_TYPE}\r\nContent-Length: {len(body)}\r\n\r\n"
+        f"Content-Type: {MEDIA_TYPE}\r\nContent-Length: {len(body)}\r\n{HEADER}: {request_id}\r\n\r\n"
     )
     return head.encode() + body

@@ -1,5 +1,6 @@
 """What an operator sets: one frozen `Settings`, read from the environment, each value checked."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -22,6 +23,8 @@ class Settings:
     :ivar models: ``CHRONONAUT_MODELS``: modules whose versioned models are served, separated by commas
     :ivar db: ``CHRONONAUT_DB``: ``module:name`` of the `VersionedSQLAlchemy` that the models belong to
     :ivar open_reading: ``CHRONONAUT_OPEN_READING``: may anyone read without a token?
+    :ivar cors_origins: ``CHRONONAUT_CORS_ORIGINS``: origins whose pages may use the service, separated by commas; or
+        ``*`` alone for all, which may not send cookies
     """
 
     secret_key: str
@@ -29,6 +32,7 @@ class Settings:
     models: tuple[str, ...] = ("app.models",)
     db: str = "app.db:db"
     open_reading: bool = False
+    cors_origins: tuple[str, ...] = ()
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
@@ -36,7 +40,7 @@ class Settings:
 
         :raises SettingError: one is missing, unknown or wrong
         """
-        known = {"CHRONONAUT_MODELS", "CHRONONAUT_DB", "CHRONONAUT_OPEN_READING"}
+        known = {"CHRONONAUT_MODELS", "CHRONONAUT_DB", "CHRONONAUT_OPEN_READING", "CHRONONAUT_CORS_ORIGINS"}
         if unknown := sorted(name for name in environment if name.startswith(_PREFIX) and name not in known):
             raise SettingError(f"unknown settings: {', '.join(unknown)}; there are {', '.join(sorted(known))}")
         return cls(
@@ -45,6 +49,7 @@ class Settings:
             models=_modules(environment.get("CHRONONAUT_MODELS", "app.models")),
             db=_reference(environment.get("CHRONONAUT_DB", "app.db:db")),
             open_reading=_flag(environment, "CHRONONAUT_OPEN_READING"),
+            cors_origins=_origins(environment.get("CHRONONAUT_CORS_ORIGINS", "")),
         )
 
 
@@ -86,6 +91,24 @@ def _reference(text: str) -> str:
     if not (name.isidentifier() and all(part.isidentifier() for part in module.split("."))):
         raise SettingError(f"CHRONONAUT_DB must be module:name, as app.db:db, not {text!r}")
     return text
+
+
+_ORIGIN = re.compile(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    """Origins as browsers write them (RFC 6454, section 6.2), or ``*`` alone."""
+    origins = tuple(part.strip() for part in text.split(",")) if text.strip() else ()
+    if origins == ("*",):
+        return origins
+    for origin in origins:
+        implied_port = ":443" if origin.startswith("https:") else ":80"
+        if not _ORIGIN.fullmatch(origin) or origin.endswith(implied_port):
+            raise SettingError(
+                "CHRONONAUT_CORS_ORIGINS must be origins as browsers send them, separated by commas, or * alone: "
+                f"https://example.com, lower-case, without a path or the port that is implied; not {origin!r}"
+            )
+    return origins
 
 
 def _flag(environment: Mapping[str, str], name: str) -> bool:

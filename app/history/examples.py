@@ -19,6 +19,7 @@ TRANSACTION_ID = "01990e5c-7d2a-7a31-9c1f-0d6a54b1f0aa"
 CHANGE_INFO = {
     "user_id": "admin@example.com",
     "remote_addr": "127.0.0.1",
+    "request_id": "01990e5c-7d2a-7a31-9c1f-0d6a54b1f0aa",
     "extra": {"change_rationale": "User request"},
 }
 SPANS = [Span(0, _MADE, _CHANGED), Span(1, _CHANGED, None)]

@@ -163,6 +163,9 @@ class ChangeInfoSchema(Answer):
 
     user_id = fields.String(allow_none=True, metadata={"description": "who; null if nobody was logged in"})
     remote_addr = fields.String(allow_none=True, metadata={"description": "from which address"})
+    request_id = fields.String(
+        metadata={"description": "the `X-Request-ID` of the request that made the change", "maxLength": 128}
+    )
     extra = fields.Dict(
         keys=fields.String(),
         values=fields.String(),

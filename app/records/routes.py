@@ -107,13 +107,12 @@ def _add_reads(
         if "Accept-Datetime" in request.headers:
             return send_to_memento(timeline_of(resource, key), resource.links(key))
         record = _find(resource, key)
-        check_preconditions(_etags(resource, record))
         response = _answer(schemas, resource, record)
         place = Timeline(session(), resource.model, resource.versioning.key_of(record), record).place(
             _number(resource, record)
         )
         response.headers["Link"] = link_header(links_of(resource.links(key), place))
-        return cacheable(response, _etags(resource, record)[0])
+        return cacheable(response, *_etags(resource, record))
 
 
 def _get_past(resource: Resource, schemas: RecordSchemas, key_text: str, at: datetime) -> Response:
@@ -140,7 +139,7 @@ def _add_writes(
         "links": links_to_record(name) | links_to_writes(name) | links_to_version(name),
     }
     changing: Document = common | {
-        "problems": ["unknown-record", "deleted", "conflict", "precondition-failed"],
+        "problems": ["unknown-record", "deleted", "conflict"],
         "conditional": True,
     }
 
@@ -185,7 +184,7 @@ def _add_writes(
         f"restore_{name}",
         body=schemas.restoration,
         body_example=restoration,
-        **changing | {"problems": ["unknown-record", "unknown-version", "conflict", "precondition-failed"]},
+        **changing | {"problems": ["unknown-record", "unknown-version", "conflict"]},
     )
     def restore_record(query: Document, body: Document, key: str) -> Response:
         """Give a record the state of a prior version, as a new version; a deleted record is made again.

@@ -1,5 +1,6 @@
 """The OpenAPI document as a contract: what it promises of an answer, held against the answers that there are."""
 
+import gzip
 import json
 import re
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from werkzeug.exceptions import HTTPException
 PROBLEM = "application/problem+json"
 _OPERATIONS = ("/history", "/records", "/transactions")
 # Of every answer that has a body: OpenAPI tells of the first by the media type.
-_ALWAYS = {"Content-Type", "Content-Length"}
+_ALWAYS = {"Content-Encoding", "Content-Type", "Content-Length"}
 
 
 def resolve(document: Any, told: Any) -> Any:
@@ -62,10 +63,11 @@ def _of_body(document: Any, contents: Any, response: Any) -> Iterator[str]:
     if content is None:
         yield f"the media type {response.mimetype} is none of {sorted(contents)}"
         return
+    data = gzip.decompress(response.data) if response.content_encoding == "gzip" else response.data
     if not response.mimetype.endswith("json"):
-        yield from misfits(document, content["schema"], response.text)
+        yield from misfits(document, content["schema"], data.decode())
         return
-    body = json.loads(response.data, parse_constant=_refuse_constant)
+    body = json.loads(data, parse_constant=_refuse_constant)
     yield from misfits(document, content["schema"], body)
     if response.mimetype == PROBLEM:
         kinds = {example["type"] for example in examples_of(content)}

@@ -52,12 +52,18 @@ def test_limits_are_inclusive() -> None:
 
 
 def test_header_never_sets_user_or_address(api: Api) -> None:
-    headers = {"X-Change-User-Id": "mallory", "X-User-Id": "mallory", "X-Forwarded-For": "6.6.6.6"}
+    headers = {
+        "X-Change-User-Id": "mallory",
+        "X-User-Id": "mallory",
+        "X-Forwarded-For": "6.6.6.6",
+        "X-Request-ID": "r-1",
+    }
     created = api.call("POST", "/records/user", {"email": "a@example.com"}, headers=headers)
     (change,) = api.get(f"{created.json['links']['history']}/changes")["changes"]
     assert change["change_info"] == {
         "user_id": "writer@example.com",
         "remote_addr": "127.0.0.1",
+        "request_id": "r-1",
         "extra": {"change_user_id": "mallory"},
     }
 

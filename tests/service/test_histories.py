@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
@@ -40,6 +41,7 @@ def test_history_shows_current_state_prior_versions_and_reasons(api: Api, histor
     assert second["state"] == state | {"name": "Ada", "active": True}
     assert first["changed"] == second["valid_from"]
     assert first["operation"] == second["operation"] == "update"
+    assert UUID(second["change_info"].pop("request_id")).version == 7
     assert second["change_info"] == {
         "user_id": "writer@example.com",
         "remote_addr": "127.0.0.1",

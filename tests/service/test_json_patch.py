@@ -102,7 +102,7 @@ def test_answer_is_of_the_type_that_the_client_prefers(
 
 @pytest.mark.parametrize(
     "accept",
-    ["text/html", "application/json;q=0", "application/json;charset=utf-8;q=0", "no type", "application/link-format"],
+    ["text/html", "application/json;q=0", "application/json;charset=utf-8;q=0", "no/type", "application/link-format"],
 )
 def test_other_types_are_not_acceptable(api: Api, history: str, accept: str) -> None:
     response = api.call("GET", f"{history}/diff?from=0", headers={"Accept": accept})

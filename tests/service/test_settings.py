@@ -17,6 +17,19 @@ def test_every_spelling_of_postgresql_is_taken(url: str) -> None:
     assert Settings.from_environment(_GIVEN | {"DATABASE_URL": url}).database_url == "postgresql+psycopg://a:b@h/d"
 
 
+def test_origins_are_listed() -> None:
+    for text, origins in {
+        "": (),
+        "*": ("*",),
+        "https://a.org, http://localhost:3000,http://[::1]:8080": (
+            "https://a.org",
+            "http://localhost:3000",
+            "http://[::1]:8080",
+        ),
+    }.items():
+        assert Settings.from_environment(_GIVEN | {"CHRONONAUT_CORS_ORIGINS": text}).cors_origins == origins
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -28,6 +41,20 @@ def test_every_spelling_of_postgresql_is_taken(url: str) -> None:
         ({"CHRONONAUT_MODELS": "a,,b"}, "CHRONONAUT_MODELS must be module names"),
         ({"CHRONONAUT_DB": "app.db"}, "CHRONONAUT_DB must be module:name"),
         ({"CHRONONAUT_OPEN_READING": "perhaps"}, "CHRONONAUT_OPEN_READING must be true or false"),
+        *(
+            ({"CHRONONAUT_CORS_ORIGINS": origins}, "CHRONONAUT_CORS_ORIGINS must be origins as browsers send them")
+            for origins in (
+                "example.com",
+                "https://example.com/",
+                "https://Example.com",
+                "https://example.com:443",
+                "http://example.com:80",
+                "https://*.example.com",
+                "https://a.org,*",
+                "https://a.org,",
+                "null",
+            )
+        ),
         ({"CHRONONAUT_OPEN_READINGS": "true"}, "unknown settings: CHRONONAUT_OPEN_READINGS"),
     ],
 )

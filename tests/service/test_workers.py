@@ -2,7 +2,6 @@
 
 import json
 import re
-import socket
 import subprocess
 import sys
 from collections import Counter
@@ -12,56 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import urllib3
 from flask import Flask
 
 from app.db import db
 from tests.service.api import all_rows
 from tests.service.conftest import SECRET_KEY
+from tests.service.serving import Server, running
 
 _ROOT = Path(__file__).parents[2]
-
-
-class Server:
-    """A running service."""
-
-    def __init__(self, port: int, token: str) -> None:
-        self.port, self.token = port, token
-        self.pool = urllib3.HTTPConnectionPool("127.0.0.1", port, maxsize=8, timeout=60)
-
-    def call(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
-        sent = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"} | headers
-        answer = self.pool.request(method, path, body=json.dumps(body), headers=sent, retries=False)
-        return answer.status, json.loads(answer.data) if answer.data else None
-
-    def raw(self, head: bytes, body: bytes = b"") -> bytes:
-        """Send a request as it is, and read until the service closes."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=60) as connection:
-            connection.sendall(head + b"\r\nConnection: close\r\n\r\n" + body)
-            return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
 @pytest.fixture
 def server(app: Flask, write_token: str, database_url: str, tmp_path: Path) -> Iterator[Server]:
     """The service under gunicorn with two workers, on a free port of loopback."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    command = [sys.executable, "-m", "gunicorn", "-c", "python:app.server", "-w", "2", "-b", f"127.0.0.1:{port}"]
-    environment = {"SECRET_KEY": SECRET_KEY, "DATABASE_URL": database_url, "PATH": "/usr/bin:/bin"}
-    with (tmp_path / "gunicorn.log").open("w+") as log:
-        process = subprocess.Popen([*command, "app:create_app()"], cwd=_ROOT, env=environment, stderr=log)
-        server = Server(port, write_token)
-        try:
-            retries = urllib3.Retry(1200, backoff_factor=0.05, backoff_max=0.05)
-            assert server.pool.request("GET", "/openapi.json", retries=retries).status == 200
-            yield server
-        finally:
-            server.pool.close()
-            process.terminate()
-            process.wait(60)  # longer than gunicorn waits for a worker that was told while it started
-        log.seek(0)
-        assert "Traceback" not in log.read()
+    with running(database_url, write_token, tmp_path / "gunicorn.log") as server:
+        yield server
 
 
 def test_writers_of_several_workers_lose_and_double_nothing(app: Flask, server: Server) -> None:

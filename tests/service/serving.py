@@ -1,0 +1,67 @@
+"""The service as it is run: gunicorn on a free port of loopback."""
+
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import urllib3
+
+from tests.service.conftest import SECRET_KEY
+
+_ROOT = Path(__file__).parents[2]
+
+
+class Server:
+    """A running service."""
+
+    def __init__(self, port: int, token: str) -> None:
+        self.port, self.token = port, token
+        self.pool = urllib3.HTTPConnectionPool("127.0.0.1", port, maxsize=8, timeout=60)
+
+    def call(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+        sent = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"} | headers
+        answer = self.pool.request(method, path, body=json.dumps(body), headers=sent, retries=False)
+        return answer.status, json.loads(answer.data) if answer.data else None
+
+    def raw(self, head: bytes, body: bytes = b"") -> bytes:
+        """Send a request as it is, and read until the service closes."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=60) as connection:
+            connection.sendall(head + b"\r\nConnection: close\r\n\r\n" + body)
+            return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+@contextmanager
+def running(
+    database_url: str, token: str, log: Path, *, settings: Mapping[str, str] | None = None, options: Sequence[str] = ()
+) -> Iterator[Server]:
+    """The service with two workers, until the end of the block.
+
+    :param log: the file that gunicorn's log goes to; at the end no traceback may be in it
+    :param settings: of the service, besides those that it needs
+    :param options: of gunicorn
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    command = [sys.executable, "-m", "gunicorn", "-c", "python:app.server", "-w", "2", "-b", f"127.0.0.1:{port}"]
+    environment = {"SECRET_KEY": SECRET_KEY, "DATABASE_URL": database_url, "PATH": "/usr/bin:/bin", **(settings or {})}
+    with log.open("w+") as written:
+        process = subprocess.Popen(
+            [*command, *options, "app:create_app()"], cwd=_ROOT, env=environment, stdout=written, stderr=written
+        )
+        server = Server(port, token)
+        try:
+            retries = urllib3.Retry(1200, backoff_factor=0.05, backoff_max=0.05)
+            assert server.pool.request("GET", "/openapi.json", retries=retries).status == 200
+            yield server
+        finally:
+            server.pool.close()
+            process.terminate()
+            process.wait(60)  # longer than gunicorn waits for a worker that was told while it started
+        written.seek(0)
+        assert "Traceback" not in written.read()
