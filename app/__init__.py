@@ -17,6 +17,7 @@ from app.history.examples import Examples
 from app.history.routes import add_history, add_list_of_models
 from app.history.timemap import add_timemap
 from app.problems import register_problems
+from app.proxies import TrustedProxies
 from app.records.routes import add_records
 from app.registry import Registry
 from app.settings import Settings
@@ -33,6 +34,7 @@ def create_app(environment: Mapping[str, str] = os.environ) -> Flask:
     """
     settings = Settings.from_environment(environment)
     app = Flask(__name__, static_folder=None)
+    app.wsgi_app = TrustedProxies(app.wsgi_app, settings.trusted_proxies)  # type: ignore[method-assign]  # as Flask wants it
     app.config.update(
         SECRET_KEY=settings.secret_key,
         MAX_CONTENT_LENGTH=_LONGEST_BODY,

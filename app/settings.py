@@ -1,9 +1,11 @@
 """What an operator sets: one frozen `Settings`, read from the environment, each value checked."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import sqlalchemy as sa
+
+from app.proxies import Proxies, ProxyError
 
 _PREFIX = "CHRONONAUT_"
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
@@ -22,6 +24,8 @@ class Settings:
     :ivar models: ``CHRONONAUT_MODELS``: modules whose versioned models are served, separated by commas
     :ivar db: ``CHRONONAUT_DB``: ``module:name`` of the `VersionedSQLAlchemy` that the models belong to
     :ivar open_reading: ``CHRONONAUT_OPEN_READING``: may anyone read without a token?
+    :ivar trusted_proxies: ``CHRONONAUT_TRUSTED_PROXIES``: IP networks of the proxies whose word is taken for whom they
+        ask; none by default
     """
 
     secret_key: str
@@ -29,6 +33,7 @@ class Settings:
     models: tuple[str, ...] = ("app.models",)
     db: str = "app.db:db"
     open_reading: bool = False
+    trusted_proxies: Proxies = field(default_factory=Proxies)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
@@ -36,7 +41,12 @@ class Settings:
 
         :raises SettingError: one is missing, unknown or wrong
         """
-        known = {"CHRONONAUT_MODELS", "CHRONONAUT_DB", "CHRONONAUT_OPEN_READING"}
+        known = {
+            "CHRONONAUT_MODELS",
+            "CHRONONAUT_DB",
+            "CHRONONAUT_OPEN_READING",
+            "CHRONONAUT_TRUSTED_PROXIES",
+        }
         if unknown := sorted(name for name in environment if name.startswith(_PREFIX) and name not in known):
             raise SettingError(f"unknown settings: {', '.join(unknown)}; there are {', '.join(sorted(known))}")
         return cls(
@@ -45,6 +55,7 @@ class Settings:
             models=_modules(environment.get("CHRONONAUT_MODELS", "app.models")),
             db=_reference(environment.get("CHRONONAUT_DB", "app.db:db")),
             open_reading=_flag(environment, "CHRONONAUT_OPEN_READING"),
+            trusted_proxies=_proxies(environment.get("CHRONONAUT_TRUSTED_PROXIES", "")),
         )
 
 
@@ -86,6 +97,13 @@ def _reference(text: str) -> str:
     if not (name.isidentifier() and all(part.isidentifier() for part in module.split("."))):
         raise SettingError(f"CHRONONAUT_DB must be module:name, as app.db:db, not {text!r}")
     return text
+
+
+def _proxies(text: str) -> Proxies:
+    try:
+        return Proxies.parse(text)
+    except ProxyError as error:
+        raise SettingError(f"CHRONONAUT_TRUSTED_PROXIES: {error}") from None
 
 
 def _flag(environment: Mapping[str, str], name: str) -> bool:

@@ -28,6 +28,10 @@ def test_every_spelling_of_postgresql_is_taken(url: str) -> None:
         ({"CHRONONAUT_MODELS": "a,,b"}, "CHRONONAUT_MODELS must be module names"),
         ({"CHRONONAUT_DB": "app.db"}, "CHRONONAUT_DB must be module:name"),
         ({"CHRONONAUT_OPEN_READING": "perhaps"}, "CHRONONAUT_OPEN_READING must be true or false"),
+        ({"CHRONONAUT_TRUSTED_PROXIES": "10.0.0.1/8"}, "CHRONONAUT_TRUSTED_PROXIES: '10.0.0.1/8' is no IP network"),
+        ({"CHRONONAUT_TRUSTED_PROXIES": "10.0.0.0/8,"}, "'' is no IP network"),
+        ({"CHRONONAUT_TRUSTED_PROXIES": "0.0.0.0/0"}, "is every address"),
+        ({"CHRONONAUT_TRUSTED_PROXIES": "::ffff:10.0.0.0/104"}, "write it as IPv4"),
         ({"CHRONONAUT_OPEN_READINGS": "true"}, "unknown settings: CHRONONAUT_OPEN_READINGS"),
     ],
 )
