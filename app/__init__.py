@@ -54,7 +54,7 @@ def create_app(environment: Mapping[str, str] = os.environ) -> Flask:
     registry: Registry = Registry(db)
     app.extensions["chrononaut"] = registry
     register_problems(app)
-    init_login(app, db)
+    init_login(app, db, settings.provider)
     register_commands(app, db)
     api = Api(app, settings)
     models = Blueprint("service", __name__, description="What is served")

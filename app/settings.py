@@ -1,10 +1,13 @@
 """What an operator sets: one frozen `Settings`, read from the environment, each value checked."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
+from app.auth.identity import Provider
+from app.auth.keys import KeysError, read_keys
 from app.proxies import Proxies, ProxyError
 
 _PREFIX = "CHRONONAUT_"
@@ -26,6 +29,8 @@ class Settings:
     :ivar open_reading: ``CHRONONAUT_OPEN_READING``: may anyone read without a token?
     :ivar trusted_proxies: ``CHRONONAUT_TRUSTED_PROXIES``: IP networks of the proxies whose word is taken for whom they
         ask; none by default
+    :ivar provider: ``CHRONONAUT_JWT_ISSUER``, ``_AUDIENCE`` and ``_JWKS``, and how to read its tokens
+        ``_USER_CLAIM`` and ``_SCOPE_CLAIM``: the identity provider whose tokens are taken; none by default
     """
 
     secret_key: str
@@ -34,6 +39,7 @@ class Settings:
     db: str = "app.db:db"
     open_reading: bool = False
     trusted_proxies: Proxies = field(default_factory=Proxies)
+    provider: Provider | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
@@ -46,6 +52,8 @@ class Settings:
             "CHRONONAUT_DB",
             "CHRONONAUT_OPEN_READING",
             "CHRONONAUT_TRUSTED_PROXIES",
+            *_PROVIDER,
+            *_CLAIMS,
         }
         if unknown := sorted(name for name in environment if name.startswith(_PREFIX) and name not in known):
             raise SettingError(f"unknown settings: {', '.join(unknown)}; there are {', '.join(sorted(known))}")
@@ -56,6 +64,7 @@ class Settings:
             db=_reference(environment.get("CHRONONAUT_DB", "app.db:db")),
             open_reading=_flag(environment, "CHRONONAUT_OPEN_READING"),
             trusted_proxies=_proxies(environment.get("CHRONONAUT_TRUSTED_PROXIES", "")),
+            provider=_provider(environment),
         )
 
 
@@ -104,6 +113,28 @@ def _proxies(text: str) -> Proxies:
         return Proxies.parse(text)
     except ProxyError as error:
         raise SettingError(f"CHRONONAUT_TRUSTED_PROXIES: {error}") from None
+
+
+_PROVIDER = ("CHRONONAUT_JWT_ISSUER", "CHRONONAUT_JWT_AUDIENCE", "CHRONONAUT_JWT_JWKS")
+_CLAIM = re.compile(r"[A-Za-z0-9_.:/#~-]*")
+_CLAIMS = ("CHRONONAUT_JWT_USER_CLAIM", "CHRONONAUT_JWT_SCOPE_CLAIM")
+
+
+def _provider(environment: Mapping[str, str]) -> Provider | None:
+    issuer, audience, place = (environment.get(name, "") for name in _PROVIDER)
+    user_claim, scope_claim = (environment.get(name, "") for name in _CLAIMS)
+    if not any((issuer, audience, place, user_claim, scope_claim)):
+        return None
+    if missing := [name for name in _PROVIDER if not environment.get(name)]:
+        raise SettingError(f"{' and '.join(missing)} missing; an identity provider takes {', '.join(_PROVIDER)}")
+    for name in _CLAIMS:
+        if not _CLAIM.fullmatch(environment.get(name, "")):
+            raise SettingError(f"{name} must be the name of a claim, as preferred_username")
+    try:
+        keys = read_keys(place)
+    except KeysError as error:
+        raise SettingError(f"CHRONONAUT_JWT_JWKS must be the path of a JWK Set or its http(s) URL; {error}") from None
+    return Provider(issuer, audience, keys, user_claim or None, scope_claim or "scope")
 
 
 def _flag(environment: Mapping[str, str], name: str) -> bool:
