@@ -16,6 +16,7 @@ from app.history.changes import add_changes, add_transactions
 from app.history.examples import Examples
 from app.history.routes import add_history, add_list_of_models
 from app.history.timemap import add_timemap
+from app.limits import init_limits
 from app.problems import register_problems
 from app.proxies import TrustedProxies
 from app.records.routes import add_records
@@ -55,6 +56,7 @@ def create_app(environment: Mapping[str, str] = os.environ) -> Flask:
     app.extensions["chrononaut"] = registry
     register_problems(app)
     init_login(app, db, settings.provider)
+    init_limits(app, settings)
     register_commands(app, db)
     api = Api(app, settings)
     models = Blueprint("service", __name__, description="What is served")

@@ -293,7 +293,7 @@ class _Contract:
     headers: Sequence[str]
 
 
-_ALWAYS = ("malformed-request", "unauthenticated", "forbidden", "invalid", "internal-error", "unavailable")
+_ALWAYS = ("malformed-request", "unauthenticated", "forbidden", "invalid", "too-many-requests", "internal-error", "unavailable")
 _WRITE = ("change-header-invalid", "change-info-required")
 _BODY = ("unsupported-media-type", "content-too-large")
 

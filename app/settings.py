@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
+from limits import parse_many
 
 from app.auth.identity import Provider
 from app.auth.keys import KeysError, read_keys
@@ -31,6 +32,10 @@ class Settings:
         ask; none by default
     :ivar provider: ``CHRONONAUT_JWT_ISSUER``, ``_AUDIENCE`` and ``_JWKS``, and how to read its tokens
         ``_USER_CLAIM`` and ``_SCOPE_CLAIM``: the identity provider whose tokens are taken; none by default
+    :ivar rate_limits: ``CHRONONAUT_RATE_LIMITS``: how often one user, or one address without a user, may ask, in
+        Flask-Limiter's notation; as often as they like by default
+    :ivar rate_limit_storage: ``CHRONONAUT_RATE_LIMIT_STORAGE``: where it is counted, as a URL of Flask-Limiter's; by
+        default in the memory of each worker, so that several workers allow as many times as much
     """
 
     secret_key: str
@@ -40,6 +45,8 @@ class Settings:
     open_reading: bool = False
     trusted_proxies: Proxies = field(default_factory=Proxies)
     provider: Provider | None = None
+    rate_limits: str = ""
+    rate_limit_storage: str = "memory://"
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
@@ -54,6 +61,8 @@ class Settings:
             "CHRONONAUT_TRUSTED_PROXIES",
             *_PROVIDER,
             *_CLAIMS,
+            "CHRONONAUT_RATE_LIMITS",
+            "CHRONONAUT_RATE_LIMIT_STORAGE",
         }
         if unknown := sorted(name for name in environment if name.startswith(_PREFIX) and name not in known):
             raise SettingError(f"unknown settings: {', '.join(unknown)}; there are {', '.join(sorted(known))}")
@@ -65,6 +74,8 @@ class Settings:
             open_reading=_flag(environment, "CHRONONAUT_OPEN_READING"),
             trusted_proxies=_proxies(environment.get("CHRONONAUT_TRUSTED_PROXIES", "")),
             provider=_provider(environment),
+            rate_limits=_rate_limits(environment.get("CHRONONAUT_RATE_LIMITS", "")),
+            rate_limit_storage=environment.get("CHRONONAUT_RATE_LIMIT_STORAGE") or "memory://",
         )
 
 
@@ -135,6 +146,18 @@ def _provider(environment: Mapping[str, str]) -> Provider | None:
     except KeysError as error:
         raise SettingError(f"CHRONONAUT_JWT_JWKS must be the path of a JWK Set or its http(s) URL; {error}") from None
     return Provider(issuer, audience, keys, user_claim or None, scope_claim or "scope")
+
+
+def _rate_limits(text: str) -> str:
+    if not text.strip():
+        return ""
+    try:
+        items = parse_many(text)
+    except ValueError:
+        items = []
+    if not items or not all(item.amount for item in items):
+        raise SettingError(f"CHRONONAUT_RATE_LIMITS must be as 100 per minute; 5000 per hour, not {text!r}")
+    return text
 
 
 def _flag(environment: Mapping[str, str], name: str) -> bool:

@@ -64,6 +64,8 @@ def app(database_kind: str, apps: dict[str, Flask]) -> Flask:
     with app.app_context(), db.engine.begin() as connection:
         for table in (*db.metadata.sorted_tables, *token_metadata.sorted_tables):
             connection.execute(sa.delete(table))
+    for limiter in app.extensions["limiter"]:
+        limiter.reset()
     return app
 
 
