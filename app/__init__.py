@@ -9,6 +9,7 @@ from flask import Flask
 
 from app.api import Api, Blueprint
 from app.auth.tokens import init_login
+from app.bounds import LONGEST_BODY
 from app.cli import register_commands
 from app.db import engine_options, prepare_engine
 from app.document import key_parameter
@@ -23,8 +24,6 @@ from app.records.routes import add_records
 from app.registry import Registry
 from app.settings import Settings
 
-_LONGEST_BODY = 1024 * 1024
-
 
 def create_app(environment: Mapping[str, str] = os.environ) -> Flask:
     """The service as a WSGI application.
@@ -38,7 +37,7 @@ def create_app(environment: Mapping[str, str] = os.environ) -> Flask:
     app.wsgi_app = TrustedProxies(app.wsgi_app, settings.trusted_proxies)  # type: ignore[method-assign]  # as Flask wants it
     app.config.update(
         SECRET_KEY=settings.secret_key,
-        MAX_CONTENT_LENGTH=_LONGEST_BODY,
+        MAX_CONTENT_LENGTH=LONGEST_BODY,
         OPEN_READING=settings.open_reading,
         SQLALCHEMY_DATABASE_URI=settings.database_url,
         SQLALCHEMY_ENGINE_OPTIONS=engine_options(settings.database_url),
