@@ -8,6 +8,7 @@ from typing import Any
 from flask import Flask
 
 from app.api import Api, Blueprint
+from app.auth.identity import Provider
 from app.auth.tokens import init_login
 from app.bounds import LONGEST_BODY
 from app.cli import register_commands
@@ -54,7 +55,7 @@ def create_app(environment: Mapping[str, str] = os.environ) -> Flask:
     registry: Registry = Registry(db)
     app.extensions["chrononaut"] = registry
     register_problems(app)
-    init_login(app, db, settings.provider)
+    init_login(app, db, Provider.of(settings.provider) if settings.provider else None)
     init_limits(app, settings)
     register_commands(app, db)
     api = Api(app, settings)

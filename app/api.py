@@ -295,7 +295,15 @@ class _Contract:
     headers: Sequence[str]
 
 
-_ALWAYS = ("malformed-request", "unauthenticated", "forbidden", "invalid", "too-many-requests", "internal-error", "unavailable")
+_ALWAYS = (
+    "malformed-request",
+    "unauthenticated",
+    "forbidden",
+    "invalid",
+    "too-many-requests",
+    "internal-error",
+    "unavailable",
+)
 _WRITE = ("change-header-invalid", "change-info-required")
 _BODY = ("unsupported-media-type", "content-too-large")
 
@@ -337,7 +345,7 @@ class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no type
         super().__init__(app, spec_kwargs={"info": INFO, "servers": SERVERS, "security": self.security("read")})
         # Where a column does not say otherwise.
         self.register_field(marshmallow.fields.Integer, "integer", "int32")
-        register_components(self.spec)
+        register_components(self.spec, settings.provider)
         app.register_blueprint(get_swaggerui_blueprint("/docs", "/openapi.json", config={"app_name": "Chrononaut"}))
 
     def security(self, scope: Scope) -> list[dict[str, list[str]]]:

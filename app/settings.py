@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 from limits import parse_many
 
-from app.auth.identity import Provider
-from app.auth.keys import KeysError, read_keys
 from app.proxies import Proxies, ProxyError
 
 _PREFIX = "CHRONONAUT_"
@@ -17,6 +15,25 @@ _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
 
 class SettingError(Exception):
     """A setting is missing, unknown or wrong; the message says which, and what would be right."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderSettings:
+    """What is set of an identity provider whose tokens are taken.
+
+    :ivar issuer: the ``iss`` of its tokens
+    :ivar audience: what the ``aud`` of those that are for us holds
+    :ivar jwks: the path of the file with its public keys, or their URL
+    :ivar user_claim: the claim that names the user; by default ``email``, unless the provider says that it is not
+        verified, else ``sub``
+    :ivar scope_claim: the claim with the grants: a text separated by spaces, or a list of texts
+    """
+
+    issuer: str
+    audience: str
+    jwks: str
+    user_claim: str | None = None
+    scope_claim: str = "scope"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +61,7 @@ class Settings:
     db: str = "app.db:db"
     open_reading: bool = False
     trusted_proxies: Proxies = field(default_factory=Proxies)
-    provider: Provider | None = None
+    provider: ProviderSettings | None = None
     rate_limits: str = ""
     rate_limit_storage: str = "memory://"
 
@@ -131,7 +148,7 @@ _CLAIM = re.compile(r"[A-Za-z0-9_.:/#~-]*")
 _CLAIMS = ("CHRONONAUT_JWT_USER_CLAIM", "CHRONONAUT_JWT_SCOPE_CLAIM")
 
 
-def _provider(environment: Mapping[str, str]) -> Provider | None:
+def _provider(environment: Mapping[str, str]) -> ProviderSettings | None:
     issuer, audience, place = (environment.get(name, "") for name in _PROVIDER)
     user_claim, scope_claim = (environment.get(name, "") for name in _CLAIMS)
     if not any((issuer, audience, place, user_claim, scope_claim)):
@@ -141,11 +158,7 @@ def _provider(environment: Mapping[str, str]) -> Provider | None:
     for name in _CLAIMS:
         if not _CLAIM.fullmatch(environment.get(name, "")):
             raise SettingError(f"{name} must be the name of a claim, as preferred_username")
-    try:
-        keys = read_keys(place)
-    except KeysError as error:
-        raise SettingError(f"CHRONONAUT_JWT_JWKS must be the path of a JWK Set or its http(s) URL; {error}") from None
-    return Provider(issuer, audience, keys, user_claim or None, scope_claim or "scope")
+    return ProviderSettings(issuer, audience, place, user_claim or None, scope_claim or "scope")
 
 
 def _rate_limits(text: str) -> str:

@@ -8,8 +8,9 @@ import jwt
 
 from app.auth.access import InvalidTokenError, Principal
 from app.auth.grants import Grant, GrantError, Grants
-from app.auth.keys import ALGORITHMS, Keys, KeysUnavailableError
+from app.auth.keys import ALGORITHMS, Keys, KeysError, KeysUnavailableError, read_keys
 from app.problems import Problem
+from app.settings import ProviderSettings, SettingError
 
 LEEWAY: Final = 30
 """Seconds by which the provider's clock may differ from ours."""
@@ -26,19 +27,24 @@ _TYPES = frozenset({"jwt", "at+jwt", "application/jwt", "application/at+jwt"})
 class Provider:
     """An identity provider whose tokens are taken.
 
-    :ivar issuer: the ``iss`` of its tokens
-    :ivar audience: what the ``aud`` of those that are for us holds
+    :ivar settings: which one, and how its tokens are read
     :ivar keys: its public keys
-    :ivar user_claim: the claim that names the user; by default ``email``, unless the provider says that it is not
-        verified, else ``sub``
-    :ivar scope_claim: the claim with the grants: a text separated by spaces, or a list of texts
     """
 
-    issuer: str
-    audience: str
+    settings: ProviderSettings
     keys: Keys
-    user_claim: str | None = None
-    scope_claim: str = "scope"
+
+    @classmethod
+    def of(cls, settings: ProviderSettings) -> "Provider":
+        """The provider that is set.
+
+        :raises SettingError: its keys are said to be in a file which holds none
+        """
+        try:
+            return cls(settings, read_keys(settings.jwks))
+        except KeysError as error:
+            right = "the path of a JWK Set or its http(s) URL"
+            raise SettingError(f"CHRONONAUT_JWT_JWKS must be {right}; {error}") from None
 
     def principal(self, token: str) -> Principal:
         """Whom a token stands for, and what they may do.
@@ -57,8 +63,8 @@ class Provider:
                 token,
                 self._key(jwt.get_unverified_header(token)),
                 algorithms=ALGORITHMS,
-                audience=self.audience,
-                issuer=self.issuer,
+                audience=self.settings.audience,
+                issuer=self.settings.issuer,
                 leeway=LEEWAY,
                 options={"require": ["exp", "iss", "aud"], "enforce_minimum_key_length": True},
             )
@@ -85,7 +91,7 @@ class Provider:
     def _user(self, claims: Mapping[str, Any]) -> str:
         verified = claims.get("email_verified", True)
         by_default = "email" if "email" in claims and verified in (True, "true") else "sub"
-        name = self.user_claim or by_default
+        name = self.settings.user_claim or by_default
         user = claims.get(name)
         if not (isinstance(user, str) and user.isprintable() and 0 < len(user) <= _LONGEST_USER):
             raise InvalidTokenError(
@@ -94,7 +100,7 @@ class Provider:
         return user
 
     def _grants(self, claims: Mapping[str, Any]) -> Grants:
-        listed = claims.get(self.scope_claim, [])
+        listed = claims.get(self.settings.scope_claim, [])
         words = listed.split() if isinstance(listed, str) else listed if isinstance(listed, list) else []
         grants = set()
         for word in words:

@@ -20,7 +20,8 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from app.auth.access import InvalidTokenError
 from app.auth.identity import LEEWAY, LONGEST_TOKEN, Provider
-from app.auth.keys import LIFETIME, PAUSE, FetchedKeys, KeyFile, KeysError, KeysUnavailableError
+from app.auth.keys import LIFETIME, PAUSE, FetchedKeys, KeyFile, KeysUnavailableError
+from app.settings import ProviderSettings, SettingError
 from tests.service.api import Api, assert_problem
 
 _ISSUER, _AUDIENCE = "https://id.example.com", "chrononaut"
@@ -65,6 +66,10 @@ def _hmac_with_public_key(content: bytes) -> bytes:
     return hmac.new(public, content, hashlib.sha256).digest()
 
 
+def _provider(key_file: Path, *claims: str) -> Provider:
+    return Provider.of(ProviderSettings(_ISSUER, _AUDIENCE, str(key_file), *claims))
+
+
 @pytest.fixture
 def key_file(tmp_path: Path) -> Path:
     path = tmp_path / "keys.json"
@@ -74,7 +79,7 @@ def key_file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def provider(key_file: Path) -> Provider:
-    return Provider(_ISSUER, _AUDIENCE, KeyFile(key_file))
+    return _provider(key_file)
 
 
 @pytest.mark.parametrize("signer", _SIGNERS)
@@ -173,7 +178,7 @@ def test_user_is_the_email_that_is_not_unverified(provider: Provider, claims: di
 
 
 def test_claims_of_user_and_grants_can_be_others(key_file: Path) -> None:
-    provider = Provider(_ISSUER, _AUDIENCE, KeyFile(key_file), "preferred_username", "https://example.com/roles")
+    provider = _provider(key_file, "preferred_username", "https://example.com/roles")
     claims: dict[str, Any] = {"preferred_username": "ada", "https://example.com/roles": ["read"]}
     principal = provider.principal(_token(**claims))
     assert (principal.email, str(principal.grants)) == ("ada", "read")
@@ -200,7 +205,7 @@ def test_words_of_other_services_grant_nothing(provider: Provider, scope: Any, g
 def test_weak_key_is_refused(key_file: Path) -> None:
     weak = rsa.generate_private_key(65537, 1024)
     key_file.write_text(json.dumps({"keys": [json.loads(RSAAlgorithm.to_jwk(weak.public_key())) | {"kid": "weak"}]}))
-    provider = Provider(_ISSUER, _AUDIENCE, KeyFile(key_file))
+    provider = _provider(key_file)
     token = _made({"alg": "RS256", "kid": "weak"}, lambda _: b"a")
     with pytest.raises(InvalidTokenError, match="too weak"):
         provider.principal(token)
@@ -224,8 +229,13 @@ def test_weak_key_is_refused(key_file: Path) -> None:
 def test_file_without_keys_that_verify_is_refused(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "keys.json"
     path.write_text(content)
-    with pytest.raises(KeysError, match=message):
-        KeyFile(path)
+    with pytest.raises(SettingError, match=f"CHRONONAUT_JWT_JWKS must be the path of a JWK Set .*{message}"):
+        _provider(path)
+
+
+def test_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="cannot be read: No such file"):
+        _provider(tmp_path / "keys.json")
 
 
 def test_file_is_read_again_when_it_has_changed(key_file: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -166,10 +166,10 @@ def test_answer_of_too_many_requests_is_documented_everywhere(api: Api) -> None:
     operations = [item[method] for item in document["paths"].values() for method in item.keys() - {"parameters"}]
     assert operations
     for operation in operations:
-        headers = operation["responses"]["429"]["headers"]
-        assert headers.keys() >= {
-            "Retry-After",
-            "X-RateLimit-Limit",
-            "X-RateLimit-Remaining",
-            "X-RateLimit-Reset",
-        }
+        assert operation["responses"]["429"] == {"$ref": "#/components/responses/TooManyRequests"}
+    assert document["components"]["responses"]["TooManyRequests"]["headers"].keys() >= {
+        "Retry-After",
+        "X-RateLimit-Limit",
+        "X-RateLimit-Remaining",
+        "X-RateLimit-Reset",
+    }
