@@ -9,7 +9,7 @@ from typing import Any
 
 from apispec import APISpec
 
-from app.headers import ANSWERED, TAKEN
+from app.headers import ANSWERED, RATE_LIMIT, TAKEN
 from app.problems import KINDS, MEDIA_TYPE, ProblemSchema, problem_type
 from app.registry import Resource
 from app.settings import ProviderSettings
@@ -100,7 +100,7 @@ def _headers(kinds: Iterable[str]) -> list[str]:
 
 def answered(*names: str) -> dict[str, str]:
     """The headers of an answer, those that every answer may have included, each as a reference."""
-    return {name: name for name in sorted({*names, "Cache-Control", "Vary"})}
+    return {name: name for name in sorted({*names, *RATE_LIMIT, "Cache-Control", "Vary"})}
 
 
 def described(docstring: str | None) -> dict[str, str]:

@@ -75,3 +75,6 @@ ANSWERED: Mapping[str, Mapping[str, Any]] = {
     "X-RateLimit-Reset": _header("When it may be asked as often again, in seconds since 1970.", "1772359200"),
 }
 """Every header of answers that is told of, by its name."""
+
+RATE_LIMIT = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
+"""What every answer says where a limit is set."""

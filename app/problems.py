@@ -57,9 +57,7 @@ KINDS: Mapping[str, Kind] = {
     "unsupported-media-type": Kind(415, "The body must be JSON"),
     "expectation-failed": Kind(417, "The expectation cannot be met"),
     "invalid": Kind(422, "The request does not fit"),
-    "too-many-requests": Kind(
-        429, "Too many requests", ("Retry-After", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
-    ),
+    "too-many-requests": Kind(429, "Too many requests", ("Retry-After",)),
     "headers-too-large": Kind(431, "The headers are too large"),
     "internal-error": Kind(500, "Something went wrong here"),
     "not-implemented": Kind(501, "This is not implemented"),
