@@ -299,6 +299,7 @@ _ALWAYS = (
     "malformed-request",
     "unauthenticated",
     "forbidden",
+    "uri-too-long",
     "invalid",
     "too-many-requests",
     "internal-error",
