@@ -8,7 +8,9 @@ from typing import Any
 from flask import Flask
 
 from app.api import Api, Blueprint
+from app.auth.identity import Provider
 from app.auth.tokens import init_login
+from app.bounds import LONGEST_BODY
 from app.cli import register_commands
 from app.compression import init_compression
 from app.cors import init_cors
@@ -18,14 +20,14 @@ from app.history.changes import add_changes, add_transactions
 from app.history.examples import Examples
 from app.history.routes import add_history, add_list_of_models
 from app.history.timemap import add_timemap
+from app.limits import init_limits
 from app.methods import init_methods
 from app.problems import register_problems
+from app.proxies import TrustedProxies
 from app.records.routes import add_records
 from app.registry import Registry
 from app.request_id import init_request_ids
 from app.settings import Settings
-
-_LONGEST_BODY = 1024 * 1024
 
 
 def create_app(environment: Mapping[str, str] = os.environ) -> Flask:
@@ -37,9 +39,10 @@ def create_app(environment: Mapping[str, str] = os.environ) -> Flask:
     """
     settings = Settings.from_environment(environment)
     app = Flask(__name__, static_folder=None)
+    app.wsgi_app = TrustedProxies(app.wsgi_app, settings.trusted_proxies)  # type: ignore[method-assign]  # as Flask wants it
     app.config.update(
         SECRET_KEY=settings.secret_key,
-        MAX_CONTENT_LENGTH=_LONGEST_BODY,
+        MAX_CONTENT_LENGTH=LONGEST_BODY,
         OPEN_READING=settings.open_reading,
         SQLALCHEMY_DATABASE_URI=settings.database_url,
         SQLALCHEMY_ENGINE_OPTIONS=engine_options(settings.database_url),
@@ -60,7 +63,8 @@ def create_app(environment: Mapping[str, str] = os.environ) -> Flask:
     init_compression(app)
     init_cors(app, settings.cors_origins)
     init_methods(app)
-    init_login(app, db)
+    init_login(app, db, Provider.of(settings.provider) if settings.provider else None)
+    init_limits(app, settings)
     register_commands(app, db)
     api = Api(app, settings)
     models = Blueprint("service", __name__, description="What is served")

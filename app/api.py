@@ -20,6 +20,7 @@ from werkzeug.routing import IntegerConverter
 
 from app.auth.access import requires
 from app.auth.grants import Scope
+from app.bounds import refuse_long_address, refuse_many_parameters
 from app.columns import Query
 from app.conditional import ask_again, check_untagged_preconditions
 from app.document import (
@@ -50,6 +51,7 @@ class _Parser(FlaskParser):
 
     def load_querystring(self, req: Request, schema: marshmallow.Schema) -> Any:
         """The parameters, each at most once."""
+        refuse_many_parameters()
         if repeated := [name for name, values in req.args.lists() if len(values) > 1]:
             errors = {"query": {name: ["given more than once"] for name in repeated}}
             raise Problem("invalid", f"given more than once: {', '.join(repeated)}", errors=errors)
@@ -318,7 +320,16 @@ class _Contract:
     headers: Sequence[str]
 
 
-_ALWAYS = ("malformed-request", "unauthenticated", "forbidden", "invalid", "internal-error", "unavailable")
+_ALWAYS = (
+    "malformed-request",
+    "unauthenticated",
+    "forbidden",
+    "uri-too-long",
+    "invalid",
+    "too-many-requests",
+    "internal-error",
+    "unavailable",
+)
 _WRITE = ("change-header-invalid", "change-info-required")
 _BODY = ("unsupported-media-type", "content-too-large")
 
@@ -365,12 +376,13 @@ class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no type
             OPENAPI_JSON_PATH="openapi.json",
         )
         app.url_map.converters["int"] = _Digits
+        app.before_request(refuse_long_address)
         app.before_request(refuse_undecodable)
         app.after_request(ask_again)
         super().__init__(app, spec_kwargs={"info": INFO, "servers": SERVERS, "security": self.security("read")})
         # Where a column does not say otherwise.
         self.register_field(marshmallow.fields.Integer, "integer", "int32")
-        register_components(self.spec)
+        register_components(self.spec, settings.provider)
         app.register_blueprint(get_swaggerui_blueprint("/docs", "/openapi.json", config={"app_name": "Chrononaut"}))
 
     def security(self, scope: Scope) -> list[dict[str, list[str]]]:

@@ -9,9 +9,10 @@ from typing import Any
 
 from apispec import APISpec
 
-from app.headers import ANSWERED, TAKEN
+from app.headers import ANSWERED, RATE_LIMIT, TAKEN
 from app.problems import KINDS, MEDIA_TYPE, ProblemSchema, problem_type
 from app.registry import Resource
+from app.settings import ProviderSettings
 
 INFO: Mapping[str, Any] = {
     "description": """\
@@ -46,7 +47,7 @@ PATH_PARAMETERS: Mapping[str, Mapping[str, Any]] = {
 """What is told of the parts of a path, by their names; of a record's key by `key_parameter`."""
 
 
-def register_components(spec: APISpec) -> None:
+def register_components(spec: APISpec, provider: ProviderSettings | None = None) -> None:
     """Add what operations refer to by its name, so far as any does."""
     spec.components.schema("Problem", schema=ProblemSchema)
     for name, header in ANSWERED.items():
@@ -55,7 +56,15 @@ def register_components(spec: APISpec) -> None:
         spec.components.parameter(name, "header", dict(parameter), lazy=True)
     spec.components.response("Problem", _problem("Any other problem", sorted(_headers(KINDS))))
     for name, scheme in SECURITY_SCHEMES.items():
-        spec.components.security_scheme(name, dict(scheme))
+        spec.components.security_scheme(name, dict(scheme) | (_of(provider, scheme) if name == "token" else {}))
+
+
+def _of(provider: ProviderSettings | None, scheme: Mapping[str, Any]) -> dict[str, str]:
+    """What is told of tokens besides, if those of an identity provider are taken."""
+    if provider is None:
+        return {}
+    theirs = f"Or a JWT of {provider.issuer} for {provider.audience}, with the scopes in `{provider.scope_claim}`."
+    return {"bearerFormat": "JWT", "description": f"{scheme['description']} {theirs}"}
 
 
 def problem_response(spec: APISpec, kinds: Sequence[str]) -> str:
@@ -91,7 +100,7 @@ def _headers(kinds: Iterable[str]) -> list[str]:
 
 def answered(*names: str) -> dict[str, str]:
     """The headers of an answer, those that every answer may have included, each as a reference."""
-    return {name: name for name in sorted({*names, "Cache-Control", "Vary", "X-Request-ID"})}
+    return {name: name for name in sorted({*names, *RATE_LIMIT, "Cache-Control", "Vary", "X-Request-ID"})}
 
 
 def described(docstring: str | None) -> dict[str, str]:

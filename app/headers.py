@@ -80,5 +80,11 @@ ANSWERED: Mapping[str, Mapping[str, Any]] = {
         "How to say who asks (RFC 6750): what was wrong with the token, and which scope it takes.",
         'Bearer realm="chrononaut"',
     ),
+    "X-RateLimit-Limit": _header("How often it may be asked, by the limit that is nearest to be reached.", "100"),
+    "X-RateLimit-Remaining": _header("How often it may still be asked.", "0"),
+    "X-RateLimit-Reset": _header("When it may be asked as often again, in seconds since 1970.", "1772359200"),
 }
 """Every header of answers that is told of, by its name."""
+
+RATE_LIMIT = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
+"""What every answer says where a limit is set."""

@@ -14,6 +14,10 @@ MOST = 500
 """Entries on a page at the most."""
 
 
+LONGEST_CURSOR = 6000
+"""Characters of a cursor: what leaves room for the rest of an address."""
+
+
 class Count(fields.Integer):
     """A number in decimal digits."""
 
@@ -34,7 +38,10 @@ def limit_field() -> Count:
 
 def cursor_field() -> fields.String:
     """The query parameter ``cursor``."""
-    return fields.String(metadata={"description": "`next` of the page before; the other parameters must be the same"})
+    return fields.String(
+        validate=validate.Length(max=LONGEST_CURSOR),
+        metadata={"description": "`next` of the page before; the other parameters must be the same"},
+    )
 
 
 def make_cursor(what: str, position: list[Any]) -> str:

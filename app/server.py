@@ -24,6 +24,13 @@ access_log_format = f'%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s
 threads = 4
 control_socket_disable = True
 header_map = "refuse"  # a reason in a header with an underscore would be dropped silently otherwise
+# Who is trusted to say for whom they ask is one setting, which `app.proxies` obeys; gunicorn's own would go by another.
+secure_scheme_headers: dict[str, str] = {}
+forwarder_headers = ""
+limit_request_line = (
+    8190  # the most that gunicorn takes: an address as long as `app.bounds` allows, and what is around it
+)
+limit_request_fields = 100
 limit_request_field_size = 16 * 1024  # above the limit of change headers, so that too long ones are told what is right
 
 _HEADER = (

@@ -2,9 +2,12 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import sqlalchemy as sa
+from limits import parse_many
+
+from app.proxies import Proxies, ProxyError
 
 _PREFIX = "CHRONONAUT_"
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
@@ -12,6 +15,25 @@ _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
 
 class SettingError(Exception):
     """A setting is missing, unknown or wrong; the message says which, and what would be right."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderSettings:
+    """What is set of an identity provider whose tokens are taken.
+
+    :ivar issuer: the ``iss`` of its tokens
+    :ivar audience: what the ``aud`` of those that are for us holds
+    :ivar jwks: the path of the file with its public keys, or their URL
+    :ivar user_claim: the claim that names the user; by default ``email``, unless the provider says that it is not
+        verified, else ``sub``
+    :ivar scope_claim: the claim with the grants: a text separated by spaces, or a list of texts
+    """
+
+    issuer: str
+    audience: str
+    jwks: str
+    user_claim: str | None = None
+    scope_claim: str = "scope"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +47,14 @@ class Settings:
     :ivar open_reading: ``CHRONONAUT_OPEN_READING``: may anyone read without a token?
     :ivar cors_origins: ``CHRONONAUT_CORS_ORIGINS``: origins whose pages may use the service, separated by commas; or
         ``*`` alone for all, which may not send cookies
+    :ivar trusted_proxies: ``CHRONONAUT_TRUSTED_PROXIES``: IP networks of the proxies whose word is taken for whom they
+        ask; none by default
+    :ivar provider: ``CHRONONAUT_JWT_ISSUER``, ``_AUDIENCE`` and ``_JWKS``, and how to read its tokens
+        ``_USER_CLAIM`` and ``_SCOPE_CLAIM``: the identity provider whose tokens are taken; none by default
+    :ivar rate_limits: ``CHRONONAUT_RATE_LIMITS``: how often one user, or one address without a user, may ask, in
+        Flask-Limiter's notation; as often as they like by default
+    :ivar rate_limit_storage: ``CHRONONAUT_RATE_LIMIT_STORAGE``: where it is counted, as a URL of Flask-Limiter's; by
+        default in the memory of each worker, so that several workers allow as many times as much
     """
 
     secret_key: str
@@ -33,6 +63,10 @@ class Settings:
     db: str = "app.db:db"
     open_reading: bool = False
     cors_origins: tuple[str, ...] = ()
+    trusted_proxies: Proxies = field(default_factory=Proxies)
+    provider: ProviderSettings | None = None
+    rate_limits: str = ""
+    rate_limit_storage: str = "memory://"
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
@@ -40,7 +74,17 @@ class Settings:
 
         :raises SettingError: one is missing, unknown or wrong
         """
-        known = {"CHRONONAUT_MODELS", "CHRONONAUT_DB", "CHRONONAUT_OPEN_READING", "CHRONONAUT_CORS_ORIGINS"}
+        known = {
+            "CHRONONAUT_MODELS",
+            "CHRONONAUT_DB",
+            "CHRONONAUT_OPEN_READING",
+            "CHRONONAUT_CORS_ORIGINS",
+            "CHRONONAUT_TRUSTED_PROXIES",
+            *_PROVIDER,
+            *_CLAIMS,
+            "CHRONONAUT_RATE_LIMITS",
+            "CHRONONAUT_RATE_LIMIT_STORAGE",
+        }
         if unknown := sorted(name for name in environment if name.startswith(_PREFIX) and name not in known):
             raise SettingError(f"unknown settings: {', '.join(unknown)}; there are {', '.join(sorted(known))}")
         return cls(
@@ -50,6 +94,10 @@ class Settings:
             db=_reference(environment.get("CHRONONAUT_DB", "app.db:db")),
             open_reading=_flag(environment, "CHRONONAUT_OPEN_READING"),
             cors_origins=_origins(environment.get("CHRONONAUT_CORS_ORIGINS", "")),
+            trusted_proxies=_proxies(environment.get("CHRONONAUT_TRUSTED_PROXIES", "")),
+            provider=_provider(environment),
+            rate_limits=_rate_limits(environment.get("CHRONONAUT_RATE_LIMITS", "")),
+            rate_limit_storage=environment.get("CHRONONAUT_RATE_LIMIT_STORAGE") or "memory://",
         )
 
 
@@ -109,6 +157,43 @@ def _origins(text: str) -> tuple[str, ...]:
                 f"https://example.com, lower-case, without a path or the port that is implied; not {origin!r}"
             )
     return origins
+
+
+def _proxies(text: str) -> Proxies:
+    try:
+        return Proxies.parse(text)
+    except ProxyError as error:
+        raise SettingError(f"CHRONONAUT_TRUSTED_PROXIES: {error}") from None
+
+
+_PROVIDER = ("CHRONONAUT_JWT_ISSUER", "CHRONONAUT_JWT_AUDIENCE", "CHRONONAUT_JWT_JWKS")
+_CLAIM = re.compile(r"[A-Za-z0-9_.:/#~-]*")
+_CLAIMS = ("CHRONONAUT_JWT_USER_CLAIM", "CHRONONAUT_JWT_SCOPE_CLAIM")
+
+
+def _provider(environment: Mapping[str, str]) -> ProviderSettings | None:
+    issuer, audience, place = (environment.get(name, "") for name in _PROVIDER)
+    user_claim, scope_claim = (environment.get(name, "") for name in _CLAIMS)
+    if not any((issuer, audience, place, user_claim, scope_claim)):
+        return None
+    if missing := [name for name in _PROVIDER if not environment.get(name)]:
+        raise SettingError(f"{' and '.join(missing)} missing; an identity provider takes {', '.join(_PROVIDER)}")
+    for name in _CLAIMS:
+        if not _CLAIM.fullmatch(environment.get(name, "")):
+            raise SettingError(f"{name} must be the name of a claim, as preferred_username")
+    return ProviderSettings(issuer, audience, place, user_claim or None, scope_claim or "scope")
+
+
+def _rate_limits(text: str) -> str:
+    if not text.strip():
+        return ""
+    try:
+        items = parse_many(text)
+    except ValueError:
+        items = []
+    if not items or not all(item.amount for item in items):
+        raise SettingError(f"CHRONONAUT_RATE_LIMITS must be as 100 per minute; 5000 per hour, not {text!r}")
+    return text
 
 
 def _flag(environment: Mapping[str, str], name: str) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
-from flask import current_app
+from flask import current_app, g
 from flask_login import UserMixin, current_user
 
 from app.auth.grants import Grants, Scope
@@ -21,6 +21,15 @@ class Principal(UserMixin):  # type: ignore[misc]  # Flask-Login has no types
 
     def get_id(self) -> str:
         return self.email
+
+
+class InvalidTokenError(Exception):
+    """A bearer token that is refused; the message says why, as much of it as whoever sent it may know."""
+
+
+def note_refused(error: InvalidTokenError) -> None:
+    """Let the answer say why the token of this request was refused, if it takes one."""
+    g.refused_token = str(error)
 
 
 _P = ParamSpec("_P")
@@ -58,10 +67,12 @@ def requires(scope: Scope, model: str | None = None) -> Callable[[Callable[_P, _
 
 def _refusal(scope: Scope, model: str | None) -> Problem:
     if not current_user.is_authenticated:
+        reason = g.get("refused_token")
+        error = f', error="invalid_token", error_description="{reason}"' if reason else ""
         return Problem(
             "unauthenticated",
-            "send a valid token as Authorization: Bearer …",
-            headers={"WWW-Authenticate": 'Bearer realm="chrononaut"'},
+            f"{reason}; send a valid one" if reason else "send a valid token as Authorization: Bearer …",
+            headers={"WWW-Authenticate": f'Bearer realm="chrononaut"{error}'},
         )
     needed = scope if model is None else f"{scope} or {model}:{scope}"
     return Problem(

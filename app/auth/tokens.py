@@ -14,11 +14,13 @@ from flask import Flask, Request
 from flask_login import LoginManager
 from flask_sqlalchemy import SQLAlchemy
 
-from app.auth.access import Principal
+from app.auth.access import InvalidTokenError, Principal, note_refused
 from app.auth.grants import Grants
+from app.auth.identity import Provider
 from chrononaut.types import Instant, now
 
 _PREFIX = "chrononaut_"
+_DOTS_OF_JWT = 2
 
 metadata = sa.MetaData()
 tokens = sa.Table(
@@ -75,8 +77,11 @@ def _digest(token: str) -> str:
     return hashlib.sha256(token.encode(errors="surrogateescape")).hexdigest()
 
 
-def init_login(app: Flask, db: SQLAlchemy) -> None:
-    """Let Flask-Login know who sends a bearer token (RFC 6750)."""
+def init_login(app: Flask, db: SQLAlchemy, provider: Provider | None = None) -> None:
+    """Let Flask-Login know who sends a bearer token (RFC 6750).
+
+    :param provider: whose tokens are taken besides ours
+    """
     manager: Any = LoginManager()
     manager.init_app(app)
 
@@ -84,6 +89,18 @@ def init_login(app: Flask, db: SQLAlchemy) -> None:
         authorization = request.authorization
         if authorization is None or authorization.type != "bearer" or not authorization.token:
             return None
-        return find_principal(db, authorization.token)
+        try:
+            return _bearer(authorization.token)
+        except InvalidTokenError as error:
+            note_refused(error)
+            return None
+
+    def _bearer(token: str) -> Principal:
+        if provider is not None and not token.startswith(_PREFIX) and token.count(".") == _DOTS_OF_JWT:
+            return provider.principal(token)
+        principal = find_principal(db, token)
+        if principal is None:
+            raise InvalidTokenError("the token is unknown, expired or revoked")
+        return principal
 
     manager.request_loader(load)

@@ -1,6 +1,6 @@
 """The service on each database, with tokens for it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import sqlalchemy as sa
@@ -64,7 +64,24 @@ def app(database_kind: str, apps: dict[str, Flask]) -> Flask:
     with app.app_context(), db.engine.begin() as connection:
         for table in (*db.metadata.sorted_tables, *token_metadata.sorted_tables):
             connection.execute(sa.delete(table))
+    for limiter in app.extensions["limiter"]:
+        limiter.reset()
     return app
+
+
+@pytest.fixture
+def app_with(app: Flask, database_url: str) -> Iterator[Callable[..., Flask]]:
+    """Makes a service with other settings, on the same tables as `app`, which are empty."""
+    made = []
+
+    def make(**settings: str) -> Flask:
+        made.append(create_app({"SECRET_KEY": SECRET_KEY, "DATABASE_URL": database_url, **settings}))
+        return made[-1]
+
+    yield make
+    for other in made:
+        with other.app_context():
+            db.engine.dispose()
 
 
 @pytest.fixture

@@ -6,6 +6,12 @@ from app.settings import SettingError, Settings
 
 _GIVEN = {"SECRET_KEY": "0123456789abcdef", "DATABASE_URL": "sqlite://"}
 
+_PROVIDER = {
+    "CHRONONAUT_JWT_ISSUER": "https://id.example.com",
+    "CHRONONAUT_JWT_AUDIENCE": "chrononaut",
+    "CHRONONAUT_JWT_JWKS": "https://id.example.com/keys",
+}
+
 
 def test_what_must_be_given_is_enough() -> None:
     settings = Settings.from_environment(_GIVEN | {"PATH": "/bin"})
@@ -55,6 +61,19 @@ def test_origins_are_listed() -> None:
                 "null",
             )
         ),
+        ({"CHRONONAUT_TRUSTED_PROXIES": "10.0.0.1/8"}, "CHRONONAUT_TRUSTED_PROXIES: '10.0.0.1/8' is no IP network"),
+        ({"CHRONONAUT_TRUSTED_PROXIES": "10.0.0.0/8,"}, "'' is no IP network"),
+        ({"CHRONONAUT_TRUSTED_PROXIES": "0.0.0.0/0"}, "is every address"),
+        ({"CHRONONAUT_TRUSTED_PROXIES": "::ffff:10.0.0.0/104"}, "write it as IPv4"),
+        (
+            {"CHRONONAUT_JWT_ISSUER": "https://id.example.com"},
+            "CHRONONAUT_JWT_AUDIENCE and CHRONONAUT_JWT_JWKS missing",
+        ),
+        ({"CHRONONAUT_JWT_USER_CLAIM": "sub"}, "an identity provider takes CHRONONAUT_JWT_ISSUER"),
+        (_PROVIDER | {"CHRONONAUT_JWT_SCOPE_CLAIM": "a claim"}, "SCOPE_CLAIM must be the name of a claim"),
+        ({"CHRONONAUT_RATE_LIMITS": "100 per fortnight"}, "CHRONONAUT_RATE_LIMITS must be as 100 per minute"),
+        ({"CHRONONAUT_RATE_LIMITS": "100 per minute; often"}, "CHRONONAUT_RATE_LIMITS must be as 100 per minute"),
+        ({"CHRONONAUT_RATE_LIMITS": "0 per minute"}, "CHRONONAUT_RATE_LIMITS must be as 100 per minute"),
         ({"CHRONONAUT_OPEN_READINGS": "true"}, "unknown settings: CHRONONAUT_OPEN_READINGS"),
     ],
 )

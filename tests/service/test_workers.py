@@ -13,7 +13,10 @@ from typing import Any
 import pytest
 from flask import Flask
 
+from app.bounds import LONGEST_ADDRESS
 from app.db import db
+from app.pages import LONGEST_CURSOR
+from app.server import limit_request_fields
 from tests.service.api import all_rows
 from tests.service.conftest import SECRET_KEY
 from tests.service.serving import Server, running
@@ -81,6 +84,7 @@ _NO_HTTP = [
     (_DELETE + b"Accept: \x01", 400, "malformed-request"),
     (b"GET /" + b"a" * 9000 + b" HTTP/1.1", 414, "uri-too-long"),
     (b"GET /history/release/a%FF,b HTTP/1.1", 400, "malformed-request"),
+    (b"GET /records/user HTTP/1.1\r\nSCRIPT_NAME: /records", 400, "malformed-request"),
     (b"no HTTP at all", 400, "malformed-request"),
 ]
 
@@ -125,3 +129,15 @@ def test_history_that_was_imported_is_served_as_of_each_year(app: Flask, server:
     damaged = _replay(server, database_url, "--verify-only")
     assert damaged.returncode == 1
     assert "python,3.12" in damaged.stdout + damaged.stderr or "damaged" in damaged.stdout + damaged.stderr
+
+
+def test_longest_address_and_longest_headers_arrive(server: Server) -> None:
+    def status(path: str, *headers: str) -> bytes:
+        lines = [f"GET {path} HTTP/1.1", "Host: localhost", f"Authorization: Bearer {server.token}", *headers]
+        return server.raw("\r\n".join(lines).encode()).split()[1]
+
+    path = "/records/release"
+    assert status(f"{path}/{'a' * (LONGEST_ADDRESS - len(path) - 1)}") == b"404"
+    assert status(f"{path}?cursor={'a' * LONGEST_CURSOR}", f"X-A: {'a' * 16_000}") == b"422"
+    assert status(path, *(f"X-{number}: a" for number in range(limit_request_fields - 3))) == b"200"
+    assert status(path, *(f"X-{number}: a" for number in range(limit_request_fields - 2))) == b"431"
