@@ -10,6 +10,7 @@ from typing import Any
 from apispec import APISpec
 
 from app.headers import ANSWERED, TAKEN
+from app.json_patch import JSON_PATCH_OPERATION
 from app.problems import KINDS, MEDIA_TYPE, ProblemSchema, problem_type
 from app.registry import Resource
 
@@ -49,6 +50,7 @@ PATH_PARAMETERS: Mapping[str, Mapping[str, Any]] = {
 def register_components(spec: APISpec) -> None:
     """Add what operations refer to by its name, so far as any does."""
     spec.components.schema("Problem", schema=ProblemSchema)
+    spec.components.schema("JsonPatchOperation", dict(JSON_PATCH_OPERATION))
     for name, header in ANSWERED.items():
         spec.components.header(name, dict(header), lazy=True)
     for name, parameter in TAKEN.items():
