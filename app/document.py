@@ -112,19 +112,22 @@ def key_parameter(resource: Resource, example: str) -> dict[str, Any]:
     }
 
 
-def link_to_next_page(operation_id: str, parameters: Iterable[str], query: Iterable[str]) -> dict[str, Any]:
+def link_to_next_page(operation_id: str, parameters: Iterable[str], query: Sequence[str]) -> dict[str, Any]:
     """The link from a page to the one that follows, which is asked for with the same parameters and a cursor.
 
     :param parameters: those of the path
     :param query: those of the query
     """
+    # Tools read a dot in an expression as the end of a name.
+    repeated = [name for name in query if name != "cursor" and "." not in name]
+    again = "".join(f" Say `{name}` again." for name in query if "." in name)
     return {
         "next": {
             "operationId": operation_id,
-            "description": "The next page; there is none if `next` is null.",
+            "description": f"The next page; there is none if `next` is null.{again}",
             "parameters": {
                 **{name: f"$request.path.{name}" for name in parameters},
-                **{name: f"$request.query.{name}" for name in query if name != "cursor"},
+                **{name: f"$request.query.{name}" for name in repeated},
                 "cursor": "$response.body#/next",
             },
         }
