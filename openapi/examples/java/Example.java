@@ -82,7 +82,7 @@ public final class Example {
         UserPriorVersion first = versions.get(versions.size() - 2);
         same(created.getVersion(), first.getVersion());
         same(changed.getVersion(), versions.get(versions.size() - 1).getVersion());
-        same(Map.of("change_rationale", "Name nach der Heirat geändert"), first.getChangeInfo().get("extra"));
+        same(Map.of("change_rationale", "Name nach der Heirat geändert"), first.getChangeInfo().getExtra());
 
         UserVersion then = users.getUserVersionAt(first.getChanged(), key);
         same(changed.getVersion(), then.getVersion());

@@ -81,7 +81,8 @@ def main() -> None:
     assert (first.version, second.version) == (created.version, changed.version)
     info = first.change_info
     assert info is not None
-    assert info["extra"] == {"change_rationale": "Name nach der Heirat geändert"}
+    assert not isinstance(info.extra, Unset)
+    assert info.extra["change_rationale"] == "Name nach der Heirat geändert"
 
     ended = first.changed
     assert isinstance(ended, datetime)

@@ -71,7 +71,7 @@ assert.equal(expect(await client.PATCH("/records/user/{key}", clear)).state.name
 const [first, second] = (await pages(created.key)).slice(-2);
 assert(first !== undefined && second !== undefined);
 assert.deepEqual([first.version, second.version], [created.version, changed.version]);
-assert.deepEqual(first.change_info?.["extra"], { change_rationale: "Name nach der Heirat geändert" });
+assert.deepEqual(first.change_info?.extra, { change_rationale: "Name nach der Heirat geändert" });
 
 const at = first.changed;
 assert(at !== null);
