@@ -67,7 +67,7 @@ public final class Example {
         User created = users.createUser(fresh, "Signed up");
         String key = created.getKey();
 
-        ApiResponse<User> read = users.getUserWithHttpInfo(key, null, null, null);
+        ApiResponse<User> read = users.getUserWithHttpInfo(key, null, null, null, null);
         String etag = read.getHeaders().get("etag").get(0);
         UserPatch patch = new UserPatch().name("Ada King");
         // What is not ASCII goes as RFC 8187 has it.
@@ -92,13 +92,13 @@ public final class Example {
         same("Ada Byron", diff.getChanges().get("name").getFrom());
         same("Ada Lovelace", diff.getChanges().get("name").getTo());
 
-        problem(404, "/problems/unknown-record", () -> users.getUser("0", null, null, null));
+        problem(404, "/problems/unknown-record", () -> users.getUser("0", null, null, null, null));
         problem(409, "/problems/conflict", () -> users.createUser(fresh, null));
         problem(412, "/problems/precondition-failed", () -> users.changeUser(key, patch, null, etag));
         UserPatch tooLong = new UserPatch().name("A".repeat(201));
         problem(422, "/problems/invalid", () -> users.changeUser(key, tooLong, null, null));
 
         users.deleteUser(key, "Left", null);
-        problem(410, "/problems/deleted", () -> users.getUser(key, null, null, null));
+        problem(410, "/problems/deleted", () -> users.getUser(key, null, null, null, null));
     }
 }
