@@ -6,6 +6,8 @@ PORT ?= 8000
 VENV ?= .venv
 BIN := $(VENV)/bin
 OLDER := $(VENV)-sqlalchemy-2.0
+# Generators of clients and schemathesis, which need other releases of packages than the service.
+CONTRACT := $(VENV)-contract
 COMPILE := $(BIN)/uv pip compile --quiet --upgrade --generate-hashes --universal --no-header --python-version 3.11
 # What the commands of the service need to start; they touch no database.
 NOWHERE := SECRET_KEY=no-secret-is-signed DATABASE_URL=sqlite://
@@ -18,7 +20,7 @@ OTHERS := CHRONONAUT_MODELS=tests.service.own_models CHRONONAUT_DB=tests.service
 NODE_TOOLS := openapi/node_modules/installed
 QUIETLY := REDOCLY_TELEMETRY=off REDOCLY_SUPPRESS_UPDATE_NOTICE=true SCARF_ANALYTICS=false DO_NOT_TRACK=1
 
-.PHONY: run test test-sqlalchemy-2.0 soak bench-reading check lint openapi lint-openapi lock clean
+.PHONY: run test test-sqlalchemy-2.0 test-clients test-contract soak soak-contract bench-reading check lint openapi lint-openapi lock clean
 
 run: $(VENV)/service
 	@$(BIN)/python -m app.demo --port $(PORT)
@@ -29,6 +31,18 @@ test: $(VENV)/dev
 # The same on the older SQLAlchemy that is supported as well, in an environment of its own.
 test-sqlalchemy-2.0: $(OLDER)/test
 	$(OLDER)/bin/python -m pytest
+
+# Generates the typed clients that openapi/README.md shows, compiles them and uses them. Takes Node 20 and Java 17.
+test-clients: $(VENV)/dev $(CONTRACT)/tools $(NODE_TOOLS)
+	CONTRACT_TOOLS=$(abspath $(CONTRACT)/bin) $(BIN)/python -m pytest tests/contract/test_clients.py -m contract -v -s
+
+# Requests made from the OpenAPI document: all checks and phases of schemathesis, with a token and without.
+test-contract: $(VENV)/dev $(CONTRACT)/tools
+	CONTRACT_TOOLS=$(abspath $(CONTRACT)/bin) $(BIN)/python -m tests.contract.fuzz
+
+# The same until it has made 20,000 requests.
+soak-contract: $(VENV)/dev $(CONTRACT)/tools
+	CONTRACT_TOOLS=$(abspath $(CONTRACT)/bin) $(BIN)/python -m tests.contract.fuzz --cases 20000
 
 # The long runs of the tests, which show their progress.
 soak: $(VENV)/dev
@@ -64,9 +78,10 @@ lock: $(VENV)/dev
 	$(COMPILE) pyproject.toml --extra service -o requirements.txt
 	$(COMPILE) pyproject.toml --extra service --group dev -c requirements.txt -o requirements-dev.txt
 	$(COMPILE) pyproject.toml --extra service --group sqlalchemy-2-0 -o requirements-sqlalchemy-2.0.txt
+	$(COMPILE) --group contract -o requirements-contract.txt
 
 clean:
-	rm -rf .venv .venv-* openapi/node_modules instance .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-* openapi/generated openapi/node_modules instance .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # The stamp is written last: a virtual environment whose making was interrupted, or whose lock changed, is completed.
 $(VENV)/service: requirements.txt
@@ -78,7 +93,11 @@ $(VENV)/dev: requirements.txt requirements-dev.txt
 $(OLDER)/test: requirements-sqlalchemy-2.0.txt
 	@$(call install,$(OLDER),requirements-sqlalchemy-2.0.txt)
 
+$(CONTRACT)/tools: requirements-contract.txt
+	@$(call install,$(CONTRACT),requirements-contract.txt)
+
 $(NODE_TOOLS): openapi/package.json openapi/package-lock.json openapi/.npmrc
+	@command -v npm >/dev/null || { echo "make: there is no npm; install Node 20 or newer"; exit 1; }
 	cd openapi && npm ci
 	@touch $@
 

@@ -246,9 +246,10 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
             wrapped = self.arguments(query, location="query")(wrapped)
             named = examples and {name: {"value": value} for name, value in examples.items()}
             shown = answered(*names)
-            wrapped = self.response(status, answer, example=example, examples=named, headers=shown)(wrapped)
+            # What is declared last comes first, and the first is what generated clients take.
             for media_type, told in (media or {}).items():
                 wrapped = self.alt_response(status, content_type=media_type, **told)(wrapped)
+            wrapped = self.response(status, answer, example=example, examples=named, headers=shown)(wrapped)
             if timegate:
                 sent = answered("Link", "Location")
                 wrapped = self.alt_response(302, description="The Memento is there", headers=sent)(wrapped)

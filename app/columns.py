@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from marshmallow import Schema, ValidationError, fields, pre_load, validate
 
 from app.answers import Answer
-from app.fields import default_of, field_of
+from app.fields import Whole, default_of, field_of
 from app.registry import Resource, integer_range
 
 
@@ -95,8 +95,7 @@ def restoration_schema(resource: Resource) -> type[Schema]:
     least = 0
     return Body.from_dict(
         {
-            "version": fields.Integer(
-                strict=True,
+            "version": Whole(
                 validate=validate.Range(least, integer_range(sa.Integer())[1]),
                 metadata={
                     "description": "which version; of a deleted record by default the last one",

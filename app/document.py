@@ -10,6 +10,7 @@ from typing import Any
 from apispec import APISpec
 
 from app.headers import ANSWERED, RATE_LIMIT, TAKEN
+from app.json_patch import JSON_PATCH_OPERATION
 from app.problems import KINDS, MEDIA_TYPE, ProblemSchema, problem_type
 from app.registry import Resource
 from app.settings import ProviderSettings
@@ -50,6 +51,7 @@ PATH_PARAMETERS: Mapping[str, Mapping[str, Any]] = {
 def register_components(spec: APISpec, provider: ProviderSettings | None = None) -> None:
     """Add what operations refer to by its name, so far as any does."""
     spec.components.schema("Problem", schema=ProblemSchema)
+    spec.components.schema("JsonPatchOperation", dict(JSON_PATCH_OPERATION))
     for name, header in ANSWERED.items():
         spec.components.header(name, dict(header), lazy=True)
     for name, parameter in TAKEN.items():
@@ -119,19 +121,22 @@ def key_parameter(resource: Resource, example: str) -> dict[str, Any]:
     }
 
 
-def link_to_next_page(operation_id: str, parameters: Iterable[str], query: Iterable[str]) -> dict[str, Any]:
+def link_to_next_page(operation_id: str, parameters: Iterable[str], query: Sequence[str]) -> dict[str, Any]:
     """The link from a page to the one that follows, which is asked for with the same parameters and a cursor.
 
     :param parameters: those of the path
     :param query: those of the query
     """
+    # Tools read a dot in an expression as the end of a name.
+    repeated = [name for name in query if name != "cursor" and "." not in name]
+    again = "".join(f" Say `{name}` again." for name in query if "." in name)
     return {
         "next": {
             "operationId": operation_id,
-            "description": "The next page; there is none if `next` is null.",
+            "description": f"The next page; there is none if `next` is null.{again}",
             "parameters": {
                 **{name: f"$request.path.{name}" for name in parameters},
-                **{name: f"$request.query.{name}" for name in query if name != "cursor"},
+                **{name: f"$request.query.{name}" for name in repeated},
                 "cursor": "$response.body#/next",
             },
         }

@@ -109,6 +109,17 @@ class Flag(fields.Boolean):
         return value
 
 
+class Whole(fields.Integer):
+    """An integer as JSON Schema has it: a number without a fraction, also where it is written with one, as ``3.0``."""
+
+    def _validated(self, value: Any) -> int:
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if not isinstance(value, int):
+            raise self.make_error("invalid", input=value)
+        return super()._validated(value)
+
+
 class Double(fields.Float):
     """A number, and no text that looks like one."""
 
@@ -180,7 +191,7 @@ def _field(  # noqa: PLR0911  one kind of column after the other
     if isinstance(type_, sa.Integer):
         low, high = integer_range(type_)
         told = _telling(options, format="int64" if isinstance(type_, sa.BigInteger) else "int32")
-        return fields.Integer(**told, strict=True, validate=validate.Range(low, high))
+        return Whole(**told, validate=validate.Range(low, high))
     if isinstance(type_, sa.Numeric | sa.Float):
         return Double(**_telling(options, format="double"))
     if isinstance(type_, sa.Enum):

@@ -8,19 +8,18 @@ from flask import current_app
 from werkzeug import Response
 
 JSON_PATCH = "application/json-patch+json"
-_SCHEMA: Mapping[str, Any] = {
-    "type": "array",
-    "items": {
-        "type": "object",
-        "required": ["op", "path"],
-        "properties": {
-            "op": {"type": "string", "enum": ["add", "remove", "replace", "move", "copy", "test"]},
-            "path": {"type": "string", "format": "json-pointer"},
-            "from": {"type": "string", "format": "json-pointer"},
-            "value": {},
-        },
+JSON_PATCH_OPERATION: Mapping[str, Any] = {
+    "type": "object",
+    "required": ["op", "path"],
+    "properties": {
+        "op": {"type": "string", "enum": ["add", "remove", "replace", "move", "copy", "test"]},
+        "path": {"type": "string", "format": "json-pointer"},
+        "from": {"type": "string", "format": "json-pointer"},
+        "value": {},
     },
 }
+"""The component ``JsonPatchOperation`` of the OpenAPI document."""
+_SCHEMA: Mapping[str, Any] = {"type": "array", "items": {"$ref": "#/components/schemas/JsonPatchOperation"}}
 
 
 def patch_answer(example: Any) -> dict[str, Any]:

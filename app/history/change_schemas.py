@@ -72,7 +72,7 @@ class ChangeSchema(CauseSchema):
     hidden_changed = fields.List(fields.String(), required=True)
 
 
-class ChangesSchema(Answer):
+class ChangeListSchema(Answer):
     """What happened to a record."""
 
     model = fields.String(required=True)

@@ -16,8 +16,8 @@ from app.document import link_to_transaction, links_to_record
 from app.history.change_schemas import (
     EXTRA,
     BlamesSchema,
+    ChangeListSchema,
     ChangePageQuery,
-    ChangesSchema,
     FeedSchema,
     TransactionSchema,
     feed_query,
@@ -44,7 +44,7 @@ def add_changes(blueprint: Blueprint, resource: Resource) -> None:
         "GET",
         f"{path}/changes",
         f"list_{name}_changes",
-        answer=ChangesSchema,
+        answer=ChangeListSchema,
         query=PageQuery,
         example=examples.changes,
         links=link_to_transaction("/changes/0"),

@@ -19,7 +19,7 @@ from app.history.schemas import (
     ChangedSinceSchema,
     DiffQuery,
     DiffSchema,
-    ModelsSchema,
+    ModelListSchema,
     SinceQuery,
     VersionsQuery,
     history_schemas,
@@ -39,7 +39,7 @@ def add_list_of_models(blueprint: Blueprint, registry: Registry) -> None:
 
     models: Document = {"models": [_model(resource) for resource in registry.values()]}
 
-    @blueprint.operation("GET", "/history", "list_models", scope="read", answer=ModelsSchema, example=models)
+    @blueprint.operation("GET", "/history", "list_models", scope="read", answer=ModelListSchema, example=models)
     def list_models(query: Document) -> Document:
         """The registered models."""
         return models
@@ -173,7 +173,7 @@ def add_history(blueprint: Blueprint, resource: Resource) -> None:
         media_type = acceptable(JSON, JSON_PATCH)
         timeline = timeline_of(resource, key)
         from_ = _find(timeline, query["from_"])
-        to = _live(timeline) if query["to"] is None else _find(timeline, query["to"])
+        to = _find(timeline, query["to"]) if "to" in query else _live(timeline)
         if timeline.number(to) < timeline.number(from_):
             raise _invalid(
                 "to", f"version {timeline.number(to)} is older than version {timeline.number(from_)}; swap them"
@@ -193,7 +193,7 @@ def add_history(blueprint: Blueprint, resource: Resource) -> None:
                 "hidden_changed": hidden,
             }
             response = jsonify(DiffSchema().dump(document))
-        fixed = isinstance(query["from_"], int) and isinstance(query["to"], int) and isinstance(to, History)
+        fixed = isinstance(query["from_"], int) and isinstance(query.get("to"), int) and isinstance(to, History)
         return cacheable(response, etag, immutable=fixed)
 
 

@@ -162,3 +162,14 @@ def test_other_value_that_the_document_does_not_tell_of_is_refused(own_api: Api,
     response = own_api.call("POST", "/records/parcel", body | {column: value})
 
     assert assert_problem(response, 422, "invalid")["errors"]["json"].keys() == {column}
+
+
+def test_integers_are_numbers_without_a_fraction_however_they_are_written(api: Api) -> None:
+    record = api.post("/records/user", {"email": "a@example.com", "name": "A"})["links"]["record"]
+    api.patch(record, {"name": "B"})
+
+    assert api.post(f"{record}/restore", {"version": 0.0})["state"]["name"] == "A"
+
+    for wrong in (0.5, "0", True):
+        problem = assert_problem(api.call("POST", f"{record}/restore", {"version": wrong}), 422, "invalid")
+        assert "version" in problem["errors"]["json"]
