@@ -58,7 +58,7 @@ def create_app(environment: Mapping[str, str] = os.environ) -> Flask:
     add_transactions(models, registry)
     api.register_blueprint(models)
     for resource in registry.values():
-        blueprint = Blueprint(resource.name, __name__, model=resource.name, description=resource.description)
+        blueprint = Blueprint(resource.name, __name__, resource=resource, description=resource.description)
         add_history(blueprint, resource)
         add_changes(blueprint, resource)
         add_timemap(blueprint, resource)

@@ -18,9 +18,11 @@ from app.auth.grants import Scope
 from app.columns import Query
 from app.conditional import ask_again
 from app.examples import example_of
-from app.headers import ACCEPT_DATETIME, CHANGE, IF_MATCH, IF_NONE_MATCH, answered
+from app.headers import ACCEPT_DATETIME, IF_MATCH, IF_NONE_MATCH, answered, change_parameters
 from app.pages import next_link
 from app.problems import KINDS, MEDIA_TYPE, Problem, ProblemSchema, problem_type
+from app.reasons import with_reasons
+from app.registry import Resource
 from app.settings import Settings
 
 _MERGE_PATCH = "application/merge-patch+json"
@@ -91,13 +93,18 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
 
     ARGUMENTS_PARSER = _Parser()
 
-    def __init__(self, *args: Any, model: str | None = None, **kwargs: Any) -> None:
-        """:param model: the public name of the model that the operations are about; of no single one by default"""
+    def __init__(self, *args: Any, resource: Resource | None = None, **kwargs: Any) -> None:
+        """:param resource: the model that the operations are about; none by default"""
         super().__init__(*args, **kwargs)
-        self._model = model
+        self._resource = resource
+        self._model = resource.name if resource else None
         self._varying: dict[str, Sequence[str]] = {}
         # After a request, so that a problem that comes before the view says it too.
         self.after_request(self._vary)
+
+    @property
+    def _requires_reasons(self) -> bool:
+        return self._resource is not None and self._resource.may_require_reasons
 
     def _vary(self, response: Response) -> Response:
         """Say in the answer which headers of the request it depends on, whatever it is."""
@@ -177,6 +184,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
                 *problems,
                 *(_BODY if body else ()),
                 *(_WRITE if writing else ()),
+                *(("change-info-required",) if writing and self._requires_reasons else ()),
                 *(("not-acceptable",) if media else ()),
                 *(("malformed-request",) if timegate else ()),
             )
@@ -199,10 +207,11 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
                     },
                     headers=answered(*told_of),
                 )(wrapped)
+            required = self._resource.required if self._resource else {}
             parameters = [
                 parameter
                 for parameter, is_taken in (
-                    (CHANGE, writing),
+                    *((parameter, writing) for parameter in change_parameters(required)),
                     (IF_MATCH, conditional),
                     (IF_NONE_MATCH, cacheable),
                     (ACCEPT_DATETIME, timegate),
@@ -210,6 +219,8 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
                 if is_taken
             ]
             wrapped = self.doc(operationId=operation_id, parameters=parameters)(wrapped)
+            if writing:
+                wrapped = with_reasons(self._resource)(wrapped)
             # Outermost: nothing of a request is read before it is known who sends it.
             self.route(path, methods=[method], endpoint=operation_id)(requires(scope, self._model)(wrapped))
             return view

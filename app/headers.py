@@ -1,7 +1,11 @@
 """The headers of requests and of answers, as the OpenAPI document tells of them."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
+
+from chrononaut.options import ANY_TEXT
+from chrononaut.reasons import LONGEST
 
 _TEXT = {"type": "string"}
 
@@ -20,6 +24,34 @@ CHANGE = _parameter(
     "at most 16 and 8 KiB together. ASCII, UTF-8, or RFC 8187 (`UTF-8''%F0%9F%90%9B`).",
     "User request",
 )
+
+
+def change_parameters(required: Mapping[str, re.Pattern[str]]) -> list[dict[str, Any]]:
+    """The headers that say why something is written.
+
+    :param required: header that must be there → the pattern of its whole value
+    """
+    known = {CHANGE["name"]: CHANGE} | {name: _required(name, pattern) for name, pattern in required.items()}
+    return [known[name] for name in sorted(known, key=lambda name: name not in required)]
+
+
+def _required(name: str, pattern: re.Pattern[str]) -> dict[str, Any]:
+    is_rationale = name == CHANGE["name"]
+    key = name.removeprefix("X-").lower().replace("-", "_")
+    described = CHANGE["description"] if is_rationale else f"Kept as `extra.{key}` of the change; a write needs it."
+    parameter = CHANGE | {"name": name, "required": True, "description": described}
+    if pattern == ANY_TEXT:
+        return parameter | {"schema": _TEXT | {"minLength": 1}, "example": CHANGE["example"]}
+    # Unanchored in JSON Schema. There is no example, as none is known that matches.
+    del parameter["example"]
+    return parameter | {"schema": _TEXT | {"pattern": whole(pattern.pattern), "maxLength": LONGEST}}
+
+
+def whole(pattern: str) -> str:
+    """A pattern as ECMA-262 has it, where one is not anchored by itself: the whole text matches."""
+    return f"^(?:{pattern})$"
+
+
 IF_MATCH = _parameter(
     "If-Match", "Write only if the record is still at this version (RFC 9110): the `ETag` of a read.", '"v3"'
 )

@@ -12,8 +12,9 @@ from sqlalchemy.orm.exc import StaleDataError
 from werkzeug.exceptions import HTTPException
 from werkzeug.sansio.response import Response as SansIOResponse
 
-from app.change_headers import ChangeHeaderError
-from chrononaut import ChangeInfoError, MissingChangeInfoError, RestoreError
+from app.change_headers import ChangeHeaderError, header_of
+from app.headers import whole
+from chrononaut import ChangeInfoError, MissingChangeInfoError, RequiredChangeInfoError, RestoreError
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -115,6 +116,7 @@ def register_problems(app: Flask) -> None:
     app.register_error_handler(ChangeHeaderError, lambda error: _respond("change-header-invalid", str(error)))
     app.register_error_handler(ChangeInfoError, lambda error: _respond("change-header-invalid", str(error)))
     app.register_error_handler(MissingChangeInfoError, _answer_missing_change_info)
+    app.register_error_handler(RequiredChangeInfoError, _answer_required_change_info)
     app.register_error_handler(RestoreError, _answer_not_restored)
     app.register_error_handler(StaleDataError, _answer_concurrent_change)
     app.register_error_handler(sqlalchemy.exc.IntegrityError, _answer_conflict)
@@ -183,6 +185,19 @@ def _answer_unreadable(error: ParseException) -> Response:
 def _answer_missing_change_info(error: MissingChangeInfoError) -> Response:
     return _respond(
         "change-info-required", f"{error.operation} of {error.model} without a reason; send X-Change-Rationale"
+    )
+
+
+def _answer_required_change_info(error: RequiredChangeInfoError) -> Response:
+    missing = {
+        header_of(key): f"missing; send a text that matches {whole(text)}" for key, text in error.missing.items()
+    }
+    unfit = {header_of(key): f"does not match {whole(text)}" for key, text in error.unfit.items()}
+    wrong = missing | unfit
+    return _respond(
+        "change-info-required",
+        f"a write of {error.model} needs {', '.join(wrong)}; errors say what each must be",
+        {"headers": {name: [said] for name, said in wrong.items()}},
     )
 
 

@@ -11,10 +11,13 @@ from uuid import UUID
 import sqlalchemy as sa
 from flask_sqlalchemy import SQLAlchemy
 
+from app.change_headers import header_of
 from chrononaut.history import Key, Versioning, versioned_models
 
 _ESCAPES = {"~": "~0", "/": "~1", ",": "~2"}
 _UNESCAPES = {escape: character for character, escape in _ESCAPES.items()}
+# What a regular expression of Python has and one of JavaScript (ECMA-262) has not, or has with another meaning.
+_PYTHON_ONLY = re.compile(r"\(\?(?![:=!]|<[=!])|(?<!\\)(?:\\\\)*\\[AZ]")
 _BITS: Mapping[type, int] = {sa.SmallInteger: 16, sa.BigInteger: 64, sa.Integer: 32}
 
 
@@ -52,6 +55,16 @@ class Resource:
     def description(self) -> str:
         """The first sentence of the model's docstring."""
         return (self.model.__doc__ or self.title).strip().split("\n\n")[0]
+
+    @property
+    def required(self) -> Mapping[str, re.Pattern[str]]:
+        """Header that every write must have → what its whole value must match."""
+        return {header_of(key): pattern for key, pattern in self.versioning.options.required.items()}
+
+    @property
+    def may_require_reasons(self) -> bool:
+        """Can a write be refused for want of a reason, be it one that the record requires, as it is of a subclass?"""
+        return any(one.options.required for one in self.versioning.hierarchy)
 
     def key_text(self, key: Key) -> str:
         """The key as text: its parts joined by ``,``; in a part ``~`` is ``~0``, ``/`` is ``~1``, ``,`` is ``~2``."""
@@ -105,7 +118,8 @@ class Registry(Mapping[str, Resource]):
     def __init__(self, db: SQLAlchemy) -> None:
         """Register the versioned models of a database object.
 
-        :raises RegistrationError: two models of one name, or a key that no URL can carry
+        :raises RegistrationError: two models of one name, a key that no URL can carry, or a required reason that no
+            header can give
         """
         self._resources: dict[str, Resource] = {}
         base: Any = db.Model
@@ -123,6 +137,8 @@ class Registry(Mapping[str, Resource]):
                     f"the key column {column} of {name} is a {column.type}; "
                     "a key in a URL can be text, integer, UUID or date"
                 )
+        for key, pattern in versioning.options.required.items():
+            _refuse_untellable(name, key, pattern.pattern)
         self._resources[name] = Resource(name, versioning)
 
     def __getitem__(self, name: str) -> Resource:
@@ -133,6 +149,19 @@ class Registry(Mapping[str, Resource]):
 
     def __len__(self) -> int:
         return len(self._resources)
+
+
+def _refuse_untellable(name: str, key: str, pattern: str) -> None:
+    """Refuse a required reason that clients cannot give, or whose pattern the OpenAPI document cannot tell them."""
+    try:
+        header_of(key)
+    except ValueError as error:
+        raise RegistrationError(f"{name} requires a reason that nobody can give: {error}") from None
+    if found := _PYTHON_ONLY.search(pattern):
+        raise RegistrationError(
+            f"the pattern of {key} that {name} requires, {pattern!r}, has {found.group()!r}, which only Python "
+            "reads so; the OpenAPI document tells it to clients in other languages: write it in what ECMA-262 has too"
+        )
 
 
 def _snake_case(name: str) -> str:

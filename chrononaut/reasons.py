@@ -25,6 +25,16 @@ def refuse_unreasoned(versioning: Versioning, operation: str, document: JSONObje
     :raises RequiredChangeInfoError: the model requires what it does not say
     :raises MissingChangeInfoError: it says nothing, and the application requires that every update and delete does
     """
+    refuse_without_required(versioning, operation, document)
+    if operation != "insert" and not gives_reason(document) and extra_is_required():
+        raise MissingChangeInfoError(versioning.name, operation)
+
+
+def refuse_without_required(versioning: Versioning, operation: str, document: JSONObject) -> None:
+    """Refuse a write whose change info does not say what its model requires.
+
+    :raises RequiredChangeInfoError: it does not
+    """
     extra = document.get("extra", {})
     unmet = {
         key: pattern.pattern
@@ -35,8 +45,6 @@ def refuse_unreasoned(versioning: Versioning, operation: str, document: JSONObje
         missing = {key: pattern for key, pattern in unmet.items() if not extra.get(key)}
         unfit = {key: pattern for key, pattern in unmet.items() if key not in missing}
         raise RequiredChangeInfoError(versioning.name, operation, missing, unfit)
-    if operation != "insert" and not gives_reason(document) and extra_is_required():
-        raise MissingChangeInfoError(versioning.name, operation)
 
 
 def _fits(value: object, pattern: re.Pattern[str]) -> bool:

@@ -198,7 +198,9 @@ def test_write_with_the_reason_is_kept_with_it(session: Session, way: str) -> No
     assert len(rows) > 1 or way == "delete_with_history"
 
 
-@pytest.mark.parametrize("ticket", ["ops-17", "OPS-17 and more", "OPS-17\n", "xOPS-17", "OPS-١٧", "A-" + "1" * 999])
+@pytest.mark.parametrize(
+    "ticket", ["ops-17", "OPS-17 and more", "OPS-17\n", "xOPS-17", "OPS-\u0661\u0667", "A-" + "1" * 999]
+)
 def test_value_must_match_as_a_whole_and_is_bounded(session: Session, ticket: str) -> None:
     with (
         pytest.raises(RequiredChangeInfoError, match=r"ticket does not match \[A-Z\]\+-\\d\+;") as error,
