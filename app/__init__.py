@@ -15,6 +15,7 @@ from app.history.changes import add_changes, add_transactions
 from app.history.routes import add_history, add_list_of_models
 from app.history.timemap import add_timemap
 from app.problems import register_problems
+from app.records.bulk import add_bulk
 from app.records.routes import add_records
 from app.registry import Registry
 from app.settings import Settings
@@ -63,5 +64,6 @@ def create_app(environment: Mapping[str, str] = os.environ) -> Flask:
         add_changes(blueprint, resource)
         add_timemap(blueprint, resource)
         add_records(blueprint, resource)
+        add_bulk(blueprint, resource)
         api.register_blueprint(blueprint)
     return app

@@ -20,10 +20,11 @@ from app.conditional import ask_again
 from app.examples import example_of
 from app.headers import ACCEPT_DATETIME, IF_MATCH, IF_NONE_MATCH, answered, change_parameters
 from app.pages import next_link
-from app.problems import KINDS, MEDIA_TYPE, Problem, ProblemSchema, problem_type
+from app.problems import KINDS, MEDIA_TYPE, BulkProblemSchema, Problem, ProblemSchema, problem_type
 from app.reasons import with_reasons
 from app.registry import Resource
 from app.settings import Settings
+from app.variants import variants2properties
 
 _MERGE_PATCH = "application/merge-patch+json"
 _WRITING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -127,6 +128,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         example: Any = None,
         examples: Mapping[str, Any] | None = None,
         body_example: Any = None,
+        largest_body: int | None = None,
         media: Mapping[str, Any] | None = None,
         conditional: bool = False,
         cacheable: bool = False,
@@ -144,6 +146,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         :param example: of the answer
         :param examples: of the answer by what they are of, where one is not enough
         :param body_example: of the body; by default one with all its fields
+        :param largest_body: how many bytes the body may have, where it is not what the application's config says
         :param media: media types that it answers with besides JSON, as the OpenAPI document tells of them
         :param conditional: does it take ``If-Match``?
         :param cacheable: does it take ``If-None-Match``, and answer with what `app.conditional.cacheable` makes?
@@ -196,7 +199,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
                 ]
                 wrapped = self.alt_response(
                     kind_status,
-                    schema=ProblemSchema,
+                    schema=BulkProblemSchema if any(kind.startswith("bulk-") for kind in kinds) else ProblemSchema,
                     content_type=MEDIA_TYPE,
                     description=" or ".join(KINDS[kind].title for kind in kinds),
                     example={
@@ -219,6 +222,8 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
                 if is_taken
             ]
             wrapped = self.doc(operationId=operation_id, parameters=parameters)(wrapped)
+            if largest_body is not None:
+                wrapped = _taking(largest_body, wrapped)
             if writing:
                 wrapped = with_reasons(self._resource)(wrapped)
             # Outermost: nothing of a request is read before it is known who sends it.
@@ -240,6 +245,15 @@ def _with_next_link(view: Callable[..., Any]) -> Callable[..., Any]:
         return (page, next_link(page["next"])) if isinstance(page, Mapping) else page
 
     return linked
+
+
+def _taking(largest_body: int, view: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(view)
+    def taking(*args: Any, **kwargs: Any) -> Any:
+        request.max_content_length = largest_body
+        return view(*args, **kwargs)
+
+    return taking
 
 
 def _by_status(kinds: Sequence[str]) -> Mapping[int, list[str]]:
@@ -272,6 +286,7 @@ class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no type
                 "security": [{"token": []}],
             },
         )
+        self.ma_plugin.converter.add_attribute_function(variants2properties)
         # Answered as text, so that no digit is lost.
         self.register_field(marshmallow.fields.Decimal, "string", "decimal")
         self.spec.components.security_scheme(

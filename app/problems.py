@@ -1,6 +1,6 @@
 """Errors → ``application/problem+json`` (RFC 9457)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,12 +43,14 @@ KINDS: Mapping[str, Kind] = {
     "record-exists": Kind(409, "The record exists already"),
     "conflict": Kind(409, "The change conflicts with other records"),
     "concurrent-change": Kind(409, "The record was changed meanwhile"),
+    "bulk-failed": Kind(409, "Some items cannot be written"),
     "deleted": Kind(410, "The record was deleted"),
     "precondition-failed": Kind(412, "The record is at another version"),
     "content-too-large": Kind(413, "The request is too large"),
     "uri-too-long": Kind(414, "The address is too long"),
     "unsupported-media-type": Kind(415, "The body must be JSON"),
     "invalid": Kind(422, "The request does not fit"),
+    "bulk-invalid": Kind(422, "Some items do not fit"),
     "too-many-requests": Kind(429, "Too many requests"),
     "headers-too-large": Kind(431, "The headers are too large"),
     "internal-error": Kind(500, "Something went wrong here"),
@@ -84,11 +86,27 @@ class ProblemSchema(Schema):
     errors = fields.Raw(metadata={"type": "object", "description": "per location and name: what was wrong with it"})
 
 
+class ItemProblemSchema(Schema):
+    """What is wrong with one of the items of a request."""
+
+    index = fields.Integer(required=True, metadata={"description": "its place in the request, from 0"})
+    problem = fields.Nested(ProblemSchema, required=True)
+
+
+class BulkProblemSchema(ProblemSchema):
+    """A problem (RFC 9457) of a request with many items."""
+
+    items = fields.List(
+        fields.Nested(ItemProblemSchema), metadata={"description": "each of the items that cannot be written"}
+    )
+
+
 class Problem(Exception):  # noqa: N818  the term of RFC 9457
     """A request that is answered with a problem.
 
     :param kind: a key of `KINDS`
     :param detail: what was wrong here, and what would be right
+    :param items: of a request with many, those that are wrong, as `ItemProblemSchema` describes them
     """
 
     def __init__(
@@ -98,8 +116,9 @@ class Problem(Exception):  # noqa: N818  the term of RFC 9457
         *,
         errors: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
+        items: Sequence[Mapping[str, Any]] | None = None,
     ) -> None:
-        self.kind, self.detail, self.errors, self.headers = kind, detail, errors, headers
+        self.kind, self.detail, self.errors, self.headers, self.items = kind, detail, errors, headers, items
         super().__init__(detail)
 
 
@@ -119,28 +138,36 @@ def register_problems(app: Flask) -> None:
     app.register_error_handler(RequiredChangeInfoError, _answer_required_change_info)
     app.register_error_handler(RestoreError, _answer_not_restored)
     app.register_error_handler(StaleDataError, _answer_concurrent_change)
-    app.register_error_handler(sqlalchemy.exc.IntegrityError, _answer_conflict)
-    app.register_error_handler(sqlalchemy.exc.DataError, _answer_unstorable)
+    app.register_error_handler(sqlalchemy.exc.IntegrityError, lambda error: _answer(problem_of(error)))
+    app.register_error_handler(sqlalchemy.exc.DataError, lambda error: _answer(problem_of(error)))
     app.register_error_handler(sqlalchemy.exc.OperationalError, _answer_unavailable)
     app.register_error_handler(Exception, _answer_unexpected)
     app.add_url_rule("/problems/<kind>", "problem", _describe)
 
 
+def problem_document(problem: Problem) -> dict[str, Any]:
+    """A problem as it is answered."""
+    kind = KINDS[problem.kind]
+    body = {"type": problem_type(problem.kind), "title": kind.title, "status": kind.status, "detail": problem.detail}
+    if problem.errors:
+        body["errors"] = problem.errors
+    if problem.items:
+        body["items"] = problem.items
+    return body
+
+
 def _respond(
     kind: str, detail: str, errors: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None
 ) -> Response:
-    body = {"type": problem_type(kind), "title": KINDS[kind].title, "status": KINDS[kind].status, "detail": detail}
-    if errors:
-        body["errors"] = errors
-    # A lone surrogate in a name that the client sent has no UTF-8; its escape is one of JSON.
-    text = current_app.json.dumps(body).encode(errors="backslashreplace")
-    response = Response(text, KINDS[kind].status, mimetype=MEDIA_TYPE)
-    response.headers.extend(headers or {})
-    return response
+    return _answer(Problem(kind, detail, errors=errors, headers=headers))
 
 
 def _answer(problem: Problem) -> Response:
-    return _respond(problem.kind, problem.detail, problem.errors, problem.headers)
+    # A lone surrogate in a name that the client sent has no UTF-8; its escape is one of JSON.
+    text = current_app.json.dumps(problem_document(problem)).encode(errors="backslashreplace")
+    response = Response(text, KINDS[problem.kind].status, mimetype=MEDIA_TYPE)
+    response.headers.extend(problem.headers or {})
+    return response
 
 
 def _answer_http(error: HTTPException) -> Response | SansIOResponse:
@@ -169,7 +196,7 @@ def _places(errors: Mapping[str, Any]) -> list[str]:
 
 def _not_found() -> tuple[str, str]:
     _, section, *rest = request.path.split("/")
-    if section in {"history", "records"} and rest and rest[0] not in current_app.extensions["chrononaut"]:
+    if section in {"history", "records", "bulk"} and rest and rest[0] not in current_app.extensions["chrononaut"]:
         models = ", ".join(current_app.extensions["chrononaut"])
         return "unknown-model", f"there is no model {rest[0][:60]!r}; there are {models}"
     if section == "transactions" and len(rest) == 1:
@@ -213,14 +240,12 @@ def _answer_concurrent_change(error: StaleDataError) -> Response:
     return _respond("concurrent-change", "another request changed the record meanwhile; read it again and repeat")
 
 
-def _answer_conflict(error: sqlalchemy.exc.IntegrityError) -> Response:
-    current_app.logger.info("integrity error: %s", type(error.orig).__name__)
-    return _respond("conflict", "a value that must be unique is taken, or a record that this one refers to is missing")
-
-
-def _answer_unstorable(error: sqlalchemy.exc.DataError) -> Response:
-    current_app.logger.info("data error: %s", type(error.orig).__name__)
-    return _respond("invalid", "a value lies outside of what its column can hold")
+def problem_of(error: sqlalchemy.exc.IntegrityError | sqlalchemy.exc.DataError) -> Problem:
+    """What a client is told of values that the database refuses."""
+    current_app.logger.info("the database refuses values: %s", type(error.orig).__name__)
+    if isinstance(error, sqlalchemy.exc.DataError):
+        return Problem("invalid", "a value lies outside of what its column can hold")
+    return Problem("conflict", "a value that must be unique is taken, or a record that this one refers to is missing")
 
 
 def _answer_unavailable(error: sqlalchemy.exc.OperationalError) -> Response:
