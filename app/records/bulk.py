@@ -80,18 +80,20 @@ def add_bulk(blueprint: Blueprint, resource: Resource) -> None:
         header `If-Match` does. The headers `X-Change-*` are kept with all the changes, which share one `transaction_id`
         and one instant. The answer tells of each item in the order sent. If one of them cannot be written, none is,
         and `items` of the problem tell what is wrong with each one that cannot. There is at most one item for a record.
-        The items are written together; only where they conflict so, one after the other, in the order sent. The body
+        The items are written together; only where they conflict so, in the order sent. The body
         may have 8 MiB.
         """
         refusals: Refusals = {}
         items = [*_read(resource, loading, body["items"], refusals)]
         try:
             with session().no_autoflush:
-                records = _write_together(resource, items, refusals)
+                records = _write(resource, items, refusals)
         except (IntegrityError, DataError):
             session().rollback()
             with session().no_autoflush:
-                records = _write_in_turn(resource, items, refusals)
+                # All are locked first, in the order of their keys: the parts are in another.
+                _find(resource, items, refusals)
+                records = _write_in_parts(resource, items, refusals)
         if refusals:
             session().rollback()
             raise _refused(refusals, len(body["items"]))
@@ -143,13 +145,13 @@ def _item(resource: Resource, schemas: Mapping[str, Schema], index: int, given: 
     return _Item(index, str(operation), key, body, loaded.get("if_match"))
 
 
-def _write_together(resource: Resource, items: Sequence[_Item], refusals: Refusals) -> Mapping[int, Any]:
-    """Write all items by one flush.
+def _write(resource: Resource, items: Sequence[_Item], refusals: Refusals) -> Mapping[int, Any]:
+    """Write all items by one flush, but those that what is there does not allow.
 
     :return: place of an item → its record
     """
     records = _find(resource, items, refusals)
-    # In the order of their keys, so that two requests do not wait for one another.
+    # In the order of their keys, so that two requests that make records of the same ones do not wait for one another.
     writable = sorted(
         (item for item in items if item.index not in refusals), key=lambda item: (item.key is None, item.key or ())
     )
@@ -158,19 +160,21 @@ def _write_together(resource: Resource, items: Sequence[_Item], refusals: Refusa
     return written
 
 
-def _write_in_turn(resource: Resource, items: Sequence[_Item], refusals: Refusals) -> Mapping[int, Any]:
-    """Write one item after the other, in the order sent, to find those that the database refuses. It may be none."""
-    records = _find(resource, items, refusals)
-    written = {}
-    for item in items:
-        if item.index in refusals:
-            continue
-        try:
-            with session().begin_nested():
-                written[item.index] = _apply(resource, item, records.get(item.key))
-        except (IntegrityError, DataError) as error:
-            refusals[item.index] = problem_of(error)
-    return written
+def _write_in_parts(resource: Resource, items: Sequence[_Item], refusals: Refusals) -> Mapping[int, Any]:
+    """Write items in the order sent, in as large parts as the database takes, to find those that it refuses by itself.
+
+    It may refuse none of them.
+    """
+    try:
+        with session().begin_nested():
+            return _write(resource, items, refusals)
+    except (IntegrityError, DataError) as error:
+        if len(items) == 1:
+            refusals[items[0].index] = problem_of(error)
+            return {}
+    half = len(items) // 2
+    first = _write_in_parts(resource, items[:half], refusals)
+    return {**first, **_write_in_parts(resource, items[half:], refusals)}
 
 
 def _find(resource: Resource, items: Sequence[_Item], refusals: Refusals) -> Mapping[Key | None, Any]:

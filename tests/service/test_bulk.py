@@ -180,6 +180,19 @@ def test_conflict_that_the_order_sent_solves_is_none(api: Api, keys: list[str]) 
     assert [(one["version"], one["state"]["email"]) for one in versions] == [(0, "b")]
 
 
+def test_few_conflicts_among_many_records_are_found_by_few_statements(api: Api, statements: Statements) -> None:
+    made = api.post("/bulk/user", {"items": [create(email=f"{number}") for number in range(128)]})["items"]
+    items = [
+        *(change(item["key"], name="x") for item in made),
+        *(create(email=f"{number}") for number in range(128, 256)),
+    ]
+    items[200] = create(email="7")
+    statements.clear()
+    assert _failing(api, items, 409, "bulk-failed") == {200: (409, "conflict")}
+    assert len(statements.matching("SAVEPOINT")) < 60
+    assert len([one for one, _ in statements.executed if one.startswith("SELECT appuser.")]) < 30
+
+
 def test_existing_and_repeated_keys_of_new_records_are_refused(api: Api) -> None:
     api.post("/records/release", {"product": "p", "cycle": "1"})
     items = [create(product="p", cycle="1"), create(product="p", cycle="2"), create(product="p", cycle="2")]
@@ -321,3 +334,25 @@ def test_overlapping_requests_end_one_after_the_other(app: Flask, write_token: s
         assert [version["version"] for version in page["versions"]] == [*range(2 * rounds)]
     whole = {tuple(sorted({one["state"]["name"]})) for one in api.get("/records/user?limit=100")["records"]}
     assert len(whole) == 1
+
+
+def test_two_requests_that_make_the_same_records_conflict(app: Flask, write_token: str, api: Api) -> None:
+    together, answers = Barrier(2), []
+
+    def write(cycles: list[int]) -> None:
+        mine = Api(app.test_client(), write_token)
+        together.wait()
+        items = [create(product="p", cycle=f"{cycle}") for cycle in cycles]
+        answers.append(mine.call("POST", "/bulk/release", {"items": items}))
+
+    threads = [Thread(target=write, args=(cycles,)) for cycles in ([*range(30)], [*range(29, -1, -1)])]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    answers.sort(key=lambda answer: answer.status_code)
+    assert answers[0].status_code == 200
+    problem = assert_problem(answers[1], 409, "bulk-failed")
+    assert {item["problem"]["type"] for item in problem["items"]} == {"/problems/record-exists"}
+    assert len(problem["items"]) == 30
+    assert len(api.get("/records/release?limit=100")["records"]) == 30

@@ -140,6 +140,20 @@ def test_reason_that_no_client_can_give_is_refused_at_registration(required: Any
         Registry(database)
 
 
+def test_reason_that_a_subclass_requires_is_a_problem_of_its_parents_operations() -> None:
+    database = VersionedSQLAlchemy()
+    kind = {"polymorphic_on": "kind", "polymorphic_identity": "book"}
+    columns = {"id": sa.Column(sa.Integer, primary_key=True), "kind": sa.Column(sa.String)}
+    book = define(database, "Book", **columns, __mapper_args__=kind)
+    required = {"__mapper_args__": {"polymorphic_identity": "atlas"}, "__chrononaut_required__": ["change_ticket"]}
+    type("Atlas", (book,), required)
+    registry = Registry(database)
+    assert [*registry["book"].required] == []
+    assert [*registry["atlas"].required] == ["X-Change-Ticket"]
+    assert registry["book"].may_require_reasons
+    assert not Registry(db)["account"].may_require_reasons
+
+
 @pytest.mark.parametrize("pattern", [r"(?:a|b)+", r"(?=.*\d).+", r"(?<!x)y", r"a\\Ab"])
 def test_pattern_that_all_languages_read_is_registered(pattern: str) -> None:
     database = VersionedSQLAlchemy()
