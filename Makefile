@@ -10,7 +10,15 @@ COMPILE := $(BIN)/uv pip compile --quiet --upgrade --generate-hashes --universal
 # What the commands of the service need to start; they touch no database.
 NOWHERE := SECRET_KEY=no-secret-is-signed DATABASE_URL=sqlite://
 
-.PHONY: run test test-sqlalchemy-2.0 soak bench-reading check lint openapi lock clean
+# Where `make openapi` writes the document.
+OPENAPI ?= openapi/openapi.json
+# The models that the tests bring, whose document is linted as well.
+OTHERS := CHRONONAUT_MODELS=tests.service.own_models CHRONONAUT_DB=tests.service.own_models:db
+# Installed by npm from openapi/package-lock.json; neither linter reports anything to its makers.
+NODE_TOOLS := openapi/node_modules/installed
+QUIETLY := REDOCLY_TELEMETRY=off REDOCLY_SUPPRESS_UPDATE_NOTICE=true SCARF_ANALYTICS=false DO_NOT_TRACK=1
+
+.PHONY: run test test-sqlalchemy-2.0 soak bench-reading check lint openapi lint-openapi lock clean
 
 run: $(VENV)/service
 	@$(BIN)/python -m app.demo --port $(PORT)
@@ -42,8 +50,14 @@ lint: $(VENV)/dev
 	@$(NOWHERE) $(BIN)/flask --app app openapi print | cmp - openapi/openapi.json \
 		|| { echo "openapi/openapi.json is not current: run make openapi"; exit 1; }
 
+# The models are those of the settings: CHRONONAUT_MODELS=inventory CHRONONAUT_DB=inventory:db make openapi OPENAPI=inventory.json
 openapi: $(VENV)/dev
-	$(NOWHERE) $(BIN)/flask --app app openapi print > openapi/openapi.json
+	$(NOWHERE) $(BIN)/flask --app app openapi print > $(OPENAPI)
+
+# Takes Node 20 or newer with npm.
+lint-openapi: $(VENV)/dev $(NODE_TOOLS)
+	@$(OTHERS) $(NOWHERE) $(BIN)/flask --app app openapi print > openapi/node_modules/others.json
+	cd openapi && $(QUIETLY) npm run --silent lint -- openapi.json node_modules/others.json
 
 # Renews the lock files from pyproject.toml: every package pinned with its hashes.
 lock: $(VENV)/dev
@@ -52,7 +66,7 @@ lock: $(VENV)/dev
 	$(COMPILE) pyproject.toml --extra service --group sqlalchemy-2-0 -o requirements-sqlalchemy-2.0.txt
 
 clean:
-	rm -rf .venv .venv-* instance .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-* openapi/node_modules instance .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # The stamp is written last: a virtual environment whose making was interrupted, or whose lock changed, is completed.
 $(VENV)/service: requirements.txt
@@ -63,6 +77,10 @@ $(VENV)/dev: requirements.txt requirements-dev.txt
 
 $(OLDER)/test: requirements-sqlalchemy-2.0.txt
 	@$(call install,$(OLDER),requirements-sqlalchemy-2.0.txt)
+
+$(NODE_TOOLS): openapi/package.json openapi/package-lock.json openapi/.npmrc
+	cd openapi && npm ci
+	@touch $@
 
 define install
 command -v $(PYTHON) >/dev/null || { echo "make: there is no $(PYTHON); install Python 3.11 or newer, or say make PYTHON=…"; exit 1; }; \

@@ -11,7 +11,9 @@ from app.api import Api, Blueprint
 from app.auth.tokens import init_login
 from app.cli import register_commands
 from app.db import engine_options, prepare_engine
+from app.document import key_parameter
 from app.history.changes import add_changes, add_transactions
+from app.history.examples import Examples
 from app.history.routes import add_history, add_list_of_models
 from app.history.timemap import add_timemap
 from app.problems import register_problems
@@ -59,7 +61,8 @@ def create_app(environment: Mapping[str, str] = os.environ) -> Flask:
     add_transactions(models, registry)
     api.register_blueprint(models)
     for resource in registry.values():
-        blueprint = Blueprint(resource.name, __name__, resource=resource, description=resource.description)
+        key = key_parameter(resource, Examples(resource).key_text)
+        blueprint = Blueprint(resource.name, __name__, resource=resource, key=key, description=resource.description)
         add_history(blueprint, resource)
         add_changes(blueprint, resource)
         add_timemap(blueprint, resource)

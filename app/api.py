@@ -1,40 +1,50 @@
 """How operations are declared, so that what is checked and what the OpenAPI document says come from one place."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import flask_smorest
 import marshmallow
+from apispec import APISpec
 from flask import Flask, Request, request
 from flask_swagger_ui.flask_swagger_ui import get_swaggerui_blueprint
 from webargs.flaskparser import FlaskParser
 from werkzeug import Response
+from werkzeug.routing import IntegerConverter
 
 from app.auth.access import requires
 from app.auth.grants import Scope
 from app.columns import Query
 from app.conditional import ask_again
+from app.document import (
+    INFO,
+    PATH_PARAMETERS,
+    SERVERS,
+    answered,
+    described,
+    link_to_next_page,
+    problem_response,
+    register_components,
+)
 from app.examples import example_of
-from app.headers import ACCEPT_DATETIME, IF_MATCH, IF_NONE_MATCH, answered, change_parameters
+from app.headers import change_parameters
 from app.pages import next_link
-from app.problems import KINDS, MEDIA_TYPE, BulkProblemSchema, Problem, ProblemSchema, problem_type
+from app.problems import KINDS, Problem
 from app.reasons import with_reasons
 from app.registry import Resource
 from app.settings import Settings
 from app.variants import variants2properties
 
 _MERGE_PATCH = "application/merge-patch+json"
+_DEEPEST = 100
+"""Levels of a body at the most: all that reads it calls itself for each."""
 _WRITING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
-_DESCRIPTION = """\
-Version history of records: what a record was at an instant, who changed it, and why.
-
-Every write takes `X-Change-*` headers, which are kept with the change: `X-Change-Rationale: why`. Every error is a
-problem (RFC 9457) with a stable `type`. A key is the parts of a record's primary key joined by `,`; in a part `~` is
-`~0`, `/` is `~1` and `,` is `~2`. Instants are RFC 3339 with an offset.
-"""
 
 
 class _Parser(FlaskParser):
@@ -53,19 +63,27 @@ class _Parser(FlaskParser):
         if not req.is_json:
             given = req.mimetype or "none"
             raise Problem("unsupported-media-type", f"send the body as application/json; its Content-Type was {given}")
+        if req.mimetype_params.get("charset", "utf-8").lower() != "utf-8":
+            raise Problem("unsupported-media-type", "send the body as UTF-8 (RFC 8259, section 8.1)")
         if req.headers.get("Content-Encoding", "identity") != "identity":
             raise Problem("unsupported-media-type", "send the body as it is, without a Content-Encoding")
         try:
-            return json.loads(_body_of(req), parse_constant=_refuse_constant)
+            document = json.loads(
+                _body_of(req).decode(), object_pairs_hook=_members, parse_float=_finite, parse_constant=_refuse_constant
+            )
+            _refuse_depth(document)
         except (ValueError, RecursionError) as error:
-            raise Problem("malformed-request", f"the body is no JSON: {error}") from error
+            raise Problem("malformed-request", f"the body is no JSON that can be taken: {error}") from error
+        return document
 
 
 def _body_of(req: Request) -> bytes:
     try:
         body = req.get_data(cache=True)
     except OSError as error:
-        raise Problem("malformed-request", f"the body cannot be read: {error}") from error
+        raise Problem("malformed-request", "the body cannot be read: it ended too early") from error
+    if req.content_length is not None and len(body) < req.content_length:
+        raise Problem("malformed-request", "the body ended before its Content-Length; send it whole")
     # A body that comes in chunks is cut at the limit, silently.
     if req.content_length is None and len(body) >= (req.max_content_length or len(body) + 1):
         raise Problem("content-too-large", f"a body may have {req.max_content_length} bytes at the most")
@@ -77,6 +95,8 @@ def refuse_undecodable() -> None:
 
     :raises Problem: 400
     """
+    if request.environ.get("SERVER_PROTOCOL") == "HTTP/1.1" and not request.environ.get("HTTP_HOST"):
+        raise Problem("malformed-request", "a request of HTTP/1.1 names its Host (RFC 9112, section 3.2)")
     path = request.environ.get("PATH_INFO", "").encode("latin-1")
     parameters = unquote_to_bytes(request.environ.get("QUERY_STRING", "").encode("latin-1"))
     try:
@@ -85,8 +105,42 @@ def refuse_undecodable() -> None:
         raise Problem("malformed-request", "the address holds bytes that are no UTF-8; encode them anew") from error
 
 
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # Readers disagree about which of two counts (RFC 8259, section 4).
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("a name is given more than once in an object")
+    return members
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("a number is too large")
+    return number
+
+
+def _refuse_depth(document: Any) -> None:
+    level = [document]
+    for _ in range(_DEEPEST):
+        level = [part for item in level for part in _parts(item)]
+        if not level:
+            return
+    raise ValueError(f"it is nested more than {_DEEPEST} deep")
+
+
+def _parts(item: Any) -> Iterable[Any]:
+    return item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
+
+
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
+
+
+class _Digits(IntegerConverter):
+    """A number in ASCII digits: in others it would be a second address of the same thing."""
+
+    regex = "[0-9]+"
 
 
 class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest has no types
@@ -94,18 +148,21 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
 
     ARGUMENTS_PARSER = _Parser()
 
-    def __init__(self, *args: Any, resource: Resource | None = None, **kwargs: Any) -> None:
-        """:param resource: the model that the operations are about; none by default"""
+    def __init__(
+        self, *args: Any, resource: Resource | None = None, key: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        """:param resource: the model that the operations are about; no single one by default
+        :param key: what the document tells of the part ``key`` of their paths
+        """
         super().__init__(*args, **kwargs)
         self._resource = resource
         self._model = resource.name if resource else None
+        self._path_parameters = {**PATH_PARAMETERS, **({"key": key} if key else {})}
+        self._contracts: dict[str, _Contract] = {}
+        self._prepare_doc_cbks.append(self._tell_contract)
         self._varying: dict[str, Sequence[str]] = {}
         # After a request, so that a problem that comes before the view says it too.
         self.after_request(self._vary)
-
-    @property
-    def _requires_reasons(self) -> bool:
-        return self._resource is not None and self._resource.may_require_reasons
 
     def _vary(self, response: Response) -> Response:
         """Say in the answer which headers of the request it depends on, whatever it is."""
@@ -133,12 +190,14 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         conditional: bool = False,
         cacheable: bool = False,
         timegate: bool = False,
+        links: Mapping[str, Any] | None = None,
     ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Declare a view as an operation of the API.
 
         The view is called with the parsed query, then the parsed body if there is one, then the parts of the path. Its
-        docstring is the operation's description. An operation whose query has a cursor answers with pages: a document
-        whose ``next`` is the cursor of the next one, which is linked to in a header as well.
+        docstring is the operation's description, and its first sentence the summary. An operation whose query has a
+        cursor answers with pages: a document whose ``next`` is the cursor of the next one, which is linked to in a
+        header as well.
 
         :param answer: the schema of the answer's body; ``None`` for an empty one
         :param problems: kinds of problems that it answers with, besides those that every operation has
@@ -151,18 +210,18 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         :param conditional: does it take ``If-Match``?
         :param cacheable: does it take ``If-None-Match``, and answer with what `app.conditional.cacheable` makes?
         :param timegate: does it take ``Accept-Datetime``, and answer by sending to a Memento?
+        :param links: from its answer to other operations, as the OpenAPI document tells of them
         """
         paged = "cursor" in query().fields
         varying = [*(("Accept",) if media else ()), *(("Accept-Datetime",) if timegate else ())]
         self._varying[f"{self.name}.{operation_id}"] = varying
         names = [
-            "Cache-Control",
             *headers,
-            *(("Link",) if paged else ()),
-            *(("Vary",) if varying else ()),
+            *(("Link",) if paged or timegate else ()),
             *(("ETag",) if cacheable else ()),
-            *(("Link",) if timegate else ()),
         ]
+        parts = re.findall(r"<(?:[^:>]+:)?(\w+)>", path)
+        told_of_parts = [{"in": "path", "name": name, **self._path_parameters[name]} for name in parts]
 
         def declare(view: Callable[..., Any]) -> Callable[..., Any]:
             writing = method in _WRITING
@@ -178,64 +237,78 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
             for media_type, told in (media or {}).items():
                 wrapped = self.alt_response(status, content_type=media_type, **told)(wrapped)
             if timegate:
-                sent = answered("Cache-Control", "Link", "Location", "Vary")
+                sent = answered("Link", "Location")
                 wrapped = self.alt_response(302, description="The Memento is there", headers=sent)(wrapped)
             if cacheable:
                 wrapped = self.alt_response(304, description="The client has it already", headers=shown)(wrapped)
-            kinds_of_problems = (
-                *_ALWAYS,
-                *problems,
-                *(_BODY if body else ()),
-                *(_WRITE if writing else ()),
-                *(("change-info-required",) if writing and self._requires_reasons else ()),
-                *(("not-acceptable",) if media else ()),
-                *(("malformed-request",) if timegate else ()),
+            parameters = [field.data_key or name for name, field in query().fields.items()]
+            following = link_to_next_page(operation_id, parts, parameters) if paged else {}
+            self._contracts[operation_id] = _Contract(
+                scope=scope,
+                status=status,
+                problems=(
+                    *_ALWAYS,
+                    *problems,
+                    *(_BODY if body else ()),
+                    *(_WRITE if writing else ()),
+                    *(("not-acceptable",) if media else ()),
+                ),
+                links={**following, **(links or {})},
+                headers=[
+                    *(change_parameters(self._resource.required if self._resource else {}) if writing else ()),
+                    *(
+                        name
+                        for name, is_taken in (
+                            ("If-Match", conditional),
+                            ("If-None-Match", cacheable),
+                            ("Accept-Datetime", timegate),
+                        )
+                        if is_taken
+                    ),
+                ],
             )
-            for kind_status, kinds in _by_status(kinds_of_problems).items():
-                told_of = [
-                    "Cache-Control",
-                    *(("Link",) if "deleted" in kinds else ()),
-                    *(("Vary",) if varying else ()),
-                ]
-                wrapped = self.alt_response(
-                    kind_status,
-                    schema=BulkProblemSchema if any(kind.startswith("bulk-") for kind in kinds) else ProblemSchema,
-                    content_type=MEDIA_TYPE,
-                    description=" or ".join(KINDS[kind].title for kind in kinds),
-                    example={
-                        "type": problem_type(kinds[0]),
-                        "title": KINDS[kinds[0]].title,
-                        "status": kind_status,
-                        "detail": "what was wrong, and what would be right",
-                    },
-                    headers=answered(*told_of),
-                )(wrapped)
-            required = self._resource.required if self._resource else {}
-            parameters = [
-                parameter
-                for parameter, is_taken in (
-                    *((parameter, writing) for parameter in change_parameters(required)),
-                    (IF_MATCH, conditional),
-                    (IF_NONE_MATCH, cacheable),
-                    (ACCEPT_DATETIME, timegate),
-                )
-                if is_taken
-            ]
-            wrapped = self.doc(operationId=operation_id, parameters=parameters)(wrapped)
+            told_of_view = described(view.__doc__)
+            wrapped = self.doc(operationId=operation_id, **told_of_view)(wrapped)
             if largest_body is not None:
                 wrapped = _taking(largest_body, wrapped)
             if writing:
                 wrapped = with_reasons(self._resource)(wrapped)
             # Outermost: nothing of a request is read before it is known who sends it.
-            self.route(path, methods=[method], endpoint=operation_id)(requires(scope, self._model)(wrapped))
+            guarded = requires(scope, self._model)(wrapped)
+            self.route(path, methods=[method], endpoint=operation_id, parameters=told_of_parts)(guarded)
             return view
 
         return declare
 
+    def _tell_contract(
+        self, doc: dict[str, Any], doc_info: Mapping[str, Any], *, api: "Api", spec: APISpec, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Complete what the document tells of an operation by what is the document's own: references and security."""
+        contract = self._contracts[doc_info["manual_doc"]["operationId"]]
+        answers = doc["responses"]
+        for status, kinds in _by_status(contract.problems).items():
+            answers[status] = problem_response(spec, kinds)
+        if contract.links:
+            answers[contract.status]["links"] = dict(contract.links)
+        doc["parameters"] = [*doc["parameters"], *contract.headers]
+        doc["security"] = api.security(contract.scope)
+        return doc
 
-_ALWAYS = ("unauthenticated", "invalid")
-_WRITE = ("forbidden", "change-header-invalid")
-_BODY = ("malformed-request", "unsupported-media-type", "content-too-large")
+
+@dataclass(frozen=True, slots=True)
+class _Contract:
+    """What an operation promises besides its query, its body and its answer."""
+
+    scope: Scope
+    status: int
+    problems: Sequence[str]
+    links: Mapping[str, Any]
+    headers: Sequence[str | Mapping[str, Any]]
+
+
+_ALWAYS = ("malformed-request", "unauthenticated", "forbidden", "invalid", "internal-error", "unavailable")
+_WRITE = ("change-header-invalid", "change-info-required")
+_BODY = ("unsupported-media-type", "content-too-large")
 
 
 def _with_next_link(view: Callable[..., Any]) -> Callable[..., Any]:
@@ -266,9 +339,10 @@ def _by_status(kinds: Sequence[str]) -> Mapping[int, list[str]]:
 class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no types
     """The API and its OpenAPI document, at ``/openapi.json``; its documentation page is at ``/docs``."""
 
-    ERROR_SCHEMA = ProblemSchema
+    DEFAULT_ERROR_RESPONSE_NAME = "Problem"
 
     def __init__(self, app: Flask, settings: Settings) -> None:
+        self._settings = settings
         app.config.update(
             API_TITLE="Chrononaut",
             API_VERSION="1",
@@ -276,23 +350,25 @@ class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no type
             OPENAPI_URL_PREFIX="/",
             OPENAPI_JSON_PATH="openapi.json",
         )
+        app.url_map.converters["int"] = _Digits
         app.before_request(refuse_undecodable)
         app.after_request(ask_again)
-        super().__init__(
-            app,
-            spec_kwargs={
-                "info": {"description": _DESCRIPTION, "license": {"name": "MIT", "identifier": "MIT"}},
-                "servers": [{"url": "/"}],
-                "security": [{"token": []}],
-            },
-        )
+        super().__init__(app, spec_kwargs={"info": INFO, "servers": SERVERS, "security": self.security("read")})
+        # Where a column does not say otherwise.
+        self.register_field(marshmallow.fields.Integer, "integer", "int32")
         self.ma_plugin.converter.add_attribute_function(variants2properties)
-        # Answered as text, so that no digit is lost.
-        self.register_field(marshmallow.fields.Decimal, "string", "decimal")
-        self.spec.components.security_scheme(
-            "token", {"type": "http", "scheme": "bearer", "description": "a token made by `flask tokens create`"}
-        )
+        register_components(self.spec)
         app.register_blueprint(get_swaggerui_blueprint("/docs", "/openapi.json", config={"app_name": "Chrononaut"}))
+
+    def security(self, scope: Scope) -> list[dict[str, list[str]]]:
+        """What an operation takes, as a list of alternatives."""
+        is_open = scope == "read" and self._settings.open_reading
+        return [*([{}] if is_open else []), {"token": [scope]}]
+
+    def _register_responses(self) -> None:
+        """`register_components` adds those that there are."""
+
+    _register_etag_headers = _register_pagination_header = _register_responses
 
     def _register_error_handlers(self) -> None:
         """`register_problems` answers all errors."""

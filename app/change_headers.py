@@ -8,8 +8,8 @@ from werkzeug.datastructures import EnvironHeaders
 
 _PREFIX = "x-change-"
 _SETTABLE_KEY = re.compile("change_[a-z0-9_]*[a-z0-9][a-z0-9_]*")
-_MOST_HEADERS = 16
-_MOST_BYTES = 8 * 1024
+MOST_HEADERS = 16
+MOST_BYTES = 8 * 1024
 _EXT_VALUE = re.compile(r"utf-8'[A-Za-z0-9-]*'((?:%[0-9A-Fa-f]{2}|[A-Za-z0-9!#$&+.^_`|~-])*)", re.IGNORECASE)
 _EXT_PREFIX = re.compile(r"utf-8'", re.IGNORECASE)
 
@@ -28,11 +28,11 @@ def change_info_of(headers: EnvironHeaders | Iterable[tuple[str, str]]) -> dict[
     :raises ChangeHeaderError: too many or too long, an empty name, control characters, or no UTF-8
     """
     taken = [(name.lower(), value) for name, value in headers if name.lower().startswith(_PREFIX)]
-    if len(taken) > _MOST_HEADERS:
-        raise ChangeHeaderError(f"there are {len(taken)} X-Change-* headers; at most {_MOST_HEADERS} are taken")
+    if len(taken) > MOST_HEADERS:
+        raise ChangeHeaderError(f"there are {len(taken)} X-Change-* headers; at most {MOST_HEADERS} are taken")
     size = sum(len(name) + len(value) for name, value in taken)
-    if size > _MOST_BYTES:
-        raise ChangeHeaderError(f"the X-Change-* headers have {size} bytes together; at most {_MOST_BYTES} are taken")
+    if size > MOST_BYTES:
+        raise ChangeHeaderError(f"the X-Change-* headers have {size} bytes together; at most {MOST_BYTES} are taken")
     return {_key(name): _text(name, value) for name, value in taken}
 
 

@@ -1,4 +1,4 @@
-"""Columns → marshmallow fields: how the values of a model stand in documents."""
+"""Models → marshmallow schemas: how their records stand in documents."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -6,13 +6,10 @@ from typing import Any
 
 import sqlalchemy as sa
 from marshmallow import Schema, ValidationError, fields, pre_load, validate
-from marshmallow_sqlalchemy import ModelConverter
 
-from app.instants import Instant
+from app.answers import Answer
+from app.fields import default_of, field_of
 from app.registry import Resource, integer_range
-from chrononaut import types
-
-_CONVERTER = ModelConverter()
 
 
 class Strict(Schema):
@@ -52,34 +49,36 @@ def _is_unstorable(value: Any) -> bool:
 @cache
 def state_schema(resource: Resource) -> type[Schema]:
     """The schema of a state in history: the tracked columns."""
-    columns = resource.versioning.tracked
-    return Schema.from_dict(
-        {name: _field(column, required=True) for name, column in columns.items()}, name=f"{resource.title}State"
-    )
+    return Answer.from_dict(_tracked(resource), name=f"{resource.title}State")
 
 
 def record_schema(resource: Resource) -> type[Schema]:
     """The schema of a record: all columns but the hidden ones."""
-    fields_of_state = {name: _field(column, required=True) for name, column in resource.versioning.tracked.items()}
     # Nobody knows them of a state that was.
-    untracked = {name: _field(column, required=False) for name, column in resource.versioning.untracked.items()}
-    return Schema.from_dict(fields_of_state | untracked, name=f"{resource.title}Fields")
+    untracked = {name: field_of(column, required=False) for name, column in resource.versioning.untracked.items()}
+    return Answer.from_dict(_tracked(resource) | untracked, name=f"{resource.title}Fields")
+
+
+def _tracked(resource: Resource) -> dict[str, fields.Field[Any]]:
+    return {
+        name: field_of(column, required=True, **({"readOnly": True} if _is_numbered(column) else {}))
+        for name, column in resource.versioning.tracked.items()
+    }
 
 
 @cache
 def new_schema(resource: Resource) -> type[Schema]:
     """The schema of a record to be made: every column that the database does not number by itself."""
     columns = resource.versioning.columns
-    return _body(f"New{resource.title}", {name: c for name, c in columns.items() if not _is_numbered(c)})
+    return _body(resource, f"New{resource.title}", {name: c for name, c in columns.items() if not _is_numbered(c)})
 
 
 @cache
 def replacement_schema(resource: Resource) -> type[Schema]:
     """The schema of a record's replacement: every column but the key."""
     columns = resource.versioning.columns
-    return _body(
-        f"{resource.title}Replacement", {name: c for name, c in columns.items() if name not in resource.versioning.key}
-    )
+    replaced = {name: column for name, column in columns.items() if name not in resource.versioning.key}
+    return _body(resource, f"{resource.title}Replacement", replaced)
 
 
 @cache
@@ -88,7 +87,8 @@ def patch_schema(resource: Resource) -> type[Schema]:
     columns = resource.versioning.columns
     changeable = {name: column for name, column in columns.items() if name not in resource.versioning.key}
     return Body.from_dict(
-        {name: _field(column, required=False) for name, column in changeable.items()}, name=f"{resource.title}Patch"
+        {name: field_of(column, required=False, **_hidden(resource, name)) for name, column in changeable.items()},
+        name=f"{resource.title}Patch",
     )
 
 
@@ -115,10 +115,20 @@ def restoration_schema(resource: Resource) -> type[Schema]:
     )
 
 
-def _body(name: str, columns: Mapping[str, sa.Column[Any]]) -> type[Schema]:
+def _body(resource: Resource, name: str, columns: Mapping[str, sa.Column[Any]]) -> type[Schema]:
     return Body.from_dict(
-        {attribute: _field(column, required=_is_required(column)) for attribute, column in columns.items()}, name=name
+        {
+            attribute: field_of(
+                column, required=_is_required(column), **(_hidden(resource, attribute) or default_of(column))
+            )
+            for attribute, column in columns.items()
+        },
+        name=name,
     )
+
+
+def _hidden(resource: Resource, attribute: str) -> dict[str, Any]:
+    return {"writeOnly": True} if attribute in resource.versioning.hidden else {}
 
 
 def _is_numbered(column: sa.Column[Any]) -> bool:
@@ -127,27 +137,3 @@ def _is_numbered(column: sa.Column[Any]) -> bool:
 
 def _is_required(column: sa.Column[Any]) -> bool:
     return not (column.nullable or column.default is not None or column.server_default is not None)
-
-
-def _field(column: sa.Column[Any], *, required: bool) -> fields.Field[Any]:
-    options: dict[str, Any] = {"required": required, "allow_none": column.nullable}
-    if "example" in column.info:
-        options["metadata"] = {"example": column.info["example"]}
-    own: type[fields.Field[Any]] | None = column.info.get("field")
-    if own is not None:
-        return own(**options)
-    if isinstance(column.type, types.Instant) or (isinstance(column.type, sa.DateTime) and column.type.timezone):
-        return Instant(**options)
-    if isinstance(column.type, sa.Boolean):
-        return fields.Boolean(**options, truthy={True}, falsy={False})
-    if isinstance(column.type, sa.Integer):
-        low, high = integer_range(column.type)
-        return fields.Integer(**options, strict=True, validate=validate.Range(low, high))
-    if type(column.type) in {sa.String, sa.Text, sa.Unicode, sa.UnicodeText}:
-        # An empty part of a key could not stand in a URL.
-        shortest = 1 if column.primary_key else None
-        return fields.String(
-            **options, validate=validate.Length(min=shortest, max=getattr(column.type, "length", None))
-        )
-    field: fields.Field[Any] = _CONVERTER.column2field(column, **options)
-    return field

@@ -4,46 +4,69 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from app.change_headers import MOST_BYTES, MOST_HEADERS
 from chrononaut.options import ANY_TEXT
 from chrononaut.reasons import LONGEST
 
 _TEXT = {"type": "string"}
 
 
-def _parameter(name: str, description: str, example: str) -> dict[str, Any]:
-    return {"in": "header", "name": name, "schema": _TEXT, "description": description, "example": example}
+def _parameter(description: str, example: str, **told: Any) -> dict[str, Any]:
+    return {"schema": _TEXT, "description": description, "example": example, **told}
 
 
 def _header(description: str, example: str) -> dict[str, Any]:
     return {"schema": _TEXT, "description": description, "example": example}
 
 
-CHANGE = _parameter(
-    "X-Change-Rationale",
-    "Why: kept as `extra.change_rationale` of the change. Any other header `X-Change-…` is kept too, "
-    "at most 16 and 8 KiB together. ASCII, UTF-8, or RFC 8187 (`UTF-8''%F0%9F%90%9B`).",
-    "User request",
-)
+TAKEN: Mapping[str, Mapping[str, Any]] = {
+    "X-Change-Rationale": _parameter(
+        "Why: kept as `extra.change_rationale` of the change. Any other header `X-Change-…` is kept too, "
+        f"at most {MOST_HEADERS} and {MOST_BYTES // 1024} KiB together. ASCII, UTF-8, or RFC 8187 "
+        "(`UTF-8''%F0%9F%90%9B`).",
+        "User request",
+        # OpenAPI has no word for an open set of headers.
+        **{
+            "x-open-set": {
+                "in": "header",
+                "namePattern": "^X-Change-[A-Za-z0-9-]*[A-Za-z0-9][A-Za-z0-9-]*$",
+                "schema": _TEXT,
+                "maxCount": MOST_HEADERS,
+                "maxBytes": MOST_BYTES,
+            }
+        },
+    ),
+    "If-Match": _parameter(
+        "Do it only if the record is still at this version (RFC 9110): the `ETag` of a read; 412 otherwise.", '"v3"'
+    ),
+    "If-None-Match": _parameter("Answer only if it is not the one with this `ETag` (RFC 9110): 304 otherwise.", '"v3"'),
+    "Accept-Datetime": _parameter(
+        "Go to the Memento of this datetime (RFC 7089): to the version that was valid when this second ended; to the "
+        "last one before if the record was deleted then, and to the first one if it was not yet made.",
+        "Sun, 01 Mar 2026 09:00:00 GMT",
+    ),
+}
+"""Every header of requests that is told of, by its name."""
+_RATIONALE = "X-Change-Rationale"
 
 
-def change_parameters(required: Mapping[str, re.Pattern[str]]) -> list[dict[str, Any]]:
-    """The headers that say why something is written.
+def change_parameters(required: Mapping[str, re.Pattern[str]]) -> list[str | dict[str, Any]]:
+    """The headers that say why something is written: the names of those in `TAKEN`, and the others as they are.
 
     :param required: header that must be there → the pattern of its whole value
     """
-    known = {CHANGE["name"]: CHANGE} | {name: _required(name, pattern) for name, pattern in required.items()}
-    return [known[name] for name in sorted(known, key=lambda name: name not in required)]
+    optional = [_RATIONALE] if _RATIONALE not in required else []
+    return [*(_required(name, pattern) for name, pattern in required.items()), *optional]
 
 
 def _required(name: str, pattern: re.Pattern[str]) -> dict[str, Any]:
-    is_rationale = name == CHANGE["name"]
     key = name.removeprefix("X-").lower().replace("-", "_")
-    described = CHANGE["description"] if is_rationale else f"Kept as `extra.{key}` of the change; a write needs it."
-    parameter = CHANGE | {"name": name, "required": True, "description": described}
+    parameter = {"in": "header", "name": name, "required": True}
+    parameter |= TAKEN[name] if name == _RATIONALE else {"description": f"Kept as `extra.{key}` of the change."}
     if pattern == ANY_TEXT:
-        return parameter | {"schema": _TEXT | {"minLength": 1}, "example": CHANGE["example"]}
-    # Unanchored in JSON Schema. There is no example, as none is known that matches.
-    del parameter["example"]
+        return parameter | {"schema": _TEXT | {"minLength": 1}, "example": TAKEN[_RATIONALE]["example"]}
+    # There is no example, as none is known that matches.
+    parameter.pop("example", None)
     return parameter | {"schema": _TEXT | {"pattern": whole(pattern.pattern), "maxLength": LONGEST}}
 
 
@@ -52,20 +75,8 @@ def whole(pattern: str) -> str:
     return f"^(?:{pattern})$"
 
 
-IF_MATCH = _parameter(
-    "If-Match", "Write only if the record is still at this version (RFC 9110): the `ETag` of a read.", '"v3"'
-)
-IF_NONE_MATCH = _parameter(
-    "If-None-Match", "Answer only if it is not the one with this `ETag` (RFC 9110): 304 otherwise.", '"v3"'
-)
-ACCEPT_DATETIME = _parameter(
-    "Accept-Datetime",
-    "Go to the Memento of this datetime (RFC 7089): to the version that was valid when this second ended; to the last "
-    "one before if the record was deleted then, and to the first one if it was not yet made.",
-    "Sun, 01 Mar 2026 09:00:00 GMT",
-)
-
 ANSWERED: Mapping[str, Mapping[str, Any]] = {
+    "Allow": _header("The methods that the address has (RFC 9110).", "GET, HEAD, OPTIONS"),
     "Cache-Control": _header(
         "Whether it may be kept (RFC 9111): what never changes for a year; all else is asked for anew before each use, "
         "with its `ETag` if it has one. Always by the client alone.",
@@ -83,11 +94,11 @@ ANSWERED: Mapping[str, Mapping[str, Any]] = {
         "versioned, as it is taken to have always been.",
         "Sun, 01 Mar 2026 09:00:00 GMT",
     ),
+    "Retry-After": _header("After how many seconds to try again (RFC 9110).", "1"),
     "Vary": _header("The headers of the request that the answer depends on.", "Accept-Datetime"),
+    "WWW-Authenticate": _header(
+        "How to say who asks (RFC 6750): what was wrong with the token, and which scope it takes.",
+        'Bearer realm="chrononaut"',
+    ),
 }
 """Every header of answers that is told of, by its name."""
-
-
-def answered(*names: str) -> dict[str, Mapping[str, Any]]:
-    """What the document tells of some headers of an answer."""
-    return {name: ANSWERED[name] for name in sorted(set(names))}

@@ -23,14 +23,15 @@ def parse_instant(text: str) -> datetime:
     """
     match = _RFC_3339.fullmatch(re.sub(r" (\d\d:\d\d)$", r"+\1", text))
     if match is None:
-        raise ValueError(f"{_WHAT_IS_RIGHT}; not {text[:60]!r}")
+        # What was given is not repeated: it may be a value of a hidden column.
+        raise ValueError(_WHAT_IS_RIGHT)
     date, time, fraction, offset = match.groups()
     try:
         return datetime.fromisoformat(
             f"{date}T{time}.{(fraction or '')[:6]:0<6}{'+00:00' if offset in 'Zz' else offset}"
         ).astimezone(UTC)
     except (ValueError, OverflowError):
-        raise ValueError(f"{_WHAT_IS_RIGHT}; there is no {text[:60]!r}") from None
+        raise ValueError(f"{_WHAT_IS_RIGHT}; there is no such day or time") from None
 
 
 def instant_text(at: datetime) -> str:
@@ -40,6 +41,10 @@ def instant_text(at: datetime) -> str:
 
 class Instant(fields.Field[datetime]):
     """An instant in a document or a query."""
+
+    def __init__(self, **options: Any) -> None:
+        told = {"type": "string", "format": "date-time"}
+        super().__init__(**options | {"metadata": told | options.get("metadata", {})})
 
     def _serialize(self, value: datetime | None, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
         return None if value is None else instant_text(value)

@@ -22,17 +22,26 @@ class User(Model, Versioned):
     __chrononaut_untracked__ = ("last_seen_at",)
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    email: Mapped[str] = mapped_column(sa.String(254), unique=True, info={"example": "ada@example.com"})
+    email: Mapped[str] = mapped_column(
+        sa.String(254),
+        unique=True,
+        doc="where mail reaches them; nobody else has it",
+        info={"example": "ada@example.com"},
+    )
     name: Mapped[str | None] = mapped_column(sa.String(200), info={"example": "Ada Lovelace"})
-    active: Mapped[bool] = mapped_column(default=True)
-    password_hash: Mapped[str | None] = mapped_column(sa.String(200))
-    last_seen_at: Mapped[datetime | None] = mapped_column(Instant)
+    active: Mapped[bool] = mapped_column(default=True, doc="may mail be sent to them?")
+    password_hash: Mapped[str | None] = mapped_column(sa.String(200), doc="written only: no answer has it")
+    last_seen_at: Mapped[datetime | None] = mapped_column(Instant, doc="when they were seen last; of no prior version")
+
+
+_LONGEST = 40
+"""Characters of a `TextOrFlag` at the most."""
 
 
 class TextOrFlag(TypeDecorator[str | bool]):
     """A text, or true or false, as the people who track releases write it: ``2027-04-01``, ``true``."""
 
-    impl = sa.String(40)
+    impl = sa.String(_LONGEST)
     cache_ok = True
 
     def process_bind_param(self, value: str | bool | None, dialect: Dialect) -> str | None:
@@ -45,21 +54,24 @@ class TextOrFlag(TypeDecorator[str | bool]):
 class TextOrFlagField(fields.Field[str | bool]):
     """A `TextOrFlag` in a document."""
 
+    def __init__(self, **options: Any) -> None:
+        told = {"type": ["string", "boolean"], "maxLength": _LONGEST, "pattern": "^(?!(true|false)$)"}
+        super().__init__(**options | {"metadata": told | options.get("metadata", {})})
+
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str | bool:
-        longest = 40
         if isinstance(value, bool):
             return value
-        if not isinstance(value, str) or len(value) > longest or value in {"true", "false"}:
-            raise ValidationError(f"must be true, false, or a text of at most {longest} characters, as 2027-04-01")
+        if not isinstance(value, str) or len(value) > _LONGEST or value in {"true", "false"}:
+            raise ValidationError(f"must be true, false, or a text of at most {_LONGEST} characters, as 2027-04-01")
         return value
 
 
-def _text_or_flag(example: str | bool) -> Mapped[str | bool | None]:
-    return mapped_column(TextOrFlag, info={"field": TextOrFlagField, "example": example})
+def _text_or_flag(example: str | bool, doc: str) -> Mapped[str | bool | None]:
+    return mapped_column(TextOrFlag, doc=doc, info={"field": TextOrFlagField, "example": example})
 
 
-def _text(length: int, example: str) -> Mapped[str | None]:
-    return mapped_column(sa.String(length), info={"example": example})
+def _text(length: int, example: str, doc: str) -> Mapped[str | None]:
+    return mapped_column(sa.String(length), doc=doc, info={"example": example})
 
 
 class Release(Model, Versioned):
@@ -67,16 +79,24 @@ class Release(Model, Versioned):
 
     __tablename__ = "release"
 
-    product: Mapped[str] = mapped_column(sa.String(80), primary_key=True, info={"example": "ubuntu"})
-    cycle: Mapped[str] = mapped_column(sa.String(120), primary_key=True, info={"example": "24.04"})
-    released_on: Mapped[str | None] = _text(40, "2024-04-25")
-    end_of_life: Mapped[str | bool | None] = _text_or_flag("2029-05-31")
-    active_support: Mapped[str | bool | None] = _text_or_flag("2027-04-01")
-    extended_support: Mapped[str | bool | None] = _text_or_flag("2036-04-25")
-    lts: Mapped[str | bool | None] = _text_or_flag(True)
-    latest: Mapped[str | None] = _text(80, "24.04.1")
-    latest_released_on: Mapped[str | None] = _text(40, "2024-08-27")
-    codename: Mapped[str | None] = _text(120, "Noble Numbat")
-    label: Mapped[str | None] = _text(120, "24.04 'Noble Numbat' (LTS)")
-    link: Mapped[str | None] = _text(400, "https://example.com/releases/24.04")
-    discontinued: Mapped[str | bool | None] = _text_or_flag(False)
+    product: Mapped[str] = mapped_column(
+        sa.String(80), primary_key=True, doc="whose release", info={"example": "ubuntu"}
+    )
+    cycle: Mapped[str] = mapped_column(sa.String(120), primary_key=True, doc="which one", info={"example": "24.04"})
+    released_on: Mapped[str | None] = _text(40, "2024-04-25", "when it came out")
+    end_of_life: Mapped[str | bool | None] = _text_or_flag(
+        "2029-05-31", "when all support ends, or whether it has ended"
+    )
+    active_support: Mapped[str | bool | None] = _text_or_flag(
+        "2027-04-01", "when active support ends, or whether there is any"
+    )
+    extended_support: Mapped[str | bool | None] = _text_or_flag(
+        "2036-04-25", "when paid support ends, or whether there is any"
+    )
+    lts: Mapped[str | bool | None] = _text_or_flag(True, "is it supported for long, or from when on")
+    latest: Mapped[str | None] = _text(80, "24.04.1", "its latest version")
+    latest_released_on: Mapped[str | None] = _text(40, "2024-08-27", "when that came out")
+    codename: Mapped[str | None] = _text(120, "Noble Numbat", "what its makers call it")
+    label: Mapped[str | None] = _text(120, "24.04 'Noble Numbat' (LTS)", "how it is shown")
+    link: Mapped[str | None] = _text(400, "https://example.com/releases/24.04", "where it is told of")
+    discontinued: Mapped[str | bool | None] = _text_or_flag(False, "when it was discontinued, or whether it is")

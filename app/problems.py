@@ -1,17 +1,20 @@
 """Errors → ``application/problem+json`` (RFC 9457)."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import sqlalchemy.exc
 from flask import Flask, Response, current_app, request
 from gunicorn.http.errors import ParseException
-from marshmallow import Schema, fields
+from marshmallow import fields
 from sqlalchemy.orm.exc import StaleDataError
 from werkzeug.exceptions import HTTPException
 from werkzeug.sansio.response import Response as SansIOResponse
 
+from app.answers import Answer
 from app.change_headers import ChangeHeaderError, header_of
 from app.headers import whole
 from chrononaut import ChangeInfoError, MissingChangeInfoError, RequiredChangeInfoError, RestoreError
@@ -21,40 +24,48 @@ MEDIA_TYPE = "application/problem+json"
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of problem: what is always the same about it."""
+    """A kind of problem: what is always the same about it.
+
+    :ivar headers: names of headers that its answers may have, besides those that any answer may have
+    """
 
     status: int
     title: str
+    headers: tuple[str, ...] = ()
 
 
 KINDS: Mapping[str, Kind] = {
     "malformed-request": Kind(400, "The request cannot be read"),
     "change-header-invalid": Kind(400, "An X-Change-* header cannot be taken"),
     "change-info-required": Kind(400, "The change needs a reason"),
-    "unauthenticated": Kind(401, "A valid token is needed"),
-    "forbidden": Kind(403, "The token does not allow this"),
+    "unauthenticated": Kind(401, "A valid token is needed", ("WWW-Authenticate",)),
+    "forbidden": Kind(403, "The token does not allow this", ("WWW-Authenticate",)),
     "not-found": Kind(404, "There is nothing at this address"),
     "unknown-model": Kind(404, "No such model"),
     "unknown-record": Kind(404, "No such record"),
     "unknown-version": Kind(404, "No such version"),
     "unknown-transaction": Kind(404, "No such transaction"),
-    "method-not-allowed": Kind(405, "The method is not allowed here"),
+    "method-not-allowed": Kind(405, "The method is not allowed here", ("Allow",)),
     "not-acceptable": Kind(406, "No acceptable representation"),
+    "request-timeout": Kind(408, "The request took too long to arrive"),
     "record-exists": Kind(409, "The record exists already"),
     "conflict": Kind(409, "The change conflicts with other records"),
     "concurrent-change": Kind(409, "The record was changed meanwhile"),
     "bulk-failed": Kind(409, "Some items cannot be written"),
-    "deleted": Kind(410, "The record was deleted"),
+    "deleted": Kind(410, "The record was deleted", ("Link",)),
     "precondition-failed": Kind(412, "The record is at another version"),
     "content-too-large": Kind(413, "The request is too large"),
     "uri-too-long": Kind(414, "The address is too long"),
     "unsupported-media-type": Kind(415, "The body must be JSON"),
+    "expectation-failed": Kind(417, "The expectation cannot be met"),
     "invalid": Kind(422, "The request does not fit"),
     "bulk-invalid": Kind(422, "Some items do not fit"),
-    "too-many-requests": Kind(429, "Too many requests"),
+    "too-many-requests": Kind(429, "Too many requests", ("Retry-After",)),
     "headers-too-large": Kind(431, "The headers are too large"),
     "internal-error": Kind(500, "Something went wrong here"),
-    "unavailable": Kind(503, "The service cannot answer now"),
+    "not-implemented": Kind(501, "This is not implemented"),
+    "unavailable": Kind(503, "The service cannot answer now", ("Retry-After",)),
+    "http-version-not-supported": Kind(505, "This version of HTTP is not spoken here"),
 }
 """Every kind of problem, by the last part of its ``type``."""
 
@@ -76,20 +87,58 @@ _KINDS_BY_STATUS = {
 }
 
 
-class ProblemSchema(Schema):
+_MOST_ERRORS = 100
+_NAME = re.compile(r"[A-Za-z_][\w.-]{0,63}")
+
+
+def problem_type(kind: str) -> str:
+    """The ``type`` of a kind of problem."""
+    return f"/problems/{kind}"
+
+
+_ERRORS = {
+    "type": "object",
+    "additionalProperties": {
+        "anyOf": [
+            {"type": "array", "items": {"type": "string"}},
+            {"type": "object", "additionalProperties": True},
+        ]
+    },
+}
+
+
+class ProblemSchema(Answer):
     """A problem (RFC 9457)."""
 
-    type = fields.String(required=True, metadata={"format": "uri-reference", "description": "the kind of problem"})
-    title = fields.String(required=True)
-    status = fields.Integer(required=True)
+    type = fields.String(
+        required=True,
+        metadata={
+            "format": "uri-reference",
+            "description": "The kind of problem: what a client decides by. Others may be added, which a client takes "
+            "for a problem of their status.",
+            "example": problem_type("invalid"),
+            # Not `enum`: a client that was generated before a kind was added would fail to read it.
+            "x-extensible-enum": [problem_type(kind) for kind in KINDS],
+        },
+    )
+    title = fields.String(required=True, metadata={"description": "what is the same about all problems of the kind"})
+    status = fields.Integer(required=True, metadata={"format": "int32", "minimum": 400, "maximum": 599})
     detail = fields.String(metadata={"description": "what was wrong here, and what would be right"})
-    errors = fields.Raw(metadata={"type": "object", "description": "per location and name: what was wrong with it"})
+    errors = fields.Raw(
+        metadata={
+            "type": "object",
+            "description": "Of what was sent, by location (`json`, `query`) and name: what was wrong with it.",
+            "additionalProperties": _ERRORS,
+        }
+    )
 
 
-class ItemProblemSchema(Schema):
+class ItemProblemSchema(Answer):
     """What is wrong with one of the items of a request."""
 
-    index = fields.Integer(required=True, metadata={"description": "its place in the request, from 0"})
+    index = fields.Integer(
+        required=True, metadata={"description": "its place in the request, from 0", "minimum": 0, "maximum": 999}
+    )
     problem = fields.Nested(ProblemSchema, required=True)
 
 
@@ -120,11 +169,6 @@ class Problem(Exception):  # noqa: N818  the term of RFC 9457
     ) -> None:
         self.kind, self.detail, self.errors, self.headers, self.items = kind, detail, errors, headers, items
         super().__init__(detail)
-
-
-def problem_type(kind: str) -> str:
-    """The ``type`` of a kind of problem."""
-    return f"/problems/{kind}"
 
 
 def register_problems(app: Flask) -> None:
@@ -180,11 +224,24 @@ def _answer_http(error: HTTPException) -> Response | SansIOResponse:
         return _respond(*_not_found(), headers=headers)
     # webargs and flask-smorest keep what the schemas said in an attribute of their own.
     data: Mapping[str, Any] = getattr(error, "data", {})
-    errors = data.get("messages")
+    errors = repeatable(data.get("messages") or {})
     detail = data.get("message") or error.description or KINDS[kind].title
     if errors:
         detail = f"not as it must be: {', '.join(_places(errors))}; errors say what is wrong with each"
     return _respond(kind, detail, errors, headers)
+
+
+def repeatable(messages: Any) -> Any:
+    """What schemas say, at most `_MOST_ERRORS` things of each, and no name that none of their fields could have.
+
+    A name that a client makes up may be as long as a body, or a value in the wrong place, which is nobody's to repeat.
+    """
+    if not isinstance(messages, Mapping):
+        return messages
+    shown = islice(messages.items(), _MOST_ERRORS)
+    return {
+        name if isinstance(name, int) or _NAME.fullmatch(name) else "…": repeatable(message) for name, message in shown
+    }
 
 
 def _places(errors: Mapping[str, Any]) -> list[str]:
@@ -206,7 +263,8 @@ def _not_found() -> tuple[str, str]:
 
 def _answer_unreadable(error: ParseException) -> Response:
     """What gunicorn says of a body that it cannot read, as its parts are malformed."""
-    return _respond("malformed-request", f"the body cannot be read: {error}")
+    current_app.logger.info("unreadable body: %s", type(error).__name__)
+    return _respond("malformed-request", "the body cannot be read: its chunks are malformed (RFC 9112, section 7.1)")
 
 
 def _answer_missing_change_info(error: MissingChangeInfoError) -> Response:

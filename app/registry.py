@@ -10,6 +10,8 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy.orm import defer
+from sqlalchemy.orm.interfaces import ORMOption
 
 from app.change_headers import header_of
 from chrononaut.history import Key, Versioning, versioned_models
@@ -57,14 +59,14 @@ class Resource:
         return (self.model.__doc__ or self.title).strip().split("\n\n")[0]
 
     @property
+    def shown(self) -> tuple[ORMOption, ...]:
+        """What to load of a live object: no hidden column, so that nothing can tell or log its value."""
+        return tuple(defer(getattr(self.model, name), raiseload=True) for name in self.versioning.hidden)
+
+    @property
     def required(self) -> Mapping[str, re.Pattern[str]]:
         """Header that every write must have → what its whole value must match."""
         return {header_of(key): pattern for key, pattern in self.versioning.options.required.items()}
-
-    @property
-    def may_require_reasons(self) -> bool:
-        """Can a write be refused for want of a reason, be it one that the record requires, as it is of a subclass?"""
-        return any(one.options.required for one in self.versioning.hierarchy)
 
     def key_text(self, key: Key) -> str:
         """The key as text: its parts joined by ``,``; in a part ``~`` is ``~0``, ``/`` is ``~1``, ``,`` is ``~2``."""

@@ -1,16 +1,20 @@
 """Gunicorn as the service wants it: ``gunicorn -c python:app.server 'app:create_app()'``.
 
-The names below are gunicorn's settings; what is not set here can be set on its command line.
+The names below are gunicorn's settings; what is not set here can be set on its command line. A request must have
+arrived whole within ``timeout`` seconds (30 by default), however slowly its bytes come.
 """
 
+import errno
 import json
-import re
+import time
+from collections.abc import Mapping
 from typing import Any
 
-from gunicorn.http.errors import InvalidHeader, InvalidHeaderName
-from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.http import errors
+from gunicorn.http.unreader import SocketUnreader
+from gunicorn.workers.gthread import TConn, ThreadWorker
 
-from app.problems import KINDS, MEDIA_TYPE, problem_type
+from app.problems import KINDS, MEDIA_TYPE, Problem, problem_type
 
 worker_class = "app.server.Worker"
 threads = 4
@@ -18,41 +22,107 @@ control_socket_disable = True
 header_map = "refuse"  # a reason in a header with an underscore would be dropped silently otherwise
 limit_request_field_size = 16 * 1024  # above the limit of change headers, so that too long ones are told what is right
 
-_KINDS = {414: "uri-too-long", 431: "headers-too-large"}
-_STATUS_LINE = re.compile(rb"HTTP/1\.1 (\d{3}) ")
+_HEADER = (
+    "a header cannot be read; it is one line, its name has letters, digits and - only, its value no control character"
+)
+_PROBLEMS: Mapping[type[Exception], tuple[str, str]] = {
+    errors.LimitRequestLine: ("uri-too-long", "the first line of the request is too long; ask for less at once"),
+    errors.LimitRequestHeaders: ("headers-too-large", "there are too many headers, or one is longer than 16 KiB"),
+    errors.ExpectationFailed: ("expectation-failed", "the only expectation that can be met is 100-continue"),
+    errors.UnsupportedTransferCoding: ("not-implemented", "the only transfer coding that is taken is chunked"),
+    errors.InvalidHTTPVersion: ("http-version-not-supported", "speak HTTP/1.1"),
+    errors.InvalidHeaderName: ("malformed-request", _HEADER),
+    errors.InvalidHeader: ("malformed-request", _HEADER),
+    errors.ObsoleteFolding: ("malformed-request", _HEADER),
+    errors.ParseException: ("malformed-request", "this is no request of HTTP/1.1 (RFC 9112)"),
+}
+_OUR_FAULT = (errors.InvalidResponseHeader, errors.InvalidResponseHeaderName, errors.ConfigurationProblem)
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
-    """Answers what is no HTTP with a problem, as the application answers everything else."""
+    """Waits for no request longer than it must, and answers what is no HTTP with a problem, as the application does."""
+
+    def accept(self, listener: Any) -> None:
+        try:
+            client, address = listener.accept()
+        except OSError as error:
+            # Another worker was faster, or the client has gone.
+            if error.errno not in {errno.EAGAIN, errno.EWOULDBLOCK, errno.ECONNABORTED}:
+                raise
+            return
+        client.setblocking(True)
+        self.nr_conns += 1
+        self.enqueue_req(_Connection(self.cfg, client, address, listener.getsockname()))
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
-        super().handle_error(req, _AnsweringProblems(client, exc), addr, exc)
+        problem = _problem_of(exc)
+        if problem.kind == "internal-error":
+            self.log.error("unexpected error", exc_info=exc)
+        else:
+            # What was sent is neither logged nor repeated: it can be the rest of a body that was longer than it said.
+            self.log.warning("no request from %s: %s", addr[0] if addr else "a socket", type(exc).__name__)
+        try:
+            client.sendall(_page(problem))
+        except OSError:
+            self.log.debug("the client has gone")
 
 
-class _AnsweringProblems:
-    """A socket on which gunicorn's page about an error becomes a problem of the same status."""
+class _Connection(TConn):  # type: ignore[misc]  # gunicorn has no types
+    """A connection, on which each request has its time."""
 
-    def __init__(self, client: Any, error: Exception) -> None:
-        self._client, self._error = client, error
+    def init(self) -> None:
+        """Called before each request is read."""
+        is_new = not self.initialized
+        super().init()
+        if not self.is_http2 and self.cfg.timeout:
+            if is_new:
+                self.parser.unreader = _Unreader(self.sock)
+            self.parser.unreader.ends_at = time.monotonic() + self.cfg.timeout
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._client, name)
 
-    def sendall(self, page: bytes) -> None:
-        match = _STATUS_LINE.match(page)
-        kind = _KINDS.get(int(match.group(1)) if match else 400, "malformed-request")
-        if isinstance(self._error, (InvalidHeader, InvalidHeaderName)) and "X-CHANGE-" in str(self._error).upper():
-            kind = "change-header-invalid"
-        body = json.dumps(
-            {
-                "type": problem_type(kind),
-                "title": KINDS[kind].title,
-                "status": KINDS[kind].status,
-                "detail": f"{self._error}; it may hold no control characters and must keep within the limits",
-            }
-        ).encode()
-        head = (
-            f"HTTP/1.1 {KINDS[kind].status} {KINDS[kind].title}\r\nConnection: close\r\n"
-            f"Content-Type: {MEDIA_TYPE}\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        self._client.sendall(head.encode() + body)
+class _Unreader(SocketUnreader):  # type: ignore[misc]  # gunicorn has no types
+    """Reads a request until its time ends: who sends a byte now and then would hold a thread for ever otherwise.
+
+    :ivar ends_at: on the monotonic clock, in seconds
+    """
+
+    ends_at: float
+
+    def chunk(self, size_hint: int | None = None) -> bytes:
+        """:raises Problem: 408"""
+        if self.sock.gettimeout() is not None:
+            # Gunicorn drops the rest of a body that nobody has read, within a time of its own.
+            rest: bytes = super().chunk(size_hint)
+            return rest
+        try:
+            self.sock.settimeout(max(self.ends_at - time.monotonic(), 0.001))
+            received: bytes = super().chunk(size_hint)
+        except TimeoutError:
+            raise Problem("request-timeout", "the request did not arrive in time; send it anew") from None
+        finally:
+            self.sock.settimeout(None)
+        return received
+
+
+def _problem_of(error: Exception) -> Problem:
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, _OUR_FAULT) or not isinstance(error, errors.ParseException):
+        return Problem("internal-error", "the error was logged")
+    kind, detail = next(told for class_, told in _PROBLEMS.items() if isinstance(error, class_))
+    if detail == _HEADER and "X-CHANGE-" in str(error).upper():
+        kind = "change-header-invalid"
+    return Problem(kind, detail)
+
+
+def _page(problem: Problem) -> bytes:
+    """A whole response, as nothing of the application can make one."""
+    kind = KINDS[problem.kind]
+    body = json.dumps(
+        {"type": problem_type(problem.kind), "title": kind.title, "status": kind.status, "detail": problem.detail}
+    ).encode()
+    head = (
+        f"HTTP/1.1 {kind.status} {kind.title}\r\nConnection: close\r\nCache-Control: no-store\r\n"
+        f"Content-Type: {MEDIA_TYPE}\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body

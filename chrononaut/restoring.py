@@ -30,7 +30,10 @@ def revert(versioning: Versioning, live: Any, state: State, values: State) -> No
     _refuse_missing(
         versioning, [name for name, value in wanted.items() if value is None and not settable[name].nullable]
     )
-    for name in differences({name: getattr(live, name) for name in wanted}, wanted):
+    # A hidden value is not read to be compared: that it is the same is seen when it is written.
+    compared = {name: value for name, value in wanted.items() if name not in versioning.hidden}
+    changed = differences({name: getattr(live, name) for name in compared}, compared)
+    for name in (*changed, *(wanted.keys() - compared.keys())):
         setattr(live, name, deepcopy(wanted[name]))
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from marshmallow import Schema, fields, pre_load, validate
 
+from app.answers import Answer
 from app.columns import Query
 from app.history.schemas import OPERATIONS, LinksSchema, change_info_field, differences_field
 from app.instants import Instant
@@ -28,7 +29,9 @@ class FeedQuery(ChangePageQuery):
     since = Instant(metadata={"description": "only changes later than this instant"})
     until = Instant(metadata={"description": "only changes at this instant or earlier"})
     user_id = fields.String(metadata={"description": "only changes by this user"})
-    operation = fields.String(validate=validate.OneOf(OPERATIONS))
+    operation = fields.String(
+        validate=validate.OneOf(OPERATIONS), metadata={"description": "only changes of this kind"}
+    )
     transaction_id = fields.UUID(metadata={"description": "only changes of this transaction"})
     rationale = fields.String(
         data_key=f"{EXTRA}change_rationale",
@@ -52,7 +55,7 @@ def feed_query(resource: Resource) -> type[Schema]:
     return type(f"{resource.title}FeedQuery", (FeedQuery,), {"attribute": attribute})
 
 
-class CauseSchema(Schema):
+class CauseSchema(Answer):
     """When a change was made, by whom and why."""
 
     version = fields.Integer(required=True, metadata={"description": "the state that was replaced"})
@@ -69,7 +72,7 @@ class ChangeSchema(CauseSchema):
     hidden_changed = fields.List(fields.String(), required=True)
 
 
-class ChangesSchema(Schema):
+class ChangesSchema(Answer):
     """What happened to a record."""
 
     model = fields.String(required=True)
@@ -87,7 +90,7 @@ class RecordChangeSchema(ChangeSchema):
     links = fields.Nested(LinksSchema, required=True)
 
 
-class FeedSchema(Schema):
+class FeedSchema(Answer):
     """What happened to the records of a model, newest first."""
 
     model = fields.String(required=True)
@@ -95,7 +98,7 @@ class FeedSchema(Schema):
     next = fields.String(required=True, allow_none=True, metadata={"description": "the next page's cursor"})
 
 
-class TransactionSchema(Schema):
+class TransactionSchema(Answer):
     """What one transaction changed."""
 
     transaction_id = fields.UUID(required=True)
@@ -110,7 +113,7 @@ class BlameSchema(CauseSchema):
     to = fields.Raw(required=True, allow_none=True)
 
 
-class BlamesSchema(Schema):
+class BlamesSchema(Answer):
     """For each column the change that last set it."""
 
     model = fields.String(required=True)

@@ -12,6 +12,7 @@ from app.api import Blueprint
 from app.columns import state_schema
 from app.conditional import cacheable
 from app.db import session
+from app.document import link_to_transaction, links_to_record
 from app.history.change_schemas import (
     EXTRA,
     BlamesSchema,
@@ -46,6 +47,7 @@ def add_changes(blueprint: Blueprint, resource: Resource) -> None:
         answer=ChangesSchema,
         query=PageQuery,
         example=examples.changes,
+        links=link_to_transaction("/changes/0"),
         **common,
     )
     def list_changes(query: Document, key: str) -> Document:
@@ -61,6 +63,7 @@ def add_changes(blueprint: Blueprint, resource: Resource) -> None:
         f"get_{name}_blame",
         answer=BlamesSchema,
         example=examples.blame,
+        links=links_to_record(name),
         **common,
     )
     def get_blame(query: Document, key: str) -> Document:
@@ -80,6 +83,7 @@ def add_changes(blueprint: Blueprint, resource: Resource) -> None:
         answer=FeedSchema,
         query=feed_query(resource),
         example={"model": name, "changes": [examples.change_of_record], "next": None},
+        links=links_to_record(name, "$response.body#/changes/0/key") | link_to_transaction("/changes/0"),
     )
     def list_feed(query: Document) -> Document:
         """What happened to all records of the model, newest first."""

@@ -11,6 +11,7 @@ from werkzeug import Response
 from app.api import Blueprint
 from app.conditional import cacheable
 from app.db import session
+from app.document import link_to_transaction, links_to_record, links_to_version
 from app.history.examples import Document, Examples
 from app.history.mementos import describe_memento
 from app.history.schemas import (
@@ -78,6 +79,7 @@ def add_history(blueprint: Blueprint, resource: Resource) -> None:
         answer=schemas.versions,
         query=VersionsQuery,
         example=examples.versions,
+        links=links_to_version(name, "/versions/0") | link_to_transaction("/versions/0") | _link_to_diff(name),
         **common,
     )
     def list_versions(query: Document, key: str) -> Document:
@@ -100,6 +102,7 @@ def add_history(blueprint: Blueprint, resource: Resource) -> None:
         f"get_{name}_version",
         answer=schemas.version,
         example=examples.version,
+        links=links_to_record(name) | link_to_transaction(),
         headers=["Link", "Memento-Datetime"],
         cacheable=True,
         **of_version,
@@ -122,6 +125,7 @@ def add_history(blueprint: Blueprint, resource: Resource) -> None:
         answer=schemas.version,
         query=AtQuery,
         example=examples.version,
+        links=links_to_record(name) | link_to_transaction(),
         **of_version,
     )
     def get_version_at(query: Document, key: str) -> Document:
@@ -135,6 +139,7 @@ def add_history(blueprint: Blueprint, resource: Resource) -> None:
         f"has_{name}_changed_since",
         answer=ChangedSinceSchema,
         example=examples.changed_since,
+        links=links_to_record(name),
         query=SinceQuery,
         **common,
     )
@@ -153,6 +158,7 @@ def add_history(blueprint: Blueprint, resource: Resource) -> None:
         f"diff_{name}_versions",
         answer=DiffSchema,
         example=examples.diff,
+        links=links_to_version(name, "/from"),
         query=DiffQuery,
         media={JSON_PATCH: patch_answer(examples.patch)},
         cacheable=True,
@@ -191,6 +197,12 @@ def add_history(blueprint: Blueprint, resource: Resource) -> None:
         return cacheable(response, etag, immutable=fixed)
 
 
+def _link_to_diff(name: str) -> Document:
+    """The link from a page of versions to what has changed since the first of them."""
+    parameters = {"key": "$response.body#/key", "from": "$response.body#/versions/0/version"}
+    return {"diff": {"operationId": f"diff_{name}_versions", "parameters": parameters}}
+
+
 def timeline_of(resource: Resource, key_text: str, *, to_write: bool = False) -> Timeline:
     """The history of the record that a text is the key of.
 
@@ -213,7 +225,8 @@ def find_live(resource: Resource, key: Key, *, to_write: bool = False) -> Any:
 
     :param to_write: lock it, so that nobody changes it before it is written
     """
-    return session().get(resource.model, key, with_for_update={"key_share": True} if to_write else None)
+    locking = {"key_share": True} if to_write else None
+    return session().get(resource.model, key, options=resource.shown, with_for_update=locking)
 
 
 def unknown_record(resource: Resource, key_text: str) -> Problem:

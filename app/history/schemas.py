@@ -5,6 +5,7 @@ from typing import Any, get_args
 
 from marshmallow import Schema, ValidationError, fields, validate
 
+from app.answers import Answer
 from app.columns import Query, state_schema
 from app.history.examples import CHANGE_INFO
 from app.instants import Instant, parse_instant
@@ -14,6 +15,7 @@ from chrononaut.history import Operation
 
 OPERATIONS: tuple[str, ...] = get_args(Operation)
 _ORDERS = ("asc", "desc")
+_EXAMPLE = "2026-03-01T09:00:00.000000Z"
 
 
 class VersionOrInstant(fields.Field[Any]):
@@ -50,20 +52,22 @@ class VersionsQuery(PageQuery):
 class AtQuery(Query):
     """Which instant."""
 
-    at = Instant(required=True)
+    at = Instant(required=True, metadata={"description": "the instant", "example": _EXAMPLE})
 
 
 class SinceQuery(Query):
     """Since when."""
 
-    since = Instant(required=True)
+    since = Instant(required=True, metadata={"description": "the instant", "example": _EXAMPLE})
 
 
 class DiffQuery(Query):
     """Which two states."""
 
     from_ = VersionOrInstant(
-        required=True, data_key="from", metadata={"type": "string", "description": "a version number or an instant"}
+        required=True,
+        data_key="from",
+        metadata={"type": "string", "description": "a version number or an instant", "example": "0"},
     )
     to = VersionOrInstant(
         load_default=None,
@@ -74,14 +78,22 @@ class DiffQuery(Query):
     )
 
 
-class LinksSchema(Schema):
+def version_field() -> fields.Integer:
+    """The field for the number of a version."""
+    return fields.Integer(
+        required=True,
+        metadata={"minimum": 0, "readOnly": True, "description": "the number of the version", "example": 0},
+    )
+
+
+class LinksSchema(Answer):
     """The paths of a record's resources."""
 
     record = fields.String(required=True)
     history = fields.String(required=True)
 
 
-class ModelSchema(Schema):
+class ModelSchema(Answer):
     """A registered model."""
 
     name = fields.String(required=True)
@@ -92,13 +104,13 @@ class ModelSchema(Schema):
     links = fields.Dict(keys=fields.String(), values=fields.String(), required=True)
 
 
-class ModelsSchema(Schema):
+class ModelsSchema(Answer):
     """The registered models."""
 
     models = fields.List(fields.Nested(ModelSchema), required=True)
 
 
-class ChangedSinceSchema(Schema):
+class ChangedSinceSchema(Answer):
     """Whether a record has changed."""
 
     model = fields.String(required=True)
@@ -109,15 +121,15 @@ class ChangedSinceSchema(Schema):
     links = fields.Nested(LinksSchema, required=True)
 
 
-class StateReferenceSchema(Schema):
+class StateReferenceSchema(Answer):
     """Which state."""
 
-    version = fields.Integer(required=True)
+    version = version_field()
     valid_from = Instant(required=True, allow_none=True)
     changed = Instant(required=True, allow_none=True, metadata={"description": "null of the live state"})
 
 
-class DifferenceSchema(Schema):
+class DifferenceSchema(Answer):
     """The values before and after."""
 
     from_ = fields.Raw(required=True, allow_none=True, data_key="from")
@@ -129,7 +141,7 @@ def differences_field() -> fields.Dict:
     return fields.Dict(keys=fields.String(), values=fields.Nested(DifferenceSchema), required=True)
 
 
-class DiffSchema(Schema):
+class DiffSchema(Answer):
     """The differences between two states."""
 
     model = fields.String(required=True)
@@ -141,16 +153,39 @@ class DiffSchema(Schema):
     links = fields.Nested(LinksSchema, required=True)
 
 
+class ChangeInfoSchema(Answer):
+    """Who and why; the service may be set up to keep further fields."""
+
+    class Meta:
+        """Tell of further fields."""
+
+        unknown = "include"
+
+    user_id = fields.String(allow_none=True, metadata={"description": "who; null if nobody was logged in"})
+    remote_addr = fields.String(allow_none=True, metadata={"description": "from which address"})
+    extra = fields.Dict(
+        keys=fields.String(),
+        values=fields.String(),
+        metadata={"description": "what the `X-Change-*` headers said: `X-Change-Rationale` is `change_rationale`"},
+    )
+    hidden_cols_changed = fields.List(
+        fields.String(), metadata={"description": "the hidden columns that changed, whose values are not kept"}
+    )
+
+
+class AsStored(fields.Nested):
+    """A document that is answered as it was stored, whatever the schema knows of it."""
+
+    # marshmallow's own classes name the first one in two ways.
+    def _serialize(  # type: ignore[override]
+        self, value: Any, attr: str | None, obj: Any, **kwargs: Any
+    ) -> Any:
+        return value
+
+
 def change_info_field() -> fields.Field[Any]:
     """The field for change info."""
-    return fields.Dict(
-        required=True,
-        allow_none=True,
-        metadata={
-            "description": "who and why",
-            "example": CHANGE_INFO,
-        },
-    )
+    return AsStored(ChangeInfoSchema, required=True, allow_none=True, metadata={"example": CHANGE_INFO})
 
 
 class TimeMapQuery(Query):
@@ -160,10 +195,10 @@ class TimeMapQuery(Query):
     cursor = cursor_field()
 
 
-class MementoSchema(Schema):
+class MementoSchema(Answer):
     """A version as a Memento."""
 
-    version = fields.Integer(required=True, metadata={"example": 0})
+    version = version_field()
     datetime = Instant(
         required=True,
         metadata={
@@ -180,7 +215,7 @@ class MementoSchema(Schema):
     link = fields.String(required=True, metadata={"example": "/history/user/42/versions/0"})
 
 
-class TimeMapSchema(Schema):
+class TimeMapSchema(Answer):
     """The states of a record as Mementos."""
 
     model = fields.String(required=True)
@@ -214,10 +249,15 @@ def history_schemas(resource: Resource) -> HistorySchemas:
     title = resource.title
     state = state_schema(resource)
     version_fields: dict[str, fields.Field[Any]] = {
-        "version": fields.Integer(required=True),
+        "version": version_field(),
         "valid_from": Instant(required=True, allow_none=True, metadata={"description": "when the state began"}),
         "changed": Instant(required=True, allow_none=True, metadata={"description": "when it ended; null if it lives"}),
-        "operation": fields.String(required=True, allow_none=True, metadata={"description": "what replaced it"}),
+        "operation": fields.String(
+            required=True,
+            allow_none=True,
+            validate=validate.OneOf(OPERATIONS),
+            metadata={"description": "what replaced it; null if it lives"},
+        ),
         "change_info": change_info_field(),
         "transaction_id": fields.UUID(required=True, allow_none=True),
         "state": fields.Nested(state, required=True),
@@ -227,11 +267,11 @@ def history_schemas(resource: Resource) -> HistorySchemas:
         "key": fields.String(required=True),
         "links": fields.Nested(LinksSchema, required=True),
     }
-    current = Schema.from_dict(
+    current = Answer.from_dict(
         {name: version_fields[name] for name in ("version", "valid_from", "state")}, name=f"{title}Current"
     )
-    prior = Schema.from_dict(dict(version_fields), name=f"{title}PriorVersion")
-    versions = Schema.from_dict(
+    prior = Answer.from_dict(dict(version_fields), name=f"{title}PriorVersion")
+    versions = Answer.from_dict(
         identified
         | {
             "current": fields.Nested(
@@ -243,5 +283,5 @@ def history_schemas(resource: Resource) -> HistorySchemas:
         name=f"{title}Versions",
     )
     return HistorySchemas(
-        state=state, version=Schema.from_dict(identified | version_fields, name=f"{title}Version"), versions=versions
+        state=state, version=Answer.from_dict(identified | version_fields, name=f"{title}Version"), versions=versions
     )

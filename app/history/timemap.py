@@ -8,6 +8,7 @@ from werkzeug import Response
 
 from app.api import Blueprint
 from app.db import session
+from app.document import links_to_version
 from app.history.examples import SPANS, Document, Examples
 from app.history.routes import timeline_of
 from app.history.schemas import TimeMapQuery, TimeMapSchema
@@ -37,6 +38,7 @@ def add_timemap(blueprint: Blueprint, resource: Resource) -> None:
         example=example,
         media={LINK_FORMAT: {"schema": {"type": "string"}, "example": links}},
         problems=["unknown-record"],
+        links=links_to_version(resource.name, "/mementos/0"),
     )
     def get_timemap(query: Document, key: str) -> Response:
         """All states of the record as Mementos (RFC 7089), oldest first. In `application/link-format` by default."""

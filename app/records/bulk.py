@@ -15,7 +15,7 @@ from app.db import session
 from app.examples import example_of
 from app.history.examples import Document, Examples
 from app.history.routes import unknown_record
-from app.problems import Problem, problem_document, problem_of
+from app.problems import Problem, problem_document, problem_of, repeatable
 from app.records.live import (
     assign,
     deleted_record,
@@ -132,7 +132,7 @@ def _item(resource: Resource, schemas: Mapping[str, Schema], index: int, given: 
     try:
         loaded = schema.load(given)
     except ValidationError as error:
-        messages: Any = error.messages
+        messages = repeatable(error.messages)
         raise Problem("invalid", f"not as it must be: {', '.join(messages)}", errors={"json": messages}) from None
     body = loaded.get("record", loaded.get("changes", {}))
     if operation == "create":
@@ -185,6 +185,7 @@ def _find(resource: Resource, items: Sequence[_Item], refusals: Refusals) -> Map
         sa.select(resource.model)
         .where(is_among(columns, keys, dialect))
         # Two requests lock what both want in one order.
+        .options(*resource.shown)
         .order_by(*columns)
         .with_for_update(key_share=True)
         .execution_options(populate_existing=True)

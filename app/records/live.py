@@ -62,14 +62,27 @@ def patching(resource: Resource, record: Any, patch: Document) -> Document:
     """The values that a merge patch gives to a record's columns. Those of JSON are merged with what is there."""
     columns = resource.versioning.columns
     return {
-        name: merged(getattr(record, name), value) if _is_json(columns[name].type) else value
+        name: merged(_value(resource, record, name), value) if _is_json(columns[name].type) else value
         for name, value in patch.items()
     }
+
+
+def _value(resource: Resource, record: Any, name: str) -> Any:
+    if name not in resource.versioning.hidden:
+        return getattr(record, name)
+    # Objects never hold it; what is merged does for a moment.
+    key = zip(resource.versioning.key_columns, resource.versioning.key_of(record), strict=True)
+    select = sa.select(getattr(resource.model, name)).where(*(column == part for column, part in key))
+    return session().scalar(select)
 
 
 def assign(resource: Resource, record: Any, values: Document) -> None:
     """Give a record values. One that it has already makes no change."""
     for name, value in values.items():
+        if name in resource.versioning.hidden:
+            # Its value is never loaded: the database compares it.
+            setattr(record, name, value)
+            continue
         before = getattr(record, name)
         setattr(record, name, value)
         if before == value and _is_json(resource.versioning.columns[name].type) and not is_same(before, value):

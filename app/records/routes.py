@@ -11,10 +11,11 @@ from werkzeug import Response
 from app.api import Blueprint
 from app.conditional import cacheable, check_preconditions
 from app.db import session
+from app.document import links_to_deleted, links_to_record, links_to_version, links_to_writes
 from app.examples import example_of
 from app.history.examples import Document, Examples
 from app.history.mementos import links_of, send_to_memento
-from app.history.routes import numbered, timeline_of, valid_at
+from app.history.routes import find_live, numbered, timeline_of, valid_at
 from app.instants import instant_text
 from app.links import link_header
 from app.pages import make_cursor, read_cursor
@@ -48,6 +49,7 @@ def _add_reads(
         answer=schemas.records,
         query=RecordsQuery,
         examples=pages,
+        links=links_to_record(name, "$response.body#/records/0/key"),
     )
     def list_records(query: Document) -> Document:
         """The records, in the order of their keys: as they are, or as they were at an instant.
@@ -58,7 +60,9 @@ def _add_reads(
         what = f"records {name}" if at is None else f"records {name} {instant_text(at)}"
         columns = resource.versioning.key_columns
         select: sa.Select[Any] = (
-            sa.select(resource.model, queries.began(resource.model)) if at is None else resource.model.as_of(at)
+            sa.select(resource.model, queries.began(resource.model)).options(*resource.shown)
+            if at is None
+            else resource.model.as_of(at)
         )
         select = select.order_by(*columns).limit(query["limit"] + 1)
         if "cursor" in query:
@@ -79,9 +83,11 @@ def _add_reads(
         answer=schemas.record,
         query=RecordQuery,
         examples=examples,
-        problems=["unknown-record", "unknown-version", "deleted"],
+        problems=["unknown-record", "unknown-version", "deleted", "precondition-failed"],
+        conditional=True,
         cacheable=True,
         timegate=True,
+        links=links_to_record(name) | links_to_writes(name),
     )
     def get_record(query: Document, key: str) -> Response:
         """A record as it is now, or as it was at an instant.
@@ -124,7 +130,13 @@ def _add_writes(
     path = f"/records/{name}/<key>"
     columns = example_of(schemas.patch())
     restoration = {"version": 0, "values": {column: columns[column] for column in resource.versioning.hidden}}
-    common: Document = {"scope": "write", "answer": schemas.record, "example": example, "headers": ["ETag"]}
+    common: Document = {
+        "scope": "write",
+        "answer": schemas.record,
+        "example": example,
+        "headers": ["ETag"],
+        "links": links_to_record(name) | links_to_writes(name) | links_to_version(name),
+    }
     changing: Document = common | {
         "problems": ["unknown-record", "deleted", "conflict", "precondition-failed"],
         "conditional": True,
@@ -195,7 +207,11 @@ def _add_writes(
         return _written(schemas, resource, record)
 
     @blueprint.operation(
-        "DELETE", path, f"delete_{name}", status=204, **changing | {"answer": None, "example": None, "headers": []}
+        "DELETE",
+        path,
+        f"delete_{name}",
+        status=204,
+        **changing | {"answer": None, "example": None, "headers": [], "links": links_to_deleted(name)},
     )
     def delete_record(query: Document, key: str) -> Response:
         """Delete a record. Its history stays readable."""
@@ -225,7 +241,7 @@ def _written(schemas: RecordSchemas, resource: Resource, record: Any) -> Respons
 
 def _refuse_existing(resource: Resource, record: Any) -> None:
     key = resource.versioning.key_of(record)
-    if None not in key and session().get(resource.model, key) is not None:
+    if None not in key and find_live(resource, key) is not None:
         raise existing_record(resource, resource.key_text(key))
 
 

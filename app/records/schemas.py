@@ -6,8 +6,9 @@ from typing import Any
 
 from marshmallow import Schema, fields, validate
 
+from app.answers import Answer
 from app.columns import Body, Query, new_schema, patch_schema, record_schema, replacement_schema, restoration_schema
-from app.history.schemas import LinksSchema
+from app.history.schemas import LinksSchema, version_field
 from app.instants import Instant
 from app.pages import cursor_field, limit_field
 from app.registry import Resource
@@ -46,18 +47,18 @@ class RecordSchemas:
 def record_schemas(resource: Resource) -> RecordSchemas:
     """The schemas of a model's records."""
     state = record_schema(resource)
-    record = Schema.from_dict(
+    record = Answer.from_dict(
         {
             "model": fields.String(required=True),
             "key": fields.String(required=True),
-            "version": fields.Integer(required=True),
+            "version": version_field(),
             "valid_from": Instant(required=True, allow_none=True, metadata={"description": "when the state began"}),
             "state": fields.Nested(state, required=True),
             "links": fields.Nested(LinksSchema, required=True),
         },
         name=resource.title,
     )
-    records = Schema.from_dict(
+    records = Answer.from_dict(
         {
             "model": fields.String(required=True),
             "records": fields.List(fields.Nested(record), required=True),
@@ -126,7 +127,7 @@ def bulk_schemas(resource: Resource) -> BulkSchemas:
         },
         name=f"{title}Bulk",
     )
-    written = Schema.from_dict(
+    written = Answer.from_dict(
         {
             "operation": fields.String(required=True, validate=validate.OneOf([*items])),
             "key": fields.String(required=True),
@@ -142,7 +143,7 @@ def bulk_schemas(resource: Resource) -> BulkSchemas:
         },
         name=f"{title}Written",
     )
-    answer = Schema.from_dict(
+    answer = Answer.from_dict(
         {"model": fields.String(required=True), "items": fields.List(fields.Nested(written), required=True)},
         name=f"{title}BulkWritten",
     )

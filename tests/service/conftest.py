@@ -16,8 +16,15 @@ from app.cli import create_tables
 from app.db import db
 from tests.service import own_models
 from tests.service.api import Api
+from tests.service.contract import ContractClient
 
 SECRET_KEY = "a key for tests only"
+
+
+@pytest.fixture(autouse=True)
+def contract(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every answer that a test gets of an operation is one that the document tells of."""
+    monkeypatch.setattr(Flask, "test_client_class", ContractClient)
 
 
 @pytest.fixture(scope="session")

@@ -31,6 +31,13 @@ class Size(Enum):
     LARGE = "l"
 
 
+class Grade(Enum):
+    """How good a specimen is; the database holds the values."""
+
+    FIRST = "first"
+    SECOND = "second"
+
+
 class Account(Model, Versioned):
     """An account, with hidden columns that cannot be empty."""
 
@@ -59,6 +66,27 @@ class Parcel(Model, Versioned):
     travelled: Mapped[timedelta] = mapped_column(sa.Interval)
     content: Mapped[dict[str, Any]] = mapped_column(sa.JSON)
     note: Mapped[str] = mapped_column(sa.Text)
+
+
+class Specimen(Model, Versioned):
+    """A specimen, with columns of further types, all of which can be empty or have a default."""
+
+    __chrononaut_hidden__ = ("origin",)
+
+    id: Mapped[int] = mapped_column(sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True)
+    label: Mapped[str] = mapped_column(sa.String(20), default="unknown", comment="what is written on it")
+    grade: Mapped[Grade | None] = mapped_column(
+        sa.Enum(Grade, name="grade", values_callable=lambda enum: [member.value for member in enum])
+    )
+    cells: Mapped[int | None] = mapped_column(sa.BigInteger, doc="how many cells were counted")
+    mass: Mapped[float] = mapped_column(sa.Double, default=0.5)
+    share: Mapped[Decimal | None] = mapped_column(sa.Numeric(3, 3))
+    found_at: Mapped[datetime | None] = mapped_column(sa.DateTime)
+    found_on: Mapped[date | None]
+    box: Mapped[str | None] = mapped_column(sa.Uuid(as_uuid=False))
+    image: Mapped[bytes | None] = mapped_column(sa.LargeBinary(6))
+    notes: Mapped[Any | None] = mapped_column(sa.JSON)
+    origin: Mapped[str | None] = mapped_column(sa.String(10))
 
 
 class Invoice(Model, Versioned):

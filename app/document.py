@@ -1,0 +1,179 @@
+"""The parts of the OpenAPI document that operations share: what they answer errors with, and how they are linked.
+
+Operations refer to them by name, so that the document stays small and generated clients have one type for each.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from apispec import APISpec
+
+from app.headers import ANSWERED, TAKEN
+from app.problems import KINDS, MEDIA_TYPE, BulkProblemSchema, ProblemSchema, problem_type
+from app.registry import Resource
+
+INFO: Mapping[str, Any] = {
+    "description": """\
+Version history of records: what a record was at an instant, who changed it, and why.
+
+Every write takes `X-Change-*` headers, which are kept with the change: `X-Change-Rationale: why`. Every error is a
+problem (RFC 9457) with a stable `type`. A key is the parts of a record's primary key joined by `,`; in a part `~` is
+`~0`, `/` is `~1` and `,` is `~2`. Instants are RFC 3339 with an offset.
+
+What is added later breaks no client that passes over what it does not know: fields of answers, headers, and kinds of
+problems. Fields that a request does not know are refused.
+""",
+    "contact": {"name": "Whoever operates this service"},
+    "license": {"name": "MIT", "identifier": "MIT"},
+}
+SERVERS = [{"url": "/", "description": "Where this document is served"}]
+SECURITY_SCHEMES: Mapping[str, Mapping[str, Any]] = {
+    "token": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A token made by `flask tokens create`. Its scopes are for all models (`read`) or for one "
+        "(`user:read`); each operation tells which one it takes.",
+    }
+}
+PATH_PARAMETERS: Mapping[str, Mapping[str, Any]] = {
+    "number": {"description": "The number of the version, from 0 on.", "example": 0},
+    "transaction_id": {
+        "description": "The id of the transaction, as its changes tell it.",
+        "example": "01990e5c-7d2a-7a31-9c1f-0d6a54b1f0aa",
+    },
+}
+"""What is told of the parts of a path, by their names; of a record's key by `key_parameter`."""
+
+
+def register_components(spec: APISpec) -> None:
+    """Add what operations refer to by its name, so far as any does."""
+    spec.components.schema("Problem", schema=ProblemSchema)
+    spec.components.schema("BulkProblem", schema=BulkProblemSchema, lazy=True)
+    for name, header in ANSWERED.items():
+        spec.components.header(name, dict(header), lazy=True)
+    for name, parameter in TAKEN.items():
+        spec.components.parameter(name, "header", dict(parameter), lazy=True)
+    spec.components.response("Problem", _problem("Any other problem", sorted(_headers(KINDS))))
+    for name, scheme in SECURITY_SCHEMES.items():
+        spec.components.security_scheme(name, dict(scheme))
+
+
+def problem_response(spec: APISpec, kinds: Sequence[str]) -> str:
+    """The name of the response that is one of some kinds of problems, all of one status; it is added if it is new."""
+    name = "Or".join("".join(word.capitalize() for word in kind.split("-")) for kind in kinds)
+    if name not in spec.components.responses:
+        examples = {
+            kind: {
+                "summary": KINDS[kind].title,
+                "value": {
+                    "type": problem_type(kind),
+                    "title": KINDS[kind].title,
+                    "status": KINDS[kind].status,
+                    "detail": "what was wrong, and what would be right",
+                    **({"errors": {"query": {"limit": ["Must be between 1 and 500."]}}} if kind == "invalid" else {}),
+                },
+            }
+            for kind in kinds
+        }
+        description = " or ".join(KINDS[kind].title for kind in kinds)
+        spec.components.response(name, _problem(description, _headers(kinds), examples))
+    return name
+
+
+def _problem(description: str, headers: Iterable[str], examples: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    is_bulk = any(kind.startswith("bulk-") for kind in examples or ())
+    content = {"schema": "BulkProblem" if is_bulk else "Problem", **({"examples": examples} if examples else {})}
+    return {"description": description, "headers": answered(*headers), "content": {MEDIA_TYPE: content}}
+
+
+def _headers(kinds: Iterable[str]) -> list[str]:
+    return [name for kind in kinds for name in KINDS[kind].headers]
+
+
+def answered(*names: str) -> dict[str, str]:
+    """The headers of an answer, those that every answer may have included, each as a reference."""
+    return {name: name for name in sorted({*names, "Cache-Control", "Vary"})}
+
+
+def described(docstring: str | None) -> dict[str, str]:
+    """An operation's summary, which is the first sentence of a docstring, and its description, which is all of it."""
+    paragraphs = [" ".join(part.split()) for part in re.split(r"\n\s*\n", (docstring or "").strip())]
+    summary = re.split(r"(?<=[.?!])\s", paragraphs[0])[0].removesuffix(".")
+    return {"summary": summary, "description": "\n\n".join(paragraphs)}
+
+
+def key_parameter(resource: Resource, example: str) -> dict[str, Any]:
+    """What is told of the key in a path."""
+    parts = ",".join(f"{{{name}}}" for name in resource.versioning.key)
+    return {
+        "description": f"The key of the record: `{parts}`; in a part `~` is `~0`, `/` is `~1` and `,` is `~2`.",
+        "example": example,
+    }
+
+
+def link_to_next_page(operation_id: str, parameters: Iterable[str], query: Iterable[str]) -> dict[str, Any]:
+    """The link from a page to the one that follows, which is asked for with the same parameters and a cursor.
+
+    :param parameters: those of the path
+    :param query: those of the query
+    """
+    return {
+        "next": {
+            "operationId": operation_id,
+            "description": "The next page; there is none if `next` is null.",
+            "parameters": {
+                **{name: f"$request.path.{name}" for name in parameters},
+                **{name: f"$request.query.{name}" for name in query if name != "cursor"},
+                "cursor": "$response.body#/next",
+            },
+        }
+    }
+
+
+def links_to_record(name: str, key: str = "$response.body#/key") -> dict[str, Any]:
+    """The links from an answer that tells of a record to what can be asked of it.
+
+    :param name: of the model
+    :param key: an expression for the record's key
+    """
+    operations = {
+        "record": f"get_{name}",
+        "history": f"list_{name}_versions",
+        "changes": f"list_{name}_changes",
+        "blame": f"get_{name}_blame",
+    }
+    return {link: {"operationId": id_, "parameters": {"key": key}} for link, id_ in operations.items()}
+
+
+def links_to_writes(name: str) -> dict[str, Any]:
+    """The links from an answer that is a record to what changes it, if it is still at this version."""
+    operations = {"change": f"change_{name}", "replace": f"replace_{name}", "delete": f"delete_{name}"}
+    parameters = {"key": "$response.body#/key", "If-Match": "$response.header.ETag"}
+    return {link: {"operationId": id_, "parameters": parameters} for link, id_ in operations.items()}
+
+
+def links_to_deleted(name: str) -> dict[str, Any]:
+    """The links from the answer that a record was deleted: what is left of it, and how it is made again."""
+    operations = {"history": f"list_{name}_versions", "changes": f"list_{name}_changes", "restore": f"restore_{name}"}
+    parameters = {"key": "$request.path.key"}
+    return {link: {"operationId": id_, "parameters": parameters} for link, id_ in operations.items()}
+
+
+def links_to_version(name: str, pointer: str = "") -> dict[str, Any]:
+    """The link to a version of a record by its number.
+
+    :param name: of the model
+    :param pointer: where in the answer's body that stands which has a version (RFC 6901)
+    """
+    parameters = {"key": "$response.body#/key", "number": f"$response.body#{pointer}/version"}
+    return {"version": {"operationId": f"get_{name}_version", "parameters": parameters}}
+
+
+def link_to_transaction(pointer: str = "") -> dict[str, Any]:
+    """The link to a transaction.
+
+    :param pointer: where in the answer's body that stands which has its id (RFC 6901)
+    """
+    id_ = {"transaction_id": f"$response.body#{pointer}/transaction_id"}
+    return {"transaction": {"operationId": "get_transaction", "parameters": id_}}
