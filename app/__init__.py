@@ -24,6 +24,7 @@ from app.limits import init_limits
 from app.methods import init_methods
 from app.problems import register_problems
 from app.proxies import TrustedProxies
+from app.records.bulk import add_bulk
 from app.records.routes import add_records
 from app.registry import Registry
 from app.request_id import init_request_ids
@@ -73,10 +74,11 @@ def create_app(environment: Mapping[str, str] = os.environ) -> Flask:
     api.register_blueprint(models)
     for resource in registry.values():
         key = key_parameter(resource, Examples(resource).key_text)
-        blueprint = Blueprint(resource.name, __name__, model=resource.name, key=key, description=resource.description)
+        blueprint = Blueprint(resource.name, __name__, resource=resource, key=key, description=resource.description)
         add_history(blueprint, resource)
         add_changes(blueprint, resource)
         add_timemap(blueprint, resource)
         add_records(blueprint, resource)
+        add_bulk(blueprint, resource)
         api.register_blueprint(blueprint)
     return app

@@ -34,10 +34,14 @@ from app.document import (
     register_components,
 )
 from app.examples import example_of
+from app.headers import change_parameters
 from app.media import JSON, acceptable, body_types
 from app.pages import next_link
 from app.problems import KINDS, Problem
+from app.reasons import with_reasons
+from app.registry import Resource
 from app.settings import Settings
+from app.variants import variants2properties
 
 _DEEPEST = 100
 """Levels of a body at the most: all that reads it calls itself for each."""
@@ -162,13 +166,14 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
     ARGUMENTS_PARSER = _Parser()
 
     def __init__(
-        self, *args: Any, model: str | None = None, key: Mapping[str, Any] | None = None, **kwargs: Any
+        self, *args: Any, resource: Resource | None = None, key: Mapping[str, Any] | None = None, **kwargs: Any
     ) -> None:
-        """:param model: the public name of the model that the operations are about; of no single one by default
+        """:param resource: the model that the operations are about; no single one by default
         :param key: what the document tells of the part ``key`` of their paths
         """
         super().__init__(*args, **kwargs)
-        self._model = model
+        self._resource = resource
+        self._model = resource.name if resource else None
         self._path_parameters = {**PATH_PARAMETERS, **({"key": key} if key else {})}
         self._contracts: dict[str, _Contract] = {}
         self._prepare_doc_cbks.append(self._tell_contract)
@@ -197,6 +202,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         example: Any = None,
         examples: Mapping[str, Any] | None = None,
         body_example: Any = None,
+        largest_body: int | None = None,
         media: Mapping[str, Any] | None = None,
         conditional: bool = False,
         cacheable: bool = False,
@@ -216,6 +222,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         :param example: of the answer
         :param examples: of the answer by what they are of, where one is not enough
         :param body_example: of the body; by default one with all its fields
+        :param largest_body: how many bytes the body may have, where it is not what the application's config says
         :param media: media types that it answers with besides JSON, as the OpenAPI document tells of them
         :param conditional: does it take ``If-Match``?
         :param cacheable: does it take ``If-Match`` and ``If-None-Match``, and answer with what
@@ -270,21 +277,27 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
                 ),
                 links={**following, **(links or {})},
                 headers=[
-                    name
-                    for name, is_taken in (
-                        ("X-Request-ID", True),
-                        ("X-Change-Rationale", writing),
-                        ("If-Match", conditional or cacheable),
-                        ("If-None-Match", cacheable),
-                        ("Accept-Datetime", timegate),
-                    )
-                    if is_taken
+                    *(change_parameters(self._resource.required if self._resource else {}) if writing else ()),
+                    *(
+                        name
+                        for name, is_taken in (
+                            ("X-Request-ID", True),
+                            ("If-Match", conditional or cacheable),
+                            ("If-None-Match", cacheable),
+                            ("Accept-Datetime", timegate),
+                        )
+                        if is_taken
+                    ),
                 ],
             )
             told_of_view = described(view.__doc__)
             wrapped = self.doc(operationId=operation_id, **told_of_view)(wrapped)
             if writing and not conditional:
                 wrapped = _after(check_untagged_preconditions, wrapped)
+            if largest_body is not None:
+                wrapped = _taking(largest_body, wrapped)
+            if writing:
+                wrapped = with_reasons(self._resource)(wrapped)
             if answer is not None:
                 # Before all else of the operation: nothing is written for a 406.
                 wrapped = _after(partial(acceptable, JSON, *(media or {})), wrapped)
@@ -318,7 +331,7 @@ class _Contract:
     status: int
     problems: Sequence[str]
     links: Mapping[str, Any]
-    headers: Sequence[str]
+    headers: Sequence[str | Mapping[str, Any]]
 
 
 _ALWAYS = (
@@ -355,6 +368,15 @@ def _with_next_link(view: Callable[..., Any]) -> Callable[..., Any]:
     return linked
 
 
+def _taking(largest_body: int, view: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(view)
+    def taking(*args: Any, **kwargs: Any) -> Any:
+        request.max_content_length = largest_body
+        return view(*args, **kwargs)
+
+    return taking
+
+
 def _by_status(kinds: Sequence[str]) -> Mapping[int, list[str]]:
     by_status: dict[int, list[str]] = {}
     for kind in dict.fromkeys(kinds):
@@ -383,6 +405,7 @@ class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no type
         super().__init__(app, spec_kwargs={"info": INFO, "servers": SERVERS, "security": self.security("read")})
         # Where a column does not say otherwise.
         self.register_field(marshmallow.fields.Integer, "integer", "int32")
+        self.ma_plugin.converter.add_attribute_function(variants2properties)
         register_components(self.spec, settings.provider)
         app.register_blueprint(get_swaggerui_blueprint("/docs", "/openapi.json", config={"app_name": "Chrononaut"}))
 

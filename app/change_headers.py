@@ -7,6 +7,7 @@ from urllib.parse import unquote_to_bytes
 from werkzeug.datastructures import EnvironHeaders
 
 _PREFIX = "x-change-"
+_SETTABLE_KEY = re.compile("change_[a-z0-9_]*[a-z0-9][a-z0-9_]*")
 MOST_HEADERS = 16
 MOST_BYTES = 8 * 1024
 _EXT_VALUE = re.compile(r"utf-8'[A-Za-z0-9-]*'((?:%[0-9A-Fa-f]{2}|[A-Za-z0-9!#$&+.^_`|~-])*)", re.IGNORECASE)
@@ -33,6 +34,16 @@ def change_info_of(headers: EnvironHeaders | Iterable[tuple[str, str]]) -> dict[
     if size > MOST_BYTES:
         raise ChangeHeaderError(f"the X-Change-* headers have {size} bytes together; at most {MOST_BYTES} are taken")
     return {_key(name): _text(name, value) for name, value in taken}
+
+
+def header_of(key: str) -> str:
+    """The header that sets a key of the change info: ``change_rationale`` is ``X-Change-Rationale``.
+
+    :raises ValueError: none does
+    """
+    if not _SETTABLE_KEY.fullmatch(key):
+        raise ValueError(f"no header sets {key!r}; one that begins with change_, as change_ticket, is X-Change-Ticket")
+    return f"X-{key.replace('_', '-').title()}"
 
 
 def _key(name: str) -> str:

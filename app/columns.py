@@ -66,12 +66,14 @@ def _tracked(resource: Resource) -> dict[str, fields.Field[Any]]:
     }
 
 
+@cache
 def new_schema(resource: Resource) -> type[Schema]:
     """The schema of a record to be made: every column that the database does not number by itself."""
     columns = resource.versioning.columns
     return _body(resource, f"New{resource.title}", {name: c for name, c in columns.items() if not _is_numbered(c)})
 
 
+@cache
 def replacement_schema(resource: Resource) -> type[Schema]:
     """The schema of a record's replacement: every column but the key."""
     columns = resource.versioning.columns

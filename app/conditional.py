@@ -33,12 +33,20 @@ def check_preconditions(etags: tuple[str, ...]) -> None:
     unmet = "If-Match" in request.headers and not any(map(request.if_match.contains, tags))
     unwanted = request.method not in _READING and any(map(request.if_none_match.contains_weak, tags))
     if unmet or unwanted:
-        raise Problem(
-            "precondition-failed",
-            f'it is at "{etags[0]}" now; read it again before you decide what to do'
-            if etags
-            else "the record is deleted; read its history before you decide what to do",
-        )
+        raise precondition_failed(etags)
+
+
+def precondition_failed(etags: tuple[str, ...]) -> Problem:
+    """The record is not as the client has it.
+
+    :param etags: what identifies it now; none of a deleted record
+    """
+    return Problem(
+        "precondition-failed",
+        f'it is at "{etags[0]}" now; read it again before you decide what to do'
+        if etags
+        else "the record is deleted; read its history before you decide what to do",
+    )
 
 
 def check_untagged_preconditions() -> None:

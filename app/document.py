@@ -11,7 +11,7 @@ from apispec import APISpec
 
 from app.headers import ANSWERED, RATE_LIMIT, TAKEN
 from app.json_patch import JSON_PATCH_OPERATION
-from app.problems import KINDS, MEDIA_TYPE, ProblemSchema, problem_type
+from app.problems import KINDS, MEDIA_TYPE, BulkProblemSchema, ProblemSchema, problem_type
 from app.registry import Resource
 from app.settings import ProviderSettings
 
@@ -52,6 +52,7 @@ def register_components(spec: APISpec, provider: ProviderSettings | None = None)
     """Add what operations refer to by its name, so far as any does."""
     spec.components.schema("Problem", schema=ProblemSchema)
     spec.components.schema("JsonPatchOperation", dict(JSON_PATCH_OPERATION))
+    spec.components.schema("BulkProblem", schema=BulkProblemSchema, lazy=True)
     for name, header in ANSWERED.items():
         spec.components.header(name, dict(header), lazy=True)
     for name, parameter in TAKEN.items():
@@ -92,7 +93,8 @@ def problem_response(spec: APISpec, kinds: Sequence[str]) -> str:
 
 
 def _problem(description: str, headers: Iterable[str], examples: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    content = {"schema": "Problem", **({"examples": examples} if examples else {})}
+    is_bulk = any(kind.startswith("bulk-") for kind in examples or ())
+    content = {"schema": "BulkProblem" if is_bulk else "Problem", **({"examples": examples} if examples else {})}
     return {"description": description, "headers": answered(*headers), "content": {MEDIA_TYPE: content}}
 
 

@@ -1,9 +1,12 @@
 """The headers of requests and of answers, as the OpenAPI document tells of them."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from app.change_headers import MOST_BYTES, MOST_HEADERS
+from chrononaut.options import ANY_TEXT
+from chrononaut.reasons import LONGEST
 
 _TEXT = {"type": "string"}
 
@@ -47,6 +50,33 @@ TAKEN: Mapping[str, Mapping[str, Any]] = {
     ),
 }
 """Every header of requests that is told of, by its name."""
+_RATIONALE = "X-Change-Rationale"
+
+
+def change_parameters(required: Mapping[str, re.Pattern[str]]) -> list[str | dict[str, Any]]:
+    """The headers that say why something is written: the names of those in `TAKEN`, and the others as they are.
+
+    :param required: header that must be there → the pattern of its whole value
+    """
+    optional = [_RATIONALE] if _RATIONALE not in required else []
+    return [*(_required(name, pattern) for name, pattern in required.items()), *optional]
+
+
+def _required(name: str, pattern: re.Pattern[str]) -> dict[str, Any]:
+    key = name.removeprefix("X-").lower().replace("-", "_")
+    parameter = {"in": "header", "name": name, "required": True}
+    parameter |= TAKEN[name] if name == _RATIONALE else {"description": f"Kept as `extra.{key}` of the change."}
+    if pattern == ANY_TEXT:
+        return parameter | {"schema": _TEXT | {"minLength": 1}, "example": TAKEN[_RATIONALE]["example"]}
+    # There is no example, as none is known that matches.
+    parameter.pop("example", None)
+    return parameter | {"schema": _TEXT | {"pattern": whole(pattern.pattern), "maxLength": LONGEST}}
+
+
+def whole(pattern: str) -> str:
+    """A pattern as ECMA-262 has it, where one is not anchored by itself: the whole text matches."""
+    return f"^(?:{pattern})$"
+
 
 ANSWERED: Mapping[str, Mapping[str, Any]] = {
     "Accept": _header("The media types that the body may have (RFC 9110).", "application/json"),

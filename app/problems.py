@@ -1,7 +1,7 @@
 """Errors → ``application/problem+json`` (RFC 9457)."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -15,8 +15,9 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.sansio.response import Response as SansIOResponse
 
 from app.answers import Answer
-from app.change_headers import ChangeHeaderError
-from chrononaut import ChangeInfoError, MissingChangeInfoError, RestoreError
+from app.change_headers import ChangeHeaderError, header_of
+from app.headers import whole
+from chrononaut import ChangeInfoError, MissingChangeInfoError, RequiredChangeInfoError, RestoreError
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -50,6 +51,7 @@ KINDS: Mapping[str, Kind] = {
     "record-exists": Kind(409, "The record exists already"),
     "conflict": Kind(409, "The change conflicts with other records"),
     "concurrent-change": Kind(409, "The record was changed meanwhile"),
+    "bulk-failed": Kind(409, "Some items cannot be written"),
     "deleted": Kind(410, "The record was deleted", ("Link",)),
     "precondition-failed": Kind(412, "The record is at another version"),
     "content-too-large": Kind(413, "The request is too large"),
@@ -57,6 +59,7 @@ KINDS: Mapping[str, Kind] = {
     "unsupported-media-type": Kind(415, "The body must be JSON", ("Accept", "Accept-Encoding", "Accept-Patch")),
     "expectation-failed": Kind(417, "The expectation cannot be met"),
     "invalid": Kind(422, "The request does not fit"),
+    "bulk-invalid": Kind(422, "Some items do not fit"),
     "too-many-requests": Kind(429, "Too many requests", ("Retry-After",)),
     "headers-too-large": Kind(431, "The headers are too large"),
     "internal-error": Kind(500, "Something went wrong here"),
@@ -125,11 +128,29 @@ class ProblemSchema(Answer):
     )
 
 
+class ItemProblemSchema(Answer):
+    """What is wrong with one of the items of a request."""
+
+    index = fields.Integer(
+        required=True, metadata={"description": "its place in the request, from 0", "minimum": 0, "maximum": 999}
+    )
+    problem = fields.Nested(ProblemSchema, required=True)
+
+
+class BulkProblemSchema(ProblemSchema):
+    """A problem (RFC 9457) of a request with many items."""
+
+    items = fields.List(
+        fields.Nested(ItemProblemSchema), metadata={"description": "each of the items that cannot be written"}
+    )
+
+
 class Problem(Exception):  # noqa: N818  the term of RFC 9457
     """A request that is answered with a problem.
 
     :param kind: a key of `KINDS`
     :param detail: what was wrong here, and what would be right
+    :param items: of a request with many, those that are wrong, as `ItemProblemSchema` describes them
     """
 
     def __init__(
@@ -139,8 +160,9 @@ class Problem(Exception):  # noqa: N818  the term of RFC 9457
         *,
         errors: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
+        items: Sequence[Mapping[str, Any]] | None = None,
     ) -> None:
-        self.kind, self.detail, self.errors, self.headers = kind, detail, errors, headers
+        self.kind, self.detail, self.errors, self.headers, self.items = kind, detail, errors, headers, items
         super().__init__(detail)
 
 
@@ -152,30 +174,39 @@ def register_problems(app: Flask) -> None:
     app.register_error_handler(ChangeHeaderError, lambda error: _respond("change-header-invalid", str(error)))
     app.register_error_handler(ChangeInfoError, lambda error: _respond("change-header-invalid", str(error)))
     app.register_error_handler(MissingChangeInfoError, _answer_missing_change_info)
+    app.register_error_handler(RequiredChangeInfoError, _answer_required_change_info)
     app.register_error_handler(RestoreError, _answer_not_restored)
     app.register_error_handler(StaleDataError, _answer_concurrent_change)
-    app.register_error_handler(sqlalchemy.exc.IntegrityError, _answer_conflict)
-    app.register_error_handler(sqlalchemy.exc.DataError, _answer_unstorable)
+    app.register_error_handler(sqlalchemy.exc.IntegrityError, lambda error: _answer(problem_of(error)))
+    app.register_error_handler(sqlalchemy.exc.DataError, lambda error: _answer(problem_of(error)))
     app.register_error_handler(sqlalchemy.exc.OperationalError, _answer_unavailable)
     app.register_error_handler(Exception, _answer_unexpected)
     app.add_url_rule("/problems/<kind>", "problem", _describe)
 
 
+def problem_document(problem: Problem) -> dict[str, Any]:
+    """A problem as it is answered."""
+    kind = KINDS[problem.kind]
+    body = {"type": problem_type(problem.kind), "title": kind.title, "status": kind.status, "detail": problem.detail}
+    if problem.errors:
+        body["errors"] = problem.errors
+    if problem.items:
+        body["items"] = problem.items
+    return body
+
+
 def _respond(
     kind: str, detail: str, errors: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None
 ) -> Response:
-    body = {"type": problem_type(kind), "title": KINDS[kind].title, "status": KINDS[kind].status, "detail": detail}
-    if errors:
-        body["errors"] = errors
-    # A lone surrogate in a name that the client sent has no UTF-8; its escape is one of JSON.
-    text = current_app.json.dumps(body).encode(errors="backslashreplace")
-    response = Response(text, KINDS[kind].status, mimetype=MEDIA_TYPE)
-    response.headers.extend(headers or {})
-    return response
+    return _answer(Problem(kind, detail, errors=errors, headers=headers))
 
 
 def _answer(problem: Problem) -> Response:
-    return _respond(problem.kind, problem.detail, problem.errors, problem.headers)
+    # A lone surrogate in a name that the client sent has no UTF-8; its escape is one of JSON.
+    text = current_app.json.dumps(problem_document(problem)).encode(errors="backslashreplace")
+    response = Response(text, KINDS[problem.kind].status, mimetype=MEDIA_TYPE)
+    response.headers.extend(problem.headers or {})
+    return response
 
 
 def _answer_http(error: HTTPException) -> Response | SansIOResponse:
@@ -188,14 +219,14 @@ def _answer_http(error: HTTPException) -> Response | SansIOResponse:
         return _respond(*_not_found(), headers=headers)
     # webargs and flask-smorest keep what the schemas said in an attribute of their own.
     data: Mapping[str, Any] = getattr(error, "data", {})
-    errors = _repeatable(data.get("messages") or {})
+    errors = repeatable(data.get("messages") or {})
     detail = data.get("message") or error.description or KINDS[kind].title
     if errors:
         detail = f"not as it must be: {', '.join(_places(errors))}; errors say what is wrong with each"
     return _respond(kind, detail, errors, headers)
 
 
-def _repeatable(messages: Any) -> Any:
+def repeatable(messages: Any) -> Any:
     """What schemas say, at most `_MOST_ERRORS` things of each, and no name that none of their fields could have.
 
     A name that a client makes up may be as long as a body, or a value in the wrong place, which is nobody's to repeat.
@@ -204,7 +235,7 @@ def _repeatable(messages: Any) -> Any:
         return messages
     shown = islice(messages.items(), _MOST_ERRORS)
     return {
-        name if isinstance(name, int) or _NAME.fullmatch(name) else "…": _repeatable(message) for name, message in shown
+        name if isinstance(name, int) or _NAME.fullmatch(name) else "…": repeatable(message) for name, message in shown
     }
 
 
@@ -217,7 +248,7 @@ def _places(errors: Mapping[str, Any]) -> list[str]:
 
 def _not_found() -> tuple[str, str]:
     _, section, *rest = request.path.split("/")
-    if section in {"history", "records"} and rest and rest[0] not in current_app.extensions["chrononaut"]:
+    if section in {"history", "records", "bulk"} and rest and rest[0] not in current_app.extensions["chrononaut"]:
         models = ", ".join(current_app.extensions["chrononaut"])
         return "unknown-model", f"there is no model {rest[0][:60]!r}; there are {models}"
     if section == "transactions" and len(rest) == 1:
@@ -237,6 +268,19 @@ def _answer_missing_change_info(error: MissingChangeInfoError) -> Response:
     )
 
 
+def _answer_required_change_info(error: RequiredChangeInfoError) -> Response:
+    missing = {
+        header_of(key): f"missing; send a text that matches {whole(text)}" for key, text in error.missing.items()
+    }
+    unfit = {header_of(key): f"does not match {whole(text)}" for key, text in error.unfit.items()}
+    wrong = missing | unfit
+    return _respond(
+        "change-info-required",
+        f"a write of {error.model} needs {', '.join(wrong)}; errors say what each must be",
+        {"headers": {name: [said] for name, said in wrong.items()}},
+    )
+
+
 def _answer_not_restored(error: RestoreError) -> Response:
     if not error.missing:
         return _respond("invalid", str(error))
@@ -249,14 +293,12 @@ def _answer_concurrent_change(error: StaleDataError) -> Response:
     return _respond("concurrent-change", "another request changed the record meanwhile; read it again and repeat")
 
 
-def _answer_conflict(error: sqlalchemy.exc.IntegrityError) -> Response:
-    current_app.logger.info("integrity error: %s", type(error.orig).__name__)
-    return _respond("conflict", "a value that must be unique is taken, or a record that this one refers to is missing")
-
-
-def _answer_unstorable(error: sqlalchemy.exc.DataError) -> Response:
-    current_app.logger.info("data error: %s", type(error.orig).__name__)
-    return _respond("invalid", "a value lies outside of what its column can hold")
+def problem_of(error: sqlalchemy.exc.IntegrityError | sqlalchemy.exc.DataError) -> Problem:
+    """What a client is told of values that the database refuses."""
+    current_app.logger.info("the database refuses values: %s", type(error.orig).__name__)
+    if isinstance(error, sqlalchemy.exc.DataError):
+        return Problem("invalid", "a value lies outside of what its column can hold")
+    return Problem("conflict", "a value that must be unique is taken, or a record that this one refers to is missing")
 
 
 def _answer_unavailable(error: sqlalchemy.exc.OperationalError) -> Response:

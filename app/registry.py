@@ -13,10 +13,13 @@ from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy.orm import defer
 from sqlalchemy.orm.interfaces import ORMOption
 
+from app.change_headers import header_of
 from chrononaut.history import Key, Versioning, versioned_models
 
 _ESCAPES = {"~": "~0", "/": "~1", ",": "~2"}
 _UNESCAPES = {escape: character for character, escape in _ESCAPES.items()}
+# What a regular expression of Python has and one of JavaScript (ECMA-262) has not, or has with another meaning.
+_PYTHON_ONLY = re.compile(r"\(\?(?![:=!]|<[=!])|(?<!\\)(?:\\\\)*\\[AZ]")
 _BITS: Mapping[type, int] = {sa.SmallInteger: 16, sa.BigInteger: 64, sa.Integer: 32}
 
 
@@ -59,6 +62,11 @@ class Resource:
     def shown(self) -> tuple[ORMOption, ...]:
         """What to load of a live object: no hidden column, so that nothing can tell or log its value."""
         return tuple(defer(getattr(self.model, name), raiseload=True) for name in self.versioning.hidden)
+
+    @property
+    def required(self) -> Mapping[str, re.Pattern[str]]:
+        """Header that every write must have → what its whole value must match."""
+        return {header_of(key): pattern for key, pattern in self.versioning.options.required.items()}
 
     def key_text(self, key: Key) -> str:
         """The key as text: its parts joined by ``,``; in a part ``~`` is ``~0``, ``/`` is ``~1``, ``,`` is ``~2``."""
@@ -112,7 +120,8 @@ class Registry(Mapping[str, Resource]):
     def __init__(self, db: SQLAlchemy) -> None:
         """Register the versioned models of a database object.
 
-        :raises RegistrationError: two models of one name, or a key that no URL can carry
+        :raises RegistrationError: two models of one name, a key that no URL can carry, or a required reason that no
+            header can give
         """
         self._resources: dict[str, Resource] = {}
         base: Any = db.Model
@@ -130,6 +139,8 @@ class Registry(Mapping[str, Resource]):
                     f"the key column {column} of {name} is a {column.type}; "
                     "a key in a URL can be text, integer, UUID or date"
                 )
+        for key, pattern in versioning.options.required.items():
+            _refuse_untellable(name, key, pattern.pattern)
         self._resources[name] = Resource(name, versioning)
 
     def __getitem__(self, name: str) -> Resource:
@@ -140,6 +151,19 @@ class Registry(Mapping[str, Resource]):
 
     def __len__(self) -> int:
         return len(self._resources)
+
+
+def _refuse_untellable(name: str, key: str, pattern: str) -> None:
+    """Refuse a required reason that clients cannot give, or whose pattern the OpenAPI document cannot tell them."""
+    try:
+        header_of(key)
+    except ValueError as error:
+        raise RegistrationError(f"{name} requires a reason that nobody can give: {error}") from None
+    if found := _PYTHON_ONLY.search(pattern):
+        raise RegistrationError(
+            f"the pattern of {key} that {name} requires, {pattern!r}, has {found.group()!r}, which only Python "
+            "reads so; the OpenAPI document tells it to clients in other languages: write it in what ECMA-262 has too"
+        )
 
 
 def _snake_case(name: str) -> str:

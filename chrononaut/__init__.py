@@ -16,6 +16,7 @@ from chrononaut.exceptions import HistoryImportError as HistoryImportError
 from chrononaut.exceptions import MissingChangeInfoError as MissingChangeInfoError
 from chrononaut.exceptions import OptionError as OptionError
 from chrononaut.exceptions import PastError as PastError
+from chrononaut.exceptions import RequiredChangeInfoError as RequiredChangeInfoError
 from chrononaut.exceptions import RestoreError as RestoreError
 from chrononaut.exceptions import UncapturedWriteError as UncapturedWriteError
 from chrononaut.exceptions import UnsupportedMappingError as UnsupportedMappingError

@@ -37,7 +37,8 @@ from chrononaut.archive import (
 )
 from chrononaut.exceptions import UncapturedWriteError
 from chrononaut.history import NEVER, Versioning
-from chrononaut.statements import Parameters, refuse_joined, target
+from chrononaut.reasons import refuse_unreasoned
+from chrononaut.statements import Parameters, models_of, refuse_joined, target
 from chrononaut.types import Instant, JSONDocument, JSONObject, is_distinct, now, with_names
 
 # What is the same when SQLite is asked again, by lists, since of anything else nothing is known. SQLAlchemy's own
@@ -153,6 +154,7 @@ def captured(
     """An UPDATE or DELETE that leaves history, with its parameters; on SQLite the history is written at once.
 
     :param document: the change info
+    :raises MissingChangeInfoError: it does not say what it must
     :raises UncapturedWriteError: the statement cannot be captured exactly
     """
     if any(str(prefix).lower().startswith("or ") for prefix, _ in statement._prefixes):
@@ -161,6 +163,8 @@ def captured(
     write = _resolved(statement, parameters, versioning.whole(), connection)
     if write.operation == "update" and not (write.replaced or write.stamps):
         return _leaving_version(write) if write.sets_version else statement, parameters
+    for model in models_of(statement, versioning):
+        refuse_unreasoned(model, write.operation, document)
     fix_instant(connection, transaction)
     for column in sorted(write.given):
         parameters = [{**row, _given(column): row[column]} for row in parameters]

@@ -8,6 +8,7 @@
     ├── ChangeInfoError (ValueError)        a reason that cannot be stored
     │   └── ChangeInfoTypeError (TypeError) a reason that is no string
     ├── MissingChangeInfoError              a change without the reason that the application requires
+    │   └── RequiredChangeInfoError         a write without what the model requires to be said of it
     ├── UncapturedWriteError                a write that would leave no history
     ├── ConcurrentChangeError (StaleDataError)  the record was changed meanwhile
     ├── HistoryImmutableError               an attempt to change history
@@ -20,7 +21,7 @@
         └── UntrackedAttributeError
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy.orm.exc import StaleDataError
@@ -72,6 +73,27 @@ class MissingChangeInfoError(ChrononautException):
         super().__init__(
             f"{operation} of {model} without a reason: CHRONONAUT_REQUIRE_EXTRA_CHANGE_INFO is set; "
             "make the change inside extra_change_info(...) or rationale(...)"
+        )
+
+
+class RequiredChangeInfoError(MissingChangeInfoError):
+    """A write without the change info that its model requires (``__chrononaut_required__``); nothing was written.
+
+    :ivar missing: key → pattern of what was not given, or was empty
+    :ivar unfit: key → pattern of what was given and does not match it as a whole
+    """
+
+    def __init__(self, model: str, operation: str, missing: Mapping[str, str], unfit: Mapping[str, str]) -> None:
+        self.model, self.operation, self.missing, self.unfit = model, operation, missing, unfit
+        wrong = [
+            *(f"{key} is missing, which must match {pattern}" for key, pattern in missing.items()),
+            *(f"{key} does not match {pattern}" for key, pattern in unfit.items()),
+        ]
+        # Not that of the class it belongs to, which names a setting.
+        ChrononautException.__init__(
+            self,
+            f"{operation} of {model} without the reason that it requires: {'; '.join(wrong)}; "
+            "make the change inside extra_change_info(...), or mark its object by append_change_info(...)",
         )
 
 

@@ -1,7 +1,6 @@
 """Listeners that see every statement of a session: they capture bulk statements, and refuse what leaves no history."""
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,7 +11,6 @@ from sqlalchemy.sql.dml import UpdateBase
 
 from chrononaut import bulk, inserts
 from chrononaut.archive import ARCHIVING, OWN, is_postgresql
-from chrononaut.change_info import extra_is_required, gives_reason
 from chrononaut.exceptions import (
     ConcurrentChangeError,
     HistoryImmutableError,
@@ -55,7 +53,7 @@ def capture_statement(
     parameters = multiparams or ([params] if params else [])
     if isinstance(element, sa.Insert):
         executed = Captured(versioning, {}, set())
-        statement = _captured_insert(connection, versioning, element, parameters, execution_options)
+        statement = _captured_insert(connection, capture, versioning, element, parameters, execution_options)
     else:
         executed = capture.about_to_execute(connection, versioning)
         statement, parameters = _captured_write(connection, capture, versioning, element, parameters, execution_options)
@@ -71,18 +69,13 @@ def _captured_write(
     parameters: Parameters,
     execution_options: Mapping[str, Any],
 ) -> tuple[Any, Parameters]:
-    session = capture.session()
-    # The user may be loaded by this session, which must not flush before a statement that does not.
-    with nullcontext() if session is None else session.no_autoflush:
-        document = versioning.model._capture_change_info()
-    if extra_is_required() and not gives_reason(document):
-        raise MissingChangeInfoError(versioning.name, statement.__visit_name__)
+    document = capture.shared_change_info(versioning)
     if not is_postgresql(connection):
         # Its history is written by a statement of ours.
         _refuse_translated(connection, statement, versioning, execution_options)
     try:
         return bulk.captured(statement, parameters, versioning, connection, capture.current_transaction(), document)
-    except UncapturedWriteError:
+    except (MissingChangeInfoError, UncapturedWriteError):
         raise  # before anything was written
     except BaseException:
         capture.fail(versioning)
@@ -91,6 +84,7 @@ def _captured_write(
 
 def _captured_insert(
     connection: Connection,
+    capture: Capture,
     versioning: Versioning,
     statement: sa.Insert,
     parameters: Parameters,
@@ -101,6 +95,7 @@ def _captured_insert(
     if statement._returning:
         raise UncapturedWriteError(versioning.table.name, "this INSERT", "execute it by the session")
     _refuse_translated(connection, statement, versioning, execution_options)
+    capture.refuse_unreasoned_insert(versioning, statement)
     return inserts.returning_keys(inserts.numbered(statement, parameters, versioning), parameters, versioning)
 
 
@@ -171,6 +166,7 @@ def _returning_keys(
     parameters = [given] if isinstance(given, Mapping) else given
     keys = [column.label(f"{OWN}{column.key}") for column in versioning.key_columns]
     returning = inserts.numbered(statement, parameters, versioning).returning(*keys)
+    capture.refuse_unreasoned_insert(versioning, statement)
     with capture.entire(versioning):
         result = state.invoke_statement(returning, execution_options={_KEYS_RETURNED: True}).freeze()
         rows: Any = result().all()

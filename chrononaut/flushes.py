@@ -12,12 +12,14 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.orm import InstanceState, Mapper, Session, UOWTransaction, object_session
 from sqlalchemy.orm.attributes import flag_modified, set_committed_value
 
-from chrononaut.change_info import appended_to, extra_is_required, gives_reason
+from chrononaut.change_info import appended_to, with_extra
 from chrononaut.dirty import compare, dirty, forget, given_hidden, known_version, leave_alone
-from chrononaut.exceptions import MissingChangeInfoError, UncapturedWriteError
-from chrononaut.history import NEVER, Versioning, versioning_of, versioning_of_table
+from chrononaut.exceptions import UncapturedWriteError
+from chrononaut.history import NEVER, Versioning, versioning_of
+from chrononaut.reasons import needs_reason, refuse_unreasoned
 from chrononaut.session import Capture, Pending, capture_by, capture_of
 from chrononaut.suppression import is_suppressed
+from chrononaut.types import JSONObject
 
 _FLUSH = "chrononaut_flush"
 
@@ -29,18 +31,20 @@ def before_flush(session: Session, context: UOWTransaction, objects: object) -> 
 
 def _require_change_info(session: Session) -> None:
     """Refuse before the first statement of a flush what is certain to be refused in the middle of it."""
-    if not extra_is_required() or is_suppressed():
+    if is_suppressed():
         return
-    for operation, changed in (("update", session.dirty), ("delete", session.deleted)):
+    shared: dict[type, JSONObject] = {}
+    for operation, changed in (("insert", session.new), ("update", session.dirty), ("delete", session.deleted)):
         for obj in changed:
-            state = sa.inspect(obj)
-            versioning = versioning_of_table(state.mapper.local_table)
-            if versioning is None or versioning.history is type(obj) or appended_to(state):
+            versioning: Versioning | None = getattr(obj, "__chrononaut__", None)
+            if versioning is None or versioning.history is type(obj) or not needs_reason(versioning, operation):
                 continue
+            state = sa.inspect(obj)
             if operation == "update" and not dirty(versioning, state).known:
                 continue
-            if not gives_reason(versioning.model._capture_change_info()):
-                raise MissingChangeInfoError(versioning.name, operation)
+            if versioning.model not in shared:
+                shared[versioning.model] = versioning.model._capture_change_info()
+            refuse_unreasoned(versioning, operation, with_extra(shared[versioning.model], appended_to(state)))
 
 
 def _capture_of(versioning: Versioning, obj: object, connection: Connection) -> Capture | None:
@@ -90,6 +94,7 @@ def before_insert(mapper: Mapper[Any], connection: Connection, obj: Any) -> None
         capture.unrecorded[versioning].append(obj)
         return
     document = capture.change_info(versioning, state, given_hidden(versioning, state))
+    refuse_unreasoned(versioning, "insert", document)
     capture.inserted[versioning].append((obj, document))
 
 

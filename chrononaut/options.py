@@ -1,5 +1,6 @@
 """The ``__chrononaut_*__`` options of a model, read and checked once, when its class is defined."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, cast
@@ -28,7 +29,14 @@ SESSION = "__chrononaut_session__"
 BOOKKEEPING = "__chrononaut_bookkeeping__"
 """The attributes of a model that say of a row who changed it last and when: no part of its state."""
 
-_OPTIONS = ("__chrononaut_hidden__", "__chrononaut_untracked__", "__chrononaut_tablename__", "__chrononaut_rename__")
+ANY_TEXT = re.compile(r"[\s\S]+", re.ASCII)
+"""The pattern of a required reason that any text will do for."""
+
+_REQUIRED = "__chrononaut_required__"
+_OPTIONS = (
+    *("__chrononaut_hidden__", "__chrononaut_untracked__", "__chrononaut_tablename__", "__chrononaut_rename__"),
+    _REQUIRED,
+)
 _METHODS = (
     *("versions", "version_at", "has_changed_since", "previous_version", "diff", "changes", "blame", "revert_to"),
     *("delete_with_history", "as_of", "feed", "timeline", "restore"),
@@ -40,13 +48,15 @@ OWN_NAMES = tuple(field.name for field in fields(Names))
 class Options:
     """How one model is versioned.
 
-    ``hidden`` and ``untracked`` are attribute names, in mapping order.
+    ``hidden`` and ``untracked`` are attribute names, in mapping order; ``required`` are keys of the change info's
+    ``extra``, each with the pattern of its whole value.
     """
 
     history_table: str
     hidden: tuple[str, ...]
     untracked: tuple[str, ...]
     names: Names
+    required: Mapping[str, re.Pattern[str]]
 
 
 def read_options(mapper: Mapper[Any]) -> Options:
@@ -60,6 +70,12 @@ def read_options(mapper: Mapper[Any]) -> Options:
         attribute names that are ignored
     ``__chrononaut_rename__``
         other names for our own columns, as ``{"version": "row_version"}``
+    ``__chrononaut_required__``
+        what the change info of every write must say: a key of its ``extra`` → a regular expression that the whole value
+        matches, as ``{"ticket": r"[A-Z]+-\\d+"}``; or a list of keys, whose values are any text that is not empty.
+        ``\\d`` and ``\\w`` are those of ASCII, as in JavaScript, to which a service may tell the pattern. Values may
+        come from outside: repeat nothing that repeats by itself (``(a+)+``), which takes for ever to match; what is
+        longer than 1000 characters fits no pattern.
 
     :raises OptionError: an option is wrong, or one of our columns would take the place of one of the model's
     """
@@ -75,6 +91,7 @@ def read_options(mapper: Mapper[Any]) -> Options:
             hidden=_attributes(model, "__chrononaut_hidden__", columns, key),
             untracked=_attributes(model, "__chrononaut_untracked__", columns, key),
             names=_names(mapper, {column.name for column in columns.values()}),
+            required=_required(model),
         ),
     )
 
@@ -101,6 +118,11 @@ def inherit_options(mapper: Mapper[Any], parent: Options, own: Mapping[str, Any]
     for option, inherited in (("__chrononaut_hidden__", parent.hidden), ("__chrononaut_untracked__", parent.untracked)):
         added = [name for name in _listed(model, option) if name not in inherited]
         given[option] = (*inherited, *_attributes(model, option, own, set(), added))
+    required = _required(model)
+    if changed := [key for key, pattern in required.items() if parent.required.get(key, pattern) != pattern]:
+        raise OptionError(
+            model.__name__, _REQUIRED, f"the model it inherits from has a pattern for {changed[0]} already"
+        )
     renamed = getattr(model, "__chrononaut_rename__", {})
     if any(getattr(parent.names, own_name, None) != name for own_name, name in renamed.items()):
         raise OptionError(
@@ -118,6 +140,7 @@ def inherit_options(mapper: Mapper[Any], parent: Options, own: Mapping[str, Any]
             hidden=given["__chrononaut_hidden__"],
             untracked=given["__chrononaut_untracked__"],
             names=parent.names,
+            required={**parent.required, **required},
         ),
     )
 
@@ -157,6 +180,37 @@ def _listed(model: type, option: str) -> tuple[str, ...]:
     if not isinstance(given, Iterable):
         raise OptionError(model.__name__, option, f"must be a list of attribute names, not {given!r}")
     return tuple(given)
+
+
+def _required(model: type) -> Mapping[str, re.Pattern[str]]:
+    given: object = getattr(model, _REQUIRED, ())
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise OptionError(
+            model.__name__, _REQUIRED, f'must be a mapping of patterns, as {{"ticket": "T-[0-9]+"}}, not {given!r}'
+        )
+    patterns = given if isinstance(given, Mapping) else dict.fromkeys(given, ANY_TEXT.pattern)
+    for key, pattern in patterns.items():
+        if not isinstance(key, str) or not key:
+            raise OptionError(model.__name__, _REQUIRED, f"a key of the change info is a text, not {key!r}")
+        if not isinstance(pattern, str):
+            raise OptionError(model.__name__, _REQUIRED, f"the pattern of {key} must be a text, not {pattern!r}")
+    return {key: _compiled(model, key, pattern) for key, pattern in patterns.items()}
+
+
+def _compiled(model: type, key: str, pattern: str) -> re.Pattern[str]:
+    try:
+        compiled = re.compile(pattern, re.ASCII)
+    except re.error as error:
+        raise OptionError(
+            model.__name__, _REQUIRED, f"the pattern of {key} is no regular expression, {pattern!r}: {error}"
+        ) from None
+    if compiled.fullmatch(""):
+        raise OptionError(
+            model.__name__,
+            _REQUIRED,
+            f"the pattern of {key} matches the empty text, {pattern!r}: it would require nothing",
+        )
+    return compiled
 
 
 def _attributes(

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
@@ -31,15 +31,14 @@ from chrononaut.archive import (
 from chrononaut.change_info import (
     CapturesChangeInfo,
     appended_to,
-    extra_is_required,
-    gives_reason,
     take_appended,
     with_extra,
 )
 from chrononaut.dirty import dirty_hidden, forget
-from chrononaut.exceptions import MissingChangeInfoError, UncapturedWriteError
+from chrononaut.exceptions import UncapturedWriteError
 from chrononaut.history import Key, Versioning, full_name, versioning_of_table
-from chrononaut.statements import written_columns
+from chrononaut.reasons import needs_reason, refuse_unreasoned
+from chrononaut.statements import models_of, written_columns
 from chrononaut.suppression import is_suppressed
 from chrononaut.types import JSONObject, now
 
@@ -148,15 +147,13 @@ class Capture:
     def archive_pending(self, connection: Connection) -> None:
         """Write the rows that are about to be replaced into history."""
         pending, self.pending = self.pending, []
-        required = bool(pending) and extra_is_required()
         endings: dict[tuple[Versioning, Replacement], list[Ending]] = defaultdict(list)
         for versioning, operation, key, version, state, known in pending:
             document = known
             if document is None:
                 hidden = dirty_hidden(versioning, state) if operation == "update" else []
                 document = self.change_info(versioning, state, hidden)
-            if required and not gives_reason(document):
-                raise MissingChangeInfoError(versioning.name, operation)
+            refuse_unreasoned(versioning, operation, document)
             endings[versioning, operation].append(Ending(key, version, document))
         for (versioning, operation), of_model in endings.items():
             archive_states(connection, versioning, operation, of_model, self.current_transaction())
@@ -212,6 +209,26 @@ class Capture:
             self.counted = context
             self.announced[announced] -= len(context.compiled_parameters)
         return self.announced[announced] >= 0
+
+    def shared_change_info(self, versioning: Versioning) -> JSONObject:
+        """The document for all that one statement changes."""
+        session = self.session()
+        # The user may be loaded by this session, which must not flush before a statement that does not.
+        with nullcontext() if session is None else session.no_autoflush:
+            document: JSONObject = versioning.model._capture_change_info()
+        return document
+
+    def refuse_unreasoned_insert(self, versioning: Versioning, statement: sa.Insert) -> None:
+        """Refuse a statement that inserts records without the reason which their model requires.
+
+        :raises RequiredChangeInfoError: it has none
+        """
+        if is_suppressed():
+            return
+        requiring = [model for model in models_of(statement, versioning) if needs_reason(model, "insert")]
+        document = self.shared_change_info(versioning) if requiring else {}
+        for model in requiring:
+            refuse_unreasoned(model, "insert", document)
 
     def follow_inserts(self, connection: Connection, versioning: Versioning, keys: Sequence[Key]) -> Mapping[Key, int]:
         """Write the ``insert`` rows of what a statement has inserted, unless that is suppressed.

@@ -43,6 +43,17 @@ def written_columns(write: UpdateBase, parameters: Parameters) -> set[str]:
     return {*(parameters[0] if parameters else ()), *(column.key for column in expressions)}
 
 
+def models_of(write: UpdateBase, versioning: Versioning) -> Sequence[Versioning]:
+    """The models whose records a statement may write: that of the entity which it names, or else of the table, and
+    those that inherit from it.
+
+    :param versioning: that of the table
+    """
+    entity = write._propagate_attrs.get("plugin_subject")
+    named: Versioning = versioning if entity is None else getattr(entity.class_, "__chrononaut__", versioning)
+    return named.hierarchy
+
+
 def refuse_joined(versioning: Versioning, statement: UpdateBase) -> None:
     """:raises UncapturedWriteError: the records of the model have rows in several tables, or may have"""
     if any(len(one.tables) > 1 for one in versioning.hierarchy):

@@ -1,7 +1,6 @@
 """The operations of ``/records``."""
 
-import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -10,22 +9,21 @@ from flask import jsonify, request
 from werkzeug import Response
 
 from app.api import Blueprint
-from app.change_headers import change_info_of
 from app.conditional import cacheable, check_preconditions
 from app.db import session
 from app.document import links_to_deleted, links_to_record, links_to_version, links_to_writes
 from app.examples import example_of
 from app.history.examples import Document, Examples
 from app.history.mementos import links_of, send_to_memento
-from app.history.routes import find_live, numbered, timeline_of, unknown_record, valid_at
+from app.history.routes import find_live, numbered, timeline_of, valid_at
 from app.instants import instant_text
 from app.links import link_header
-from app.memento import resource_links
 from app.pages import make_cursor, read_cursor
 from app.problems import Problem
+from app.records.live import assign, etags_of, existing_record, find, key_text_of, number_of, patching, replacing
 from app.records.schemas import RecordQuery, RecordSchemas, RecordsQuery, record_schemas
-from app.registry import Resource, UnknownKeyError
-from chrononaut import History, Timeline, extra_change_info, queries
+from app.registry import Resource
+from chrononaut import History, Timeline, queries
 
 
 def add_records(blueprint: Blueprint, resource: Resource) -> None:
@@ -74,7 +72,7 @@ def _add_reads(
         following = None
         if len(rows) > query["limit"]:
             rows.pop()
-            following = make_cursor(what, [_key_text(resource, rows[-1][0])])
+            following = make_cursor(what, [key_text_of(resource, rows[-1][0])])
         return {"model": name, "records": [_document(resource, *row) for row in rows], "next": following}
 
     @blueprint.operation(
@@ -106,13 +104,13 @@ def _add_reads(
             return _get_past(resource, schemas, key, query["as_of"])
         if "Accept-Datetime" in request.headers:
             return send_to_memento(timeline_of(resource, key), resource.links(key))
-        record = _find(resource, key)
+        record = find(resource, key)
         response = _answer(schemas, resource, record)
         place = Timeline(session(), resource.model, resource.versioning.key_of(record), record).place(
-            _number(resource, record)
+            number_of(resource, record)
         )
         response.headers["Link"] = link_header(links_of(resource.links(key), place))
-        return cacheable(response, *_etags(resource, record))
+        return cacheable(response, *etags_of(resource, record))
 
 
 def _get_past(resource: Resource, schemas: RecordSchemas, key_text: str, at: datetime) -> Response:
@@ -154,13 +152,12 @@ def _add_writes(
     )
     def create_record(query: Document, body: Document) -> Response:
         """Make a record."""
-        with extra_change_info(**change_info_of(request.headers)):
-            record = resource.model(**body)
-            _refuse_existing(resource, record)
-            session().add(record)
-            session().flush()
-            location = resource.links(_key_text(resource, record))["record"]
-            response = _written(schemas, resource, record)
+        record = resource.model(**body)
+        _refuse_existing(resource, record)
+        session().add(record)
+        session().flush()
+        location = resource.links(key_text_of(resource, record))["record"]
+        response = _written(schemas, resource, record)
         response.status_code = 201
         response.headers["Location"] = location
         return response
@@ -168,15 +165,16 @@ def _add_writes(
     @blueprint.operation("PUT", path, f"replace_{name}", body=schemas.replacement, **changing)
     def replace_record(query: Document, body: Document, key: str) -> Response:
         """Replace a record: what is left out gets its default. Hidden columns that are left out are left alone."""
-        defaults = {attribute: _default(column) for attribute, column in resource.versioning.columns.items()}
-        left_alone = {*resource.versioning.key, *resource.versioning.hidden} - body.keys()
-        values = defaults | body
-        return _change(schemas, resource, key, {name: values[name] for name in values.keys() - left_alone})
+        return _change(schemas, resource, key, lambda record: replacing(resource, body))
 
     @blueprint.operation("PATCH", path, f"change_{name}", body=schemas.patch, body_example=examples.values, **changing)
     def change_record(query: Document, body: Document, key: str) -> Response:
-        """Change the columns that the body names (RFC 7396); `null` clears one. Equal values change nothing."""
-        return _change(schemas, resource, key, body)
+        """Change the columns that the body names, as a JSON merge patch does (RFC 7396).
+
+        `null` clears a column. An object in a column that holds JSON is merged with the one that is there: its members
+        are set, and removed by `null`. Equal values change nothing.
+        """
+        return _change(schemas, resource, key, lambda record: patching(resource, record, body))
 
     @blueprint.operation(
         "POST",
@@ -191,22 +189,21 @@ def _add_writes(
 
         Hidden columns keep their values. Those of a deleted record are gone: what cannot be empty must be given.
         """
-        with extra_change_info(**change_info_of(request.headers)):
-            timeline = timeline_of(resource, key, to_write=True)
-            check_preconditions(() if timeline.live is None else _etags(resource, timeline.live))
-            if "version" in body:
-                numbered(timeline, body["version"])
-            if timeline.live is None:
-                record = timeline.restore(body.get("version"), **body["values"])
-            elif "version" in body:
-                record = timeline.revert_to(body["version"], **body["values"])
-            else:
-                raise Problem(
-                    "invalid",
-                    f"the {name} is not deleted; say which version to go back to",
-                    errors={"json": {"version": ["missing, as the record is not deleted"]}},
-                )
-            return _written(schemas, resource, record)
+        timeline = timeline_of(resource, key, to_write=True)
+        check_preconditions(() if timeline.live is None else etags_of(resource, timeline.live))
+        if "version" in body:
+            numbered(timeline, body["version"])
+        if timeline.live is None:
+            record = timeline.restore(body.get("version"), **body["values"])
+        elif "version" in body:
+            record = timeline.revert_to(body["version"], **body["values"])
+        else:
+            raise Problem(
+                "invalid",
+                f"the {name} is not deleted; say which version to go back to",
+                errors={"json": {"version": ["missing, as the record is not deleted"]}},
+            )
+        return _written(schemas, resource, record)
 
     @blueprint.operation(
         "DELETE",
@@ -217,21 +214,20 @@ def _add_writes(
     )
     def delete_record(query: Document, key: str) -> Response:
         """Delete a record. Its history stays readable."""
-        with extra_change_info(**change_info_of(request.headers)):
-            record = _find(resource, key, to_write=True)
-            check_preconditions(_etags(resource, record))
-            session().delete(record)
-            session().commit()
+        record = find(resource, key, to_write=True)
+        check_preconditions(etags_of(resource, record))
+        session().delete(record)
+        session().commit()
         return Response(status=204)
 
 
-def _change(schemas: RecordSchemas, resource: Resource, key_text: str, values: Document) -> Response:
-    with extra_change_info(**change_info_of(request.headers)):
-        record = _find(resource, key_text, to_write=True)
-        check_preconditions(_etags(resource, record))
-        for name, value in values.items():
-            setattr(record, name, value)
-        return _written(schemas, resource, record)
+def _change(
+    schemas: RecordSchemas, resource: Resource, key_text: str, values_for: Callable[[Any], Document]
+) -> Response:
+    record = find(resource, key_text, to_write=True)
+    check_preconditions(etags_of(resource, record))
+    assign(resource, record, values_for(record))
+    return _written(schemas, resource, record)
 
 
 def _written(schemas: RecordSchemas, resource: Resource, record: Any) -> Response:
@@ -242,49 +238,17 @@ def _written(schemas: RecordSchemas, resource: Resource, record: Any) -> Respons
     return response
 
 
-def _find(resource: Resource, key_text: str, *, to_write: bool = False) -> Any:
-    try:
-        key = resource.parse_key(key_text)
-    except UnknownKeyError:
-        raise unknown_record(resource, key_text) from None
-    # Locked before it is compared with If-Match, so that nobody can come between.
-    record = find_live(resource, key, to_write=to_write)
-    if record is None:
-        if Timeline(session(), resource.model, key).exists():
-            paths = resource.links(key_text)
-            raise Problem(
-                "deleted",
-                f"the {resource.name} was deleted; {paths['history']} tells its history",
-                headers={"Link": link_header(resource_links(paths))},
-            )
-        raise unknown_record(resource, key_text)
-    return record
-
-
 def _refuse_existing(resource: Resource, record: Any) -> None:
     key = resource.versioning.key_of(record)
     if None not in key and find_live(resource, key) is not None:
-        raise Problem("record-exists", f"there is a {resource.name} with the key {resource.key_text(key)!r} already")
+        raise existing_record(resource, resource.key_text(key))
 
 
 def _answer(schemas: RecordSchemas, resource: Resource, record: Any) -> Response:
     timeline = Timeline(session(), resource.model, resource.versioning.key_of(record), record)
     response: Response = jsonify(schemas.record().dump(_document(resource, record, timeline.valid_from())))
-    response.set_etag(_etags(resource, record)[0])
+    response.set_etag(etags_of(resource, record)[0])
     return response
-
-
-def _etags(resource: Resource, record: Any) -> tuple[str, ...]:
-    """What identifies a record's representation: the version.
-
-    Untracked columns are shown, and change without one: with them the tag that identifies the representation has their
-    digest. The version alone is enough for ``If-Match``.
-    """
-    version = f"v{_number(resource, record)}"
-    if not resource.versioning.untracked:
-        return (version,)
-    untracked = [getattr(record, name) for name in resource.versioning.untracked]
-    return f"{version}.{hashlib.sha256(repr(untracked).encode()).hexdigest()[:12]}", version
 
 
 def _document(resource: Resource, record: Any, valid_from: datetime | None = None) -> Document:
@@ -293,31 +257,18 @@ def _document(resource: Resource, record: Any, valid_from: datetime | None = Non
     :param record: the live object; or a history object, which knows by itself since when it was valid
     """
     versioning = resource.versioning
-    key_text = _key_text(resource, record)
+    key_text = key_text_of(resource, record)
     is_past = isinstance(record, History)
     names = versioning.tracked if is_past else (*versioning.tracked, *versioning.untracked)
     return {
         "model": resource.name,
         "key": key_text,
-        "version": _number(resource, record),
+        "version": number_of(resource, record),
         "valid_from": versioning.own(record, "valid_from") if is_past else valid_from,
         "state": {name: getattr(record, name) for name in names},
         "links": resource.links(key_text),
     }
 
 
-def _number(resource: Resource, record: Any) -> int:
-    number: int = getattr(record, resource.versioning.options.names.version)
-    return number
-
-
-def _key_text(resource: Resource, record: Any) -> str:
-    return resource.key_text(resource.versioning.key_of(record))
-
-
 def _bound(columns: Any, key: Any) -> list[Any]:
     return [sa.literal(part, column.type) for column, part in zip(columns, key, strict=True)]
-
-
-def _default(column: sa.Column[Any]) -> Any:
-    return column.default.arg if isinstance(column.default, sa.ColumnDefault) and column.default.is_scalar else None

@@ -1,15 +1,21 @@
 """The documents of ``/records``."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from marshmallow import Schema, fields
+from marshmallow import Schema, fields, validate
 
 from app.answers import Answer
-from app.columns import Query, new_schema, patch_schema, record_schema, replacement_schema, restoration_schema
+from app.columns import Body, Query, new_schema, patch_schema, record_schema, replacement_schema, restoration_schema
 from app.history.schemas import LinksSchema, version_field
 from app.instants import Instant
 from app.pages import cursor_field, limit_field
 from app.registry import Resource
+from app.variants import Variants
+
+MOST_ITEMS = 1000
+"""How many records one request may write."""
 
 
 class RecordQuery(Query):
@@ -69,3 +75,76 @@ def record_schemas(resource: Resource) -> RecordSchemas:
         patch=patch_schema(resource),
         restoration=restoration_schema(resource),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class BulkSchemas:
+    """The documents of writing many records of one model.
+
+    :ivar items: operation → schema of an item
+    """
+
+    items: Mapping[str, type[Schema]]
+    body: type[Schema]
+    answer: type[Schema]
+
+
+class _Items(Schema):
+    """Refuses what is not known; what its items hold is for their own schemas to say, item by item."""
+
+    class Meta:
+        """Refuse what is not known."""
+
+        unknown = "raise"
+
+
+def bulk_schemas(resource: Resource) -> BulkSchemas:
+    """The schemas of writing many records of a model."""
+    title = resource.title
+    key = fields.String(required=True, metadata={"description": "the record's key, as every answer carries it"})
+    if_match = fields.String(
+        metadata={"description": "write only if the record is still at this version: an `ETag`", "example": '"v3"'}
+    )
+    existing: dict[str, fields.Field[Any]] = {"key": key, "if_match": if_match}
+    contents: Mapping[str, dict[str, fields.Field[Any]]] = {
+        "create": {"record": fields.Nested(new_schema(resource), required=True)},
+        "replace": existing | {"record": fields.Nested(replacement_schema(resource), required=True)},
+        "change": existing | {"changes": fields.Nested(patch_schema(resource), required=True)},
+        "delete": existing,
+    }
+    items = {
+        operation: Body.from_dict(
+            {"operation": fields.String(required=True, validate=validate.OneOf([operation])), **content},
+            name=f"{title}Bulk{operation.title()}",
+        )
+        for operation, content in contents.items()
+    }
+    body = _Items.from_dict(
+        {
+            "items": fields.List(
+                Variants("operation", items), required=True, validate=validate.Length(min=1, max=MOST_ITEMS)
+            )
+        },
+        name=f"{title}Bulk",
+    )
+    written = Answer.from_dict(
+        {
+            "operation": fields.String(required=True, validate=validate.OneOf([*items])),
+            "key": fields.String(required=True),
+            "version": fields.Integer(
+                required=True, allow_none=True, metadata={"description": "none of a deleted record"}
+            ),
+            "etag": fields.String(
+                required=True,
+                allow_none=True,
+                metadata={"description": "what identifies the record (RFC 9110); none of a deleted one"},
+            ),
+            "links": fields.Nested(LinksSchema, required=True),
+        },
+        name=f"{title}Written",
+    )
+    answer = Answer.from_dict(
+        {"model": fields.String(required=True), "items": fields.List(fields.Nested(written), required=True)},
+        name=f"{title}BulkWritten",
+    )
+    return BulkSchemas(items=items, body=body, answer=answer)

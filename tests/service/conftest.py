@@ -1,6 +1,7 @@
 """The service on each database, with tokens for it."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -69,6 +70,14 @@ def app(database_kind: str, apps: dict[str, Flask]) -> Flask:
     return app
 
 
+class _InContextOfItsOwn(Api):
+    """Calls the API so that a request shares no session and no user with the context that the test is in."""
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        with self.client.application.app_context():
+            return super().call(*args, **kwargs)
+
+
 @pytest.fixture
 def app_with(app: Flask, database_url: str) -> Iterator[Callable[..., Flask]]:
     """Makes a service with other settings, on the same tables as `app`, which are empty."""
@@ -95,7 +104,8 @@ def own_api(database_url: str) -> Iterator[Api]:
         with own_models.db.engine.begin() as connection:
             for table in (*own_models.db.metadata.sorted_tables, *token_metadata.sorted_tables):
                 connection.execute(sa.delete(table))
-        yield Api(app.test_client(), create_token(own_models.db, "writer@example.com", Grants.parse(["write"])))
+        token = create_token(own_models.db, "writer@example.com", Grants.parse(["write"]))
+        yield _InContextOfItsOwn(app.test_client(), token)
         own_models.db.session.remove()
         own_models.db.engine.dispose()
 

@@ -3,7 +3,7 @@
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -87,3 +87,14 @@ class Specimen(Model, Versioned):
     image: Mapped[bytes | None] = mapped_column(sa.LargeBinary(6))
     notes: Mapped[Any | None] = mapped_column(sa.JSON)
     origin: Mapped[str | None] = mapped_column(sa.String(10))
+
+
+class Invoice(Model, Versioned):
+    """An invoice, which nobody writes without a ticket and a reason."""
+
+    __chrononaut_required__: ClassVar = {"change_ticket": r"[A-Z]+-\d+", "change_rationale": r"[\s\S]+"}
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    amount: Mapped[int]
+    number: Mapped[str | None] = mapped_column(sa.String(20), unique=True)
+    details: Mapped[Any | None] = mapped_column(sa.JSON)

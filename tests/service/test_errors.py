@@ -293,7 +293,7 @@ def test_unexpected_error_is_logged_and_tells_nothing(
     def fail(*_: object) -> None:
         raise RuntimeError("the secret plan")
 
-    monkeypatch.setattr("app.records.routes._find", fail)
+    monkeypatch.setattr("app.records.routes.find", fail)
     response = api.call("GET", user)
     problem = assert_problem(response, 500, "internal-error")
     assert "secret" not in str(problem)

@@ -31,11 +31,13 @@ _WRITING = {"POST", "PUT", "PATCH", "DELETE"}
 _WHY = {"X-Change-Rationale": "why"}
 _LETTERS = string.ascii_letters + string.digits
 
+_KEY = "the key of the record"
 _BODIES: Mapping[str, Callable[[dict[str, Any]], Any] | None] = {
     "create": lambda values: values,
     "replace": lambda values: values,
     "change": lambda values: values,
     "restore": lambda values: {"version": 0, "values": values},
+    "write_records": lambda values: {"items": [{"operation": "change", "key": _KEY, "changes": values}]},
     "delete": None,
 }
 """Each write of a record, in the order in which they are made: its body with some values of columns; none of some."""
@@ -165,7 +167,7 @@ class Search:
             body = _BODIES[verb]
             if body is not None:
                 self._be_refused(verb, rule, body)
-            response = self.call(*self.address(rule), body=body and body(self.values()))
+            response = self.call(*self.address(rule), body=body and self._with_key(body(self.values())))
             assert response.status_code in {200, 201, 204}, (verb, response.get_data(as_text=True))
             if verb == "create":
                 self.key = json.loads(response.get_data())["key"]
@@ -194,22 +196,22 @@ class Search:
                 "it is no instant": {"last_seen_at": secret},
             }
         for name, wrong in changed.items():
-            response = self.call(method, path, f"({name})", body=body(values | wrong))
+            response = self.call(method, path, f"({name})", body=self._with_key(body(values | wrong)))
             assert response.status_code in {409, 422}, (verb, name, response.get_data(as_text=True))
-        data = json.dumps(body(values)).encode()
+        data = json.dumps(self._with_key(body(values))).encode()
         sent: dict[str, tuple[dict[str, str], bytes, int]] = {
             "malformed": ({}, data[:-1], 400),
             "unquoted": ({}, b'{"a": ' + secret.encode() + b"}", 400),
             "no UTF-8": ({}, data + b"\xff", 400),
             "an array": ({}, b"[" + data + b"]", 422),
-            "too large": ({}, data + b" " * 2**20, 413),
+            "too large": ({}, data + b" " * (2**23 if verb == "write_records" else 2**20), 413),
             "text": ({"Content-Type": "text/plain"}, data, 415),
             "encoded": ({"Content-Encoding": "gzip"}, data, 415),
             "no name of a reason": ({"X-Change-": "why"}, data, 400),
             "nobody": ({"Authorization": "Bearer none"}, data, 401),
             "a reader": ({"Authorization": f"Bearer {self._read_token()}"}, data, 403),
         }
-        if verb != "create":
+        if verb not in {"create", "write_records"}:
             sent["another version"] = ({"If-Match": '"v99"'}, data, 412)
         for name, (headers, raw, status) in sent.items():
             given = {"Content-Type": "application/json"} | headers
@@ -217,7 +219,7 @@ class Search:
             assert response.status_code == status, (verb, name)
         if verb not in {"create", "restore"}:
             self.app.config["CHRONONAUT_REQUIRE_EXTRA_CHANGE_INFO"] = True
-            response = self.call(method, path, "(no reason)", body=body(values), why={})
+            response = self.call(method, path, "(no reason)", body=self._with_key(body(values)), why={})
             self.app.config["CHRONONAUT_REQUIRE_EXTRA_CHANGE_INFO"] = False
             assert response.status_code == 400, verb
         # The secrets of what was refused are nowhere, not even in the live table.
@@ -225,6 +227,9 @@ class Search:
         assert {name: rows for name, rows in self.rows().items() if name != "chrononaut_access_token"} == {
             name: rows for name, rows in before.items() if name != "chrononaut_access_token"
         }
+
+    def _with_key(self, body: Any) -> Any:
+        return json.loads(json.dumps(body).replace(json.dumps(_KEY), json.dumps(self.key)))
 
     def _read_token(self) -> str:
         with self.app.app_context():

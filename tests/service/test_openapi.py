@@ -43,7 +43,7 @@ def test_every_operation_is_documented_with_a_unique_id_and_its_errors() -> None
         (re.sub(r"<(?:[^:>]+:)?(\w+)>", r"{\1}", rule.rule), method.lower())
         for rule in client.application.url_map.iter_rules()
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
-        if rule.rule.startswith(("/history", "/records", "/transactions"))
+        if rule.rule.startswith(("/bulk", "/history", "/records", "/transactions"))
     }
     operations = {
         (path, method): item[method]

@@ -1,0 +1,122 @@
+"""Live records: how they are found, what identifies them, and how they are given values."""
+
+import hashlib
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm.attributes import flag_modified
+
+from app.db import session
+from app.history.examples import Document
+from app.history.routes import find_live, unknown_record
+from app.links import link_header
+from app.memento import resource_links
+from app.merge_patch import is_same, merged
+from app.problems import Problem
+from app.registry import Resource, UnknownKeyError
+from chrononaut import Timeline
+
+
+def find(resource: Resource, key_text: str, *, to_write: bool = False) -> Any:
+    """The live object of a record.
+
+    :raises Problem: 404 or 410
+    """
+    try:
+        key = resource.parse_key(key_text)
+    except UnknownKeyError:
+        raise unknown_record(resource, key_text) from None
+    # Locked before it is compared with If-Match, so that nobody can come between.
+    record = find_live(resource, key, to_write=to_write)
+    if record is None:
+        if Timeline(session(), resource.model, key).exists():
+            raise deleted_record(resource, key_text)
+        raise unknown_record(resource, key_text)
+    return record
+
+
+def deleted_record(resource: Resource, key_text: str) -> Problem:
+    """There was such a record."""
+    paths = resource.links(key_text)
+    return Problem(
+        "deleted",
+        f"the {resource.name} was deleted; {paths['history']} tells its history",
+        headers={"Link": link_header(resource_links(paths))},
+    )
+
+
+def existing_record(resource: Resource, key_text: str) -> Problem:
+    """There is such a record already."""
+    return Problem("record-exists", f"there is a {resource.name} with the key {key_text!r} already")
+
+
+def replacing(resource: Resource, body: Document) -> Document:
+    """The values that a record is replaced by: what is left out gets its default; the key and hidden columns do not."""
+    defaults = {attribute: _default(column) for attribute, column in resource.versioning.columns.items()}
+    left_alone = {*resource.versioning.key, *resource.versioning.hidden} - body.keys()
+    values = defaults | body
+    return {name: values[name] for name in values.keys() - left_alone}
+
+
+def patching(resource: Resource, record: Any, patch: Document) -> Document:
+    """The values that a merge patch gives to a record's columns. Those of JSON are merged with what is there."""
+    columns = resource.versioning.columns
+    return {
+        name: merged(_value(resource, record, name), value) if _is_json(columns[name].type) else value
+        for name, value in patch.items()
+    }
+
+
+def _value(resource: Resource, record: Any, name: str) -> Any:
+    if name not in resource.versioning.hidden:
+        return getattr(record, name)
+    # Objects never hold it; what is merged does for a moment.
+    key = zip(resource.versioning.key_columns, resource.versioning.key_of(record), strict=True)
+    select = sa.select(getattr(resource.model, name)).where(*(column == part for column, part in key))
+    return session().scalar(select)
+
+
+def assign(resource: Resource, record: Any, values: Document) -> None:
+    """Give a record values. One that it has already makes no change."""
+    for name, value in values.items():
+        if name in resource.versioning.hidden:
+            # Its value is never loaded: the database compares it.
+            setattr(record, name, value)
+            continue
+        before = getattr(record, name)
+        setattr(record, name, value)
+        if before == value and _is_json(resource.versioning.columns[name].type) and not is_same(before, value):
+            # Python takes them for equal, and would not write what JSON tells apart.
+            flag_modified(record, name)
+
+
+def etags_of(resource: Resource, record: Any) -> tuple[str, ...]:
+    """What identifies a record's representation: the version.
+
+    Untracked columns are shown, and change without one: with them the tag that identifies the representation has their
+    digest. The version alone is enough for ``If-Match``.
+    """
+    version = f"v{number_of(resource, record)}"
+    if not resource.versioning.untracked:
+        return (version,)
+    untracked = [getattr(record, name) for name in resource.versioning.untracked]
+    return f"{version}.{hashlib.sha256(repr(untracked).encode()).hexdigest()[:12]}", version
+
+
+def number_of(resource: Resource, record: Any) -> int:
+    """The version of a live object or of a history object."""
+    number: int = resource.versioning.own(record, "version")
+    return number
+
+
+def key_text_of(resource: Resource, record: Any) -> str:
+    """The key, as text, of a live object or of a history object."""
+    return resource.key_text(resource.versioning.key_of(record))
+
+
+def _is_json(type_: sa.types.TypeEngine[Any]) -> bool:
+    return isinstance(type_.impl_instance if isinstance(type_, sa.TypeDecorator) else type_, sa.JSON)
+
+
+def _default(column: sa.Column[Any]) -> Any:
+    return column.default.arg if isinstance(column.default, sa.ColumnDefault) and column.default.is_scalar else None
