@@ -8,7 +8,8 @@ from typing import Any
 from flask import Flask
 
 from app.api import Api, Blueprint
-from app.auth.tokens import init_login
+from app.auth.authentication import init_authentication
+from app.auth.sessions import add_session
 from app.cli import register_commands
 from app.db import engine_options, prepare_engine
 from app.document import key_parameter
@@ -52,13 +53,16 @@ def create_app(environment: Mapping[str, str] = os.environ) -> Flask:
     registry: Registry = Registry(db)
     app.extensions["chrononaut"] = registry
     register_problems(app)
-    init_login(app, db)
+    init_authentication(app, db, settings)
     register_commands(app, db)
     api = Api(app, settings)
     models = Blueprint("service", __name__, description="What is served")
     add_list_of_models(models, registry)
     add_transactions(models, registry)
     api.register_blueprint(models)
+    login = Blueprint("session", __name__, description="A browser's login")
+    add_session(login, db)
+    api.register_blueprint(login)
     for resource in registry.values():
         key = key_parameter(resource, Examples(resource).key_text)
         blueprint = Blueprint(resource.name, __name__, model=resource.name, key=key, description=resource.description)

@@ -33,6 +33,11 @@ TAKEN: Mapping[str, Mapping[str, Any]] = {
             }
         },
     ),
+    "X-CSRF-Token": _parameter(
+        "The `csrf_token` of `GET /session`: in a session, what changes something takes it; with a token it is not "
+        "read.",
+        "ImY3ZDk1OTk2ZDU0Zjci.aR2yVA.0fS0mQ1T",
+    ),
     "If-Match": _parameter(
         "Do it only if the record is still at this version (RFC 9110): the `ETag` of a read; 412 otherwise.", '"v3"'
     ),
@@ -65,7 +70,11 @@ ANSWERED: Mapping[str, Mapping[str, Any]] = {
         "Sun, 01 Mar 2026 09:00:00 GMT",
     ),
     "Retry-After": _header("After how many seconds to try again (RFC 9110).", "1"),
-    "Vary": _header("The headers of the request that the answer depends on.", "Accept-Datetime"),
+    "Set-Cookie": _header(
+        "The session's cookie (RFC 6265).",
+        "chrononaut_session=eyJfZnJlc2giOnRydWV9; Secure; HttpOnly; Path=/; SameSite=Lax",
+    ),
+    "Vary": _header("The headers of the request that the answer depends on.", "Authorization, Cookie"),
     "WWW-Authenticate": _header(
         "How to say who asks (RFC 6750): what was wrong with the token, and which scope it takes.",
         'Bearer realm="chrononaut"',

@@ -22,6 +22,7 @@ class Settings:
     :ivar models: ``CHRONONAUT_MODELS``: modules whose versioned models are served, separated by commas
     :ivar db: ``CHRONONAUT_DB``: ``module:name`` of the `VersionedSQLAlchemy` that the models belong to
     :ivar open_reading: ``CHRONONAUT_OPEN_READING``: may anyone read without a token?
+    :ivar secure_cookies: ``CHRONONAUT_SECURE_COOKIES``: do browsers send a session's cookie by HTTPS only?
     """
 
     secret_key: str
@@ -29,6 +30,7 @@ class Settings:
     models: tuple[str, ...] = ("app.models",)
     db: str = "app.db:db"
     open_reading: bool = False
+    secure_cookies: bool = True
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
@@ -36,7 +38,7 @@ class Settings:
 
         :raises SettingError: one is missing, unknown or wrong
         """
-        known = {"CHRONONAUT_MODELS", "CHRONONAUT_DB", "CHRONONAUT_OPEN_READING"}
+        known = {"CHRONONAUT_MODELS", "CHRONONAUT_DB", "CHRONONAUT_OPEN_READING", "CHRONONAUT_SECURE_COOKIES"}
         if unknown := sorted(name for name in environment if name.startswith(_PREFIX) and name not in known):
             raise SettingError(f"unknown settings: {', '.join(unknown)}; there are {', '.join(sorted(known))}")
         return cls(
@@ -45,6 +47,7 @@ class Settings:
             models=_modules(environment.get("CHRONONAUT_MODELS", "app.models")),
             db=_reference(environment.get("CHRONONAUT_DB", "app.db:db")),
             open_reading=_flag(environment, "CHRONONAUT_OPEN_READING"),
+            secure_cookies=_flag(environment, "CHRONONAUT_SECURE_COOKIES", default="true"),
         )
 
 
@@ -88,8 +91,8 @@ def _reference(text: str) -> str:
     return text
 
 
-def _flag(environment: Mapping[str, str], name: str) -> bool:
-    text = environment.get(name, "").lower()
+def _flag(environment: Mapping[str, str], name: str, default: str = "false") -> bool:
+    text = (environment.get(name) or default).lower()
     if text not in (*_TRUE, *_FALSE):
         raise SettingError(f"{name} must be true or false, not {text!r}")
     return text in _TRUE
