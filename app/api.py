@@ -356,7 +356,7 @@ class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no type
     def security(self, scope: Scope | None) -> list[dict[str, list[str]]]:
         """What an operation takes that is not public, as a list of alternatives."""
         is_open = scope == "read" and self._settings.open_reading
-        scopes = [] if scope is None else [scope]
+        scopes: list[str] = [] if scope is None else [scope]
         return [*([{}] if is_open else []), *({scheme: scopes} for scheme in SECURITY_SCHEMES)]
 
     def _register_responses(self) -> None:

@@ -28,9 +28,18 @@ def test_every_spelling_of_postgresql_is_taken(url: str) -> None:
         ({"CHRONONAUT_MODELS": "a,,b"}, "CHRONONAUT_MODELS must be module names"),
         ({"CHRONONAUT_DB": "app.db"}, "CHRONONAUT_DB must be module:name"),
         ({"CHRONONAUT_OPEN_READING": "perhaps"}, "CHRONONAUT_OPEN_READING must be true or false"),
+        ({"CHRONONAUT_SECURE_COOKIES": "perhaps"}, "CHRONONAUT_SECURE_COOKIES must be true or false"),
         ({"CHRONONAUT_OPEN_READINGS": "true"}, "unknown settings: CHRONONAUT_OPEN_READINGS"),
     ],
 )
 def test_wrong_setting_is_refused_by_name(changed: dict[str, str], message: str) -> None:
     with pytest.raises(SettingError, match=message):
         Settings.from_environment(_GIVEN | changed)
+
+
+@pytest.mark.parametrize(
+    ("given", "secure"),
+    [({}, True), ({"CHRONONAUT_SECURE_COOKIES": ""}, True), ({"CHRONONAUT_SECURE_COOKIES": "no"}, False)],
+)
+def test_cookies_are_secure_unless_said_otherwise(given: dict[str, str], secure: bool) -> None:
+    assert Settings.from_environment(_GIVEN | given).secure_cookies is secure
