@@ -8,8 +8,9 @@ from typing import Any
 from flask import Flask
 
 from app.api import Api, Blueprint
+from app.auth.authentication import init_authentication
 from app.auth.identity import Provider
-from app.auth.tokens import init_login
+from app.auth.sessions import add_session
 from app.bounds import LONGEST_BODY
 from app.cli import register_commands
 from app.compression import init_compression
@@ -64,14 +65,17 @@ def create_app(environment: Mapping[str, str] = os.environ) -> Flask:
     init_compression(app)
     init_cors(app, settings.cors_origins)
     init_methods(app)
-    init_login(app, db, Provider.of(settings.provider) if settings.provider else None)
-    init_limits(app, settings)
+    init_authentication(app, db, settings, Provider.of(settings.provider) if settings.provider else None)
+    limiter = init_limits(app, settings)
     register_commands(app, db)
     api = Api(app, settings)
     models = Blueprint("service", __name__, description="What is served")
     add_list_of_models(models, registry)
     add_transactions(models, registry)
     api.register_blueprint(models)
+    login = Blueprint("session", __name__, description="A browser's login")
+    add_session(login, db, limiter)
+    api.register_blueprint(login)
     for resource in registry.values():
         key = key_parameter(resource, Examples(resource).key_text)
         blueprint = Blueprint(resource.name, __name__, resource=resource, key=key, description=resource.description)

@@ -26,6 +26,7 @@ from app.conditional import ask_again, check_untagged_preconditions
 from app.document import (
     INFO,
     PATH_PARAMETERS,
+    SECURITY_SCHEMES,
     SERVERS,
     answered,
     described,
@@ -192,7 +193,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         path: str,
         operation_id: str,
         *,
-        scope: Scope,
+        scope: Scope | None,
         answer: type[marshmallow.Schema] | None,
         status: int = 200,
         query: type[marshmallow.Schema] = Query,
@@ -208,6 +209,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         cacheable: bool = False,
         timegate: bool = False,
         links: Mapping[str, Any] | None = None,
+        public: bool = False,
     ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Declare a view as an operation of the API.
 
@@ -216,6 +218,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         cursor answers with pages: a document whose ``next`` is the cursor of the next one, which is linked to in a
         header as well.
 
+        :param scope: what it takes; ``None`` where it is enough to be known, and where it is ``public``
         :param answer: the schema of the answer's body; ``None`` for an empty one
         :param problems: kinds of problems that it answers with, besides those that every operation has
         :param headers: names of headers of its answer
@@ -229,9 +232,15 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
             `app.conditional.cacheable` makes?
         :param timegate: does it take ``Accept-Datetime``, and answer by sending to a Memento?
         :param links: from its answer to other operations, as the OpenAPI document tells of them
+        :param public: is it for everyone, also for who is not known?
         """
         paged = "cursor" in query().fields
-        varying = [*(("Accept",) if answer else ()), *(("Accept-Datetime",) if timegate else ())]
+        # What is kept for one must not be shown to another: that of who has logged out, say.
+        varying = [
+            *(() if public else ("Authorization", "Cookie")),
+            *(("Accept",) if answer else ()),
+            *(("Accept-Datetime",) if timegate else ()),
+        ]
         self._varying[f"{self.name}.{operation_id}"] = varying
         names = [
             *headers,
@@ -242,7 +251,8 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         told_of_parts = [{"in": "path", "name": name, **self._path_parameters[name]} for name in parts]
 
         def declare(view: Callable[..., Any]) -> Callable[..., Any]:
-            writing = method in _WRITING
+            unsafe = method in _WRITING and not public
+            writing = unsafe and scope is not None
             wrapped = _with_next_link(view) if paged else view
             if body is not None:
                 of_body = example_of(body()) if body_example is None else body_example
@@ -266,10 +276,14 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
             following = link_to_next_page(operation_id, parts, parameters) if paged else {}
             self._contracts[operation_id] = _Contract(
                 scope=scope,
+                public=public,
                 status=status,
                 problems=(
+                    *(() if public else ("unauthenticated",)),
+                    *(() if scope is None else ("forbidden",)),
                     *_ALWAYS,
                     *problems,
+                    *(("csrf-failed",) if unsafe else ()),
                     *(_BODY if body else ()),
                     *(_WRITE if writing else ()),
                     *(("not-acceptable",) if answer else ()),
@@ -282,6 +296,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
                         name
                         for name, is_taken in (
                             ("X-Request-ID", True),
+                            ("X-CSRF-Token", unsafe),
                             ("If-Match", conditional or cacheable),
                             ("If-None-Match", cacheable),
                             ("Accept-Datetime", timegate),
@@ -302,7 +317,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
                 # Before all else of the operation: nothing is written for a 406.
                 wrapped = _after(partial(acceptable, JSON, *(media or {})), wrapped)
             # Outermost: nothing of a request is read before it is known who sends it.
-            guarded = requires(scope, self._model)(wrapped)
+            guarded = wrapped if public else requires(scope, self._model)(wrapped)
             self.route(path, methods=[method], endpoint=operation_id, parameters=told_of_parts)(guarded)
             return view
 
@@ -319,7 +334,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         if contract.links:
             answers[contract.status]["links"] = dict(contract.links)
         doc["parameters"] = [*doc["parameters"], *contract.headers]
-        doc["security"] = api.security(contract.scope)
+        doc["security"] = [] if contract.public else api.security(contract.scope)
         return doc
 
 
@@ -327,23 +342,15 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
 class _Contract:
     """What an operation promises besides its query, its body and its answer."""
 
-    scope: Scope
+    scope: Scope | None
+    public: bool
     status: int
     problems: Sequence[str]
     links: Mapping[str, Any]
     headers: Sequence[str | Mapping[str, Any]]
 
 
-_ALWAYS = (
-    "malformed-request",
-    "unauthenticated",
-    "forbidden",
-    "uri-too-long",
-    "invalid",
-    "too-many-requests",
-    "internal-error",
-    "unavailable",
-)
+_ALWAYS = ("malformed-request", "uri-too-long", "invalid", "too-many-requests", "internal-error", "unavailable")
 _WRITE = ("change-header-invalid", "change-info-required")
 _BODY = ("unsupported-media-type", "content-too-large")
 
@@ -409,10 +416,11 @@ class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no type
         register_components(self.spec, settings.provider)
         app.register_blueprint(get_swaggerui_blueprint("/docs", "/openapi.json", config={"app_name": "Chrononaut"}))
 
-    def security(self, scope: Scope) -> list[dict[str, list[str]]]:
-        """What an operation takes, as a list of alternatives."""
+    def security(self, scope: Scope | None) -> list[dict[str, list[str]]]:
+        """What an operation takes that is not public, as a list of alternatives."""
         is_open = scope == "read" and self._settings.open_reading
-        return [*([{}] if is_open else []), {"token": [scope]}]
+        scopes: list[str] = [] if scope is None else [scope]
+        return [*([{}] if is_open else []), *({scheme: scopes} for scheme in SECURITY_SCHEMES)]
 
     def _register_responses(self) -> None:
         """`register_components` adds those that there are."""

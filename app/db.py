@@ -1,5 +1,7 @@
 """The service's database object, and how SQLite is opened so that several workers can write."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -65,6 +67,30 @@ def session() -> Session:
     if _is_reading() and not current.in_transaction() and current.get_bind().dialect.name == "postgresql":
         current.connection(execution_options={"isolation_level": "REPEATABLE READ", "postgresql_readonly": True})
     return current
+
+
+@contextmanager
+def autocommitting(engine: Engine) -> Iterator[Connection]:
+    """A connection outside of the request's transaction, whose every statement is one of its own.
+
+    What is asked before it is known who sends a request shall neither hold SQLite's write lock nor begin the snapshot.
+    """
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        yield connection
+
+
+@contextmanager
+def impatient(engine: Engine) -> Iterator[Connection]:
+    """The same, whose statements fail on SQLite where they would wait for a writer."""
+    with autocommitting(engine) as connection:
+        if engine.dialect.name != "sqlite":
+            yield connection
+            return
+        connection.exec_driver_sql("PRAGMA busy_timeout = 0")
+        try:
+            yield connection
+        finally:
+            connection.exec_driver_sql(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT}")
 
 
 def engine_options(url: str) -> dict[str, Any]:

@@ -62,6 +62,7 @@ def main() -> None:
             _make_database(folder, database)
         app = create_app(_environment(folder, database))
         with app.app_context():
+            create_tables(db)  # it may have been made before there were some of them
             token = _token(folder / "demo-token")
             db.engine.dispose()  # no connection may be shared with the workers
     except DemoError as error:
@@ -97,6 +98,7 @@ def _environment(folder: Path, database: Path) -> dict[str, str]:
         "SECRET_KEY": _kept(folder / "demo-secret", lambda: secrets.token_urlsafe(32)),
         "DATABASE_URL": f"sqlite:///{database.resolve()}",
         "CHRONONAUT_OPEN_READING": "true",
+        "CHRONONAUT_SECURE_COOKIES": "false",
     }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from apispec import APISpec
 
+from app.auth.access import CSRF_HEADER, SESSION_COOKIE
 from app.headers import ANSWERED, RATE_LIMIT, TAKEN
 from app.json_patch import JSON_PATCH_OPERATION
 from app.problems import KINDS, MEDIA_TYPE, BulkProblemSchema, ProblemSchema, problem_type
@@ -36,7 +37,13 @@ SECURITY_SCHEMES: Mapping[str, Mapping[str, Any]] = {
         "scheme": "bearer",
         "description": "A token made by `flask tokens create`. Its scopes are for all models (`read`) or for one "
         "(`user:read`); each operation tells which one it takes.",
-    }
+    },
+    "session": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": SESSION_COOKIE,
+        "description": f"A session begun by `POST /session`; what changes something takes `{CSRF_HEADER}` as well.",
+    },
 }
 PATH_PARAMETERS: Mapping[str, Mapping[str, Any]] = {
     "number": {"description": "The number of the version, from 0 on.", "example": 0},

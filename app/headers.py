@@ -36,6 +36,11 @@ TAKEN: Mapping[str, Mapping[str, Any]] = {
             }
         },
     ),
+    "X-CSRF-Token": _parameter(
+        "The `csrf_token` of `GET /session`: in a session, what changes something takes it; with a token it is not "
+        "read.",
+        "ImY3ZDk1OTk2ZDU0Zjci.aR2yVA.0fS0mQ1T",
+    ),
     "X-Request-ID": _parameter(
         "The name of this request: 1 to 128 visible characters of ASCII, or else one is made. The answer has it, the "
         "service's log, and as `request_id` the change info of what it changes.",
@@ -105,7 +110,11 @@ ANSWERED: Mapping[str, Mapping[str, Any]] = {
     ),
     "X-Request-ID": _header("The name of the request.", "01990e5c-7d2a-7a31-9c1f-0d6a54b1f0aa"),
     "Retry-After": _header("After how many seconds to try again (RFC 9110).", "1"),
-    "Vary": _header("The headers of the request that the answer depends on.", "Accept-Datetime"),
+    "Set-Cookie": _header(
+        "The session's cookie (RFC 6265).",
+        "chrononaut_session=eyJfZnJlc2giOnRydWV9; Secure; HttpOnly; Path=/; SameSite=Lax",
+    ),
+    "Vary": _header("The headers of the request that the answer depends on.", "Authorization, Cookie"),
     "WWW-Authenticate": _header(
         "How to say who asks (RFC 6750): what was wrong with the token, and which scope it takes.",
         'Bearer realm="chrononaut"',

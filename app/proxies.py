@@ -88,7 +88,8 @@ class TrustedProxies:
             if scheme in {"http", "https"}:
                 environ["wsgi.url_scheme"] = scheme
         # A server gives several lines of a header as one, joined by commas (RFC 9110, section 5.3).
-        forwarded = environ.get("HTTP_X_FORWARDED_FOR")
+        # Taken away: whatever read it later would believe all of it, as Flask-Login does.
+        forwarded = environ.pop("HTTP_X_FORWARDED_FOR", None)
         client = self._proxies.client(peer, [] if forwarded is None else forwarded.split(","))
         environ.pop("REMOTE_ADDR", None)
         if client:

@@ -55,6 +55,7 @@ class Settings:
         Flask-Limiter's notation; as often as they like by default
     :ivar rate_limit_storage: ``CHRONONAUT_RATE_LIMIT_STORAGE``: where it is counted, as a URL of Flask-Limiter's; by
         default in the memory of each worker, so that several workers allow as many times as much
+    :ivar secure_cookies: ``CHRONONAUT_SECURE_COOKIES``: do browsers send a session's cookie by HTTPS only?
     """
 
     secret_key: str
@@ -67,6 +68,7 @@ class Settings:
     provider: ProviderSettings | None = None
     rate_limits: str = ""
     rate_limit_storage: str = "memory://"
+    secure_cookies: bool = True
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
@@ -80,6 +82,7 @@ class Settings:
             "CHRONONAUT_OPEN_READING",
             "CHRONONAUT_CORS_ORIGINS",
             "CHRONONAUT_TRUSTED_PROXIES",
+            "CHRONONAUT_SECURE_COOKIES",
             *_PROVIDER,
             *_CLAIMS,
             "CHRONONAUT_RATE_LIMITS",
@@ -98,6 +101,7 @@ class Settings:
             provider=_provider(environment),
             rate_limits=_rate_limits(environment.get("CHRONONAUT_RATE_LIMITS", "")),
             rate_limit_storage=environment.get("CHRONONAUT_RATE_LIMIT_STORAGE") or "memory://",
+            secure_cookies=_flag(environment, "CHRONONAUT_SECURE_COOKIES", default="true"),
         )
 
 
@@ -196,8 +200,8 @@ def _rate_limits(text: str) -> str:
     return text
 
 
-def _flag(environment: Mapping[str, str], name: str) -> bool:
-    text = environment.get(name, "").lower()
+def _flag(environment: Mapping[str, str], name: str, default: str = "false") -> bool:
+    text = (environment.get(name) or default).lower()
     if text not in (*_TRUE, *_FALSE):
         raise SettingError(f"{name} must be true or false, not {text!r}")
     return text in _TRUE

@@ -5,22 +5,36 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
-from flask import current_app, g
+from flask import current_app, g, request
 from flask_login import UserMixin, current_user
+from flask_wtf.csrf import validate_csrf
+from wtforms import ValidationError
 
-from app.auth.grants import Grants, Scope
+from app.auth.grants import Grant, Grants, Scope
 from app.problems import Problem
+
+CSRF_HEADER = "X-CSRF-Token"
+"""The header that tells a request of our own pages from a forged one, of a site that the browser is on as well."""
+SESSION_COOKIE = "chrononaut_session"
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_CHALLENGE = 'Bearer realm="chrononaut"'
 
 
 @dataclass(frozen=True, slots=True)
 class Principal(UserMixin):  # type: ignore[misc]  # Flask-Login has no types
-    """Who makes a request, and what they may do."""
+    """Who makes a request, and what they may do.
+
+    :ivar email: whom the change info of their writes names
+    :ivar session_id: by what their session is found again; ``None`` of who sends a bearer token
+    """
 
     email: str
     grants: Grants
+    session_id: str | None = None
 
     def get_id(self) -> str:
-        return self.email
+        """What Flask-Login keeps in the session."""
+        return self.session_id or self.email
 
 
 class InvalidTokenError(Exception):
@@ -46,9 +60,13 @@ def may(scope: Scope, model: str | None = None) -> bool:
     return bool(current_user.is_authenticated) and current_user.grants.allow(scope, model)
 
 
-def requires(scope: Scope, model: str | None = None) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+def requires(scope: Scope | None, model: str | None = None) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
     """Let a view be called only by who may: 401 or 403 otherwise.
 
+    What changes something is refused in a session without a CSRF token, too: a browser sends the session's cookie by
+    itself, also where another site makes it.
+
+    :param scope: what it takes; ``None`` where it is enough to be known
     :param model: the model that the view is about. A view about none is for who has the scope for any; what it tells
         of each is for it to check with `may`.
     """
@@ -56,7 +74,8 @@ def requires(scope: Scope, model: str | None = None) -> Callable[[Callable[_P, _
     def decorate(view: Callable[_P, _R]) -> Callable[_P, _R]:
         @wraps(view)
         def checked(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-            if not may(scope, model):
+            _refuse_forged()
+            if not (current_user.is_authenticated if scope is None else may(scope, model)):
                 raise _refusal(scope, model)
             return view(*args, **kwargs)
 
@@ -65,18 +84,36 @@ def requires(scope: Scope, model: str | None = None) -> Callable[[Callable[_P, _
     return decorate
 
 
-def _refusal(scope: Scope, model: str | None) -> Problem:
-    if not current_user.is_authenticated:
-        reason = g.get("refused_token")
-        error = f', error="invalid_token", error_description="{reason}"' if reason else ""
-        return Problem(
-            "unauthenticated",
-            f"{reason}; send a valid one" if reason else "send a valid token as Authorization: Bearer …",
-            headers={"WWW-Authenticate": f'Bearer realm="chrononaut"{error}'},
-        )
-    needed = scope if model is None else f"{scope} or {model}:{scope}"
+def unauthenticated(kind: str, detail: str, refused: str | None = None) -> Problem:
+    """A problem of the status 401, which says how to say who asks (RFC 6750, section 3).
+
+    :param refused: what was wrong with the token that was sent
+    """
+    error = "" if refused is None else f', error="invalid_token", error_description="{refused}"'
+    challenge = f"{_CHALLENGE}{error}"
+    return Problem(kind, detail, headers={"WWW-Authenticate": challenge})
+
+
+def _refuse_forged() -> None:
+    if request.method in _SAFE or not current_user.is_authenticated or current_user.session_id is None:
+        return
+    try:
+        validate_csrf(request.headers.get(CSRF_HEADER))
+    except ValidationError as error:
+        raise Problem(
+            "csrf-failed", f"send the csrf_token of GET /session as {CSRF_HEADER}, as what changes something takes it"
+        ) from error
+
+
+def _refusal(scope: Scope | None, model: str | None) -> Problem:
+    if scope is None or not current_user.is_authenticated:
+        refused: str | None = g.get("refused_token")
+        right = "send a valid token as Authorization: Bearer …, or log in"
+        return unauthenticated("unauthenticated", f"{refused}; {right}" if refused else right, refused)
+    least = Grant(scope, model)
+    needed = scope if model is None else f"{scope} or {least}"
     return Problem(
         "forbidden",
         f"this takes the scope {needed}; yours is {current_user.grants or 'none'}",
-        headers={"WWW-Authenticate": f'Bearer realm="chrononaut", error="insufficient_scope", scope="{scope}"'},
+        headers={"WWW-Authenticate": f'{_CHALLENGE}, error="insufficient_scope", scope="{least}"'},
     )

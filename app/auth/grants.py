@@ -58,6 +58,11 @@ class Grants:
         """:raises GrantError: one of the texts is no grant"""
         return cls(frozenset(Grant.parse(text) for text in texts))
 
+    @property
+    def models(self) -> frozenset[str]:
+        """The models that some of them name."""
+        return frozenset(grant.model for grant in self.all if grant.model is not None)
+
     def allow(self, scope: Scope, model: str | None = None) -> bool:
         """Is a scope among them?
 

@@ -1,56 +1,82 @@
-"""Bearer tokens (RFC 6750).
+"""Bearer tokens (RFC 6750) that the service makes itself, written ``chrononaut_<id>_<secret>``.
 
-The tokens are kept in a table of their own, which is no registered model: no route of ``/records`` or ``/history``
-serves it, so that a token which may write records can never raise its own rights.
+The id is no secret: it names the token in lists, and where somebody has found one. Only the hash of the whole is kept.
 """
 
 import hashlib
 import secrets
-from datetime import timedelta
-from typing import Any
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
 
 import sqlalchemy as sa
-from flask import Flask, Request
-from flask_login import LoginManager
+from flask import current_app
 from flask_sqlalchemy import SQLAlchemy
 
-from app.auth.access import InvalidTokenError, Principal, note_refused
+from app.auth.access import Principal
 from app.auth.grants import Grants
-from app.auth.identity import Provider
-from chrononaut.types import Instant, now
+from app.auth.tables import tokens
+from app.db import autocommitting, impatient
+from chrononaut.types import now
 
-_PREFIX = "chrononaut_"
-_DOTS_OF_JWT = 2
+PREFIX = "chrononaut_"
+"""How every token begins."""
+_USES_ARE_NOTED_EVERY = timedelta(minutes=1)
 
-metadata = sa.MetaData()
-tokens = sa.Table(
-    "chrononaut_access_token",
-    metadata,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("digest", sa.String(64), nullable=False, unique=True),
-    sa.Column("user_id", sa.String(254), nullable=False),
-    sa.Column("grants", sa.Text, nullable=False),
-    sa.Column("created_at", Instant, nullable=False),
-    sa.Column("expires_at", Instant),
-    sa.Column("revoked_at", Instant),
-)
+State = Literal["valid", "expired", "revoked"]
 
 
-def create_token(db: SQLAlchemy, user_id: str, grants: Grants, lifetime: timedelta | None = None) -> str:
+class UnknownTokenError(LookupError):
+    """There is no token with this id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """What is known of a token, which is all but the token itself.
+
+    :ivar name: what it is for
+    :ivar user: whom its writes are recorded as
+    :ivar last_used_at: to the minute
+    """
+
+    id: str
+    name: str | None
+    user: str
+    grants: Grants
+    created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
+    revoked_at: datetime | None
+
+    @property
+    def state(self) -> State:
+        """Is it taken now?"""
+        if self.revoked_at is not None:
+            return "revoked"
+        return "expired" if self.expires_at is not None and self.expires_at <= now() else "valid"
+
+
+def create_token(
+    db: SQLAlchemy, user: str, grants: Grants, lifetime: timedelta | None = None, *, name: str | None = None
+) -> str:
     """Make a token.
 
-    :param user_id: what the change info of its writes names as their user
+    :param user: whom the change info of its writes names
     :param grants: what it may do; ``write`` includes ``read``, and ``admin`` both
     :param lifetime: after this long it is refused; never by default
-    :return: the token. It cannot be read again: only its hash is stored.
+    :param name: what it is for
+    :return: the token. It cannot be read again.
     """
-    token = _PREFIX + secrets.token_urlsafe(32)
+    id_ = secrets.token_hex(5)
+    token = f"{PREFIX}{id_}_{secrets.token_urlsafe(32)}"
     created_at = now()
     with db.engine.begin() as connection:
         connection.execute(
             sa.insert(tokens).values(
+                id=id_,
                 digest=_digest(token),
-                user_id=user_id,
+                name=name,
+                user_id=user,
                 grants=str(grants),
                 created_at=created_at,
                 expires_at=None if lifetime is None else created_at + lifetime,
@@ -59,48 +85,75 @@ def create_token(db: SQLAlchemy, user_id: str, grants: Grants, lifetime: timedel
     return token
 
 
+def list_tokens(db: SQLAlchemy) -> list[Token]:
+    """All tokens, oldest first, also those that are refused."""
+    with autocommitting(db.engine) as connection:
+        rows = connection.execute(sa.select(tokens).order_by(tokens.c.created_at, tokens.c.id)).all()
+    return [_token(row) for row in rows]
+
+
+def revoke_token(db: SQLAlchemy, id_: str) -> bool:
+    """Refuse a token from now on.
+
+    :return: was it taken until now? ``False`` if it had been revoked before
+    :raises UnknownTokenError: there is no such token
+    """
+    with db.engine.begin() as connection:
+        revoked = connection.execute(
+            sa.update(tokens).where(tokens.c.id == id_, tokens.c.revoked_at.is_(None)).values(revoked_at=now())
+        )
+        if revoked.rowcount:
+            return True
+        if connection.scalar(sa.select(tokens.c.id).where(tokens.c.id == id_)) is None:
+            raise UnknownTokenError(id_)
+    return False
+
+
 def find_principal(db: SQLAlchemy, token: str) -> Principal | None:
     """Whom a token stands for; ``None`` if it is unknown, expired or revoked."""
-    statement = sa.select(tokens.c.user_id, tokens.c.grants, tokens.c.expires_at).where(
-        tokens.c.digest == _digest(token), tokens.c.revoked_at.is_(None)
-    )
-    # Outside of the request's transaction: a writer shall not hold SQLite's write lock before it is known.
-    with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        row = connection.execute(statement).one_or_none()
-    if row is None or (row.expires_at is not None and row.expires_at <= now()):
+    with autocommitting(db.engine) as connection:
+        row = connection.execute(sa.select(tokens).where(tokens.c.digest == _digest(token))).one_or_none()
+    found = None if row is None else _token(row)
+    if found is None or found.state != "valid":
         return None
-    return Principal(row.user_id, Grants.parse(row.grants.split()))
+    _note_use(db, found)
+    return Principal(found.user, found.grants)
+
+
+def _note_use(db: SQLAlchemy, token: Token) -> None:
+    """Keep when a token was used, unless that was noted just before.
+
+    It neither waits nor fails: where somebody else is writing, or nobody can, a later request will note it.
+    """
+    used_at = now()
+    latest = used_at - _USES_ARE_NOTED_EVERY
+    if token.last_used_at is not None and token.last_used_at > latest:
+        return
+    # Of requests at once the first notes it, and the others pass its lock by.
+    due = sa.select(tokens.c.id).where(
+        tokens.c.id == token.id, sa.or_(tokens.c.last_used_at.is_(None), tokens.c.last_used_at <= latest)
+    )
+    statement = sa.update(tokens).where(tokens.c.id.in_(due.with_for_update(skip_locked=True)))
+    try:
+        with impatient(db.engine) as connection:
+            connection.execute(statement.values(last_used_at=used_at))
+    except sa.exc.DBAPIError as error:
+        current_app.logger.info("the use of token %s is not noted: %s", token.id, type(error.orig).__name__)
+
+
+def _token(row: sa.Row[tuple[object, ...]]) -> Token:
+    return Token(
+        id=row.id,
+        name=row.name,
+        user=row.user_id,
+        grants=Grants.parse(row.grants.split()),
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        last_used_at=row.last_used_at,
+        revoked_at=row.revoked_at,
+    )
 
 
 def _digest(token: str) -> str:
     # A token is 256 bits of chance: there is nothing to guess that a slow hash would have to protect.
     return hashlib.sha256(token.encode(errors="surrogateescape")).hexdigest()
-
-
-def init_login(app: Flask, db: SQLAlchemy, provider: Provider | None = None) -> None:
-    """Let Flask-Login know who sends a bearer token (RFC 6750).
-
-    :param provider: whose tokens are taken besides ours
-    """
-    manager: Any = LoginManager()
-    manager.init_app(app)
-
-    def load(request: Request) -> Principal | None:
-        authorization = request.authorization
-        if authorization is None or authorization.type != "bearer" or not authorization.token:
-            return None
-        try:
-            return _bearer(authorization.token)
-        except InvalidTokenError as error:
-            note_refused(error)
-            return None
-
-    def _bearer(token: str) -> Principal:
-        if provider is not None and not token.startswith(_PREFIX) and token.count(".") == _DOTS_OF_JWT:
-            return provider.principal(token)
-        principal = find_principal(db, token)
-        if principal is None:
-            raise InvalidTokenError("the token is unknown, expired or revoked")
-        return principal
-
-    manager.request_loader(load)

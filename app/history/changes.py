@@ -9,6 +9,7 @@ from marshmallow import Schema
 from werkzeug import Response
 
 from app.api import Blueprint
+from app.auth.access import may
 from app.columns import state_schema
 from app.conditional import cacheable
 from app.db import session
@@ -120,16 +121,18 @@ def add_transactions(blueprint: Blueprint, registry: Registry) -> None:
         cacheable=True,
     )
     def get_transaction(query: Document, transaction_id: UUID) -> Response:
-        """Everything that one transaction changed, over all models, by model and key.
+        """Everything that one transaction changed, over all models that may be read, by model and key.
 
         It is asked for again: `delete_with_history` takes from it, and history that is imported may add to it.
         """
-        what = f"transaction {transaction_id}"
-        position = _position(registry, what, query.get("cursor"))
-        models = [resource.versioning for resource in registry.values()]
+        readable = {name: resource for name, resource in registry.items() if may("read", name)}
+        # A cursor is of one list: with other grants it is another one.
+        what = f"transaction {transaction_id} {' '.join(readable)}"
+        position = _position(readable, what, query.get("cursor"))
+        models = [resource.versioning for resource in readable.values()]
         page = transaction(session(), models, transaction_id, query["limit"], position)
         if not page.changes:
-            raise Problem("unknown-transaction", f"no transaction {transaction_id} has changed a record")
+            raise Problem("unknown-transaction", f"no transaction {transaction_id} has changed what may be read")
         following = None if page.next is None else _cursor(resources[page.changes[-1].model], what, page.next)
         changes = [_of_record(resources[change.model], change) for change in page.changes]
         document = {"transaction_id": transaction_id, "changes": changes, "next": following}

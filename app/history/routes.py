@@ -9,6 +9,7 @@ from sqlalchemy.orm import undefer
 from werkzeug import Response
 
 from app.api import Blueprint
+from app.auth.access import may
 from app.conditional import cacheable
 from app.db import session
 from app.document import link_to_transaction, links_to_record, links_to_version
@@ -37,12 +38,13 @@ from chrononaut.history import Key
 def add_list_of_models(blueprint: Blueprint, registry: Registry) -> None:
     """Add ``GET /history``."""
 
-    models: Document = {"models": [_model(resource) for resource in registry.values()]}
+    models = {resource.name: _model(resource) for resource in registry.values()}
+    example = {"models": [*models.values()]}
 
-    @blueprint.operation("GET", "/history", "list_models", scope="read", answer=ModelListSchema, example=models)
+    @blueprint.operation("GET", "/history", "list_models", scope="read", answer=ModelListSchema, example=example)
     def list_models(query: Document) -> Document:
-        """The registered models."""
-        return models
+        """The registered models that may be read."""
+        return {"models": [model for name, model in models.items() if may("read", name)]}
 
 
 def _model(resource: Resource) -> Document:

@@ -6,7 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 from flask.testing import FlaskClient
 
-from app.auth.tokens import metadata as token_metadata
+from app.auth.tables import metadata as token_metadata
 from app.db import db
 
 

@@ -10,8 +10,8 @@ from flask.testing import FlaskClient
 
 from app import create_app
 from app.auth.grants import Grants
+from app.auth.tables import metadata as token_metadata
 from app.auth.tokens import create_token
-from app.auth.tokens import metadata as token_metadata
 from app.cli import create_tables
 from app.db import db
 from tests.service import own_models

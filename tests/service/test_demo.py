@@ -3,10 +3,11 @@
 import json
 import re
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import urllib3
@@ -56,11 +57,19 @@ def test_demo_shows_history_takes_a_change_and_keeps_it(tmp_path: Path) -> None:
         assert http.request("PATCH", record, headers=headers, body=b'{"name": "Ada King"}').status == 200
         releases = json.loads(http.request("GET", f"http://127.0.0.1:{port}/records/release").data)["records"]
         assert len(releases) == 13
+    # As an older checkout made it.
+    with closing(sqlite3.connect(tmp_path / "instance" / "demo.db")) as connection:
+        connection.execute("DROP TABLE chrononaut_login")
     with _demo(tmp_path, port) as again, urllib3.PoolManager(retries=_PATIENTLY) as http:
         assert again == printed
         page = json.loads(http.request("GET", history).data)
         assert page["current"]["state"]["name"] == "Ada King"
         assert page["versions"][-1]["change_info"]["extra"] == {"change_rationale": "Why"}
+        body = b'{"email": "a@example.com", "password": "wrong"}'
+        login = http.request(
+            "POST", f"http://127.0.0.1:{port}/session", headers={"Content-Type": "application/json"}, body=body
+        )
+        assert login.status == 401
 
 
 def test_taken_port_is_one_clear_line(tmp_path: Path) -> None:

@@ -74,9 +74,18 @@ def test_origins_are_listed() -> None:
         ({"CHRONONAUT_RATE_LIMITS": "100 per fortnight"}, "CHRONONAUT_RATE_LIMITS must be as 100 per minute"),
         ({"CHRONONAUT_RATE_LIMITS": "100 per minute; often"}, "CHRONONAUT_RATE_LIMITS must be as 100 per minute"),
         ({"CHRONONAUT_RATE_LIMITS": "0 per minute"}, "CHRONONAUT_RATE_LIMITS must be as 100 per minute"),
+        ({"CHRONONAUT_SECURE_COOKIES": "perhaps"}, "CHRONONAUT_SECURE_COOKIES must be true or false"),
         ({"CHRONONAUT_OPEN_READINGS": "true"}, "unknown settings: CHRONONAUT_OPEN_READINGS"),
     ],
 )
 def test_wrong_setting_is_refused_by_name(changed: dict[str, str], message: str) -> None:
     with pytest.raises(SettingError, match=message):
         Settings.from_environment(_GIVEN | changed)
+
+
+@pytest.mark.parametrize(
+    ("given", "secure"),
+    [({}, True), ({"CHRONONAUT_SECURE_COOKIES": ""}, True), ({"CHRONONAUT_SECURE_COOKIES": "no"}, False)],
+)
+def test_cookies_are_secure_unless_said_otherwise(given: dict[str, str], secure: bool) -> None:
+    assert Settings.from_environment(_GIVEN | given).secure_cookies is secure
