@@ -49,8 +49,9 @@ class Settings:
         ``*`` alone for all, which may not send cookies
     :ivar trusted_proxies: ``CHRONONAUT_TRUSTED_PROXIES``: IP networks of the proxies whose word is taken for whom they
         ask; none by default
-    :ivar provider: ``CHRONONAUT_JWT_ISSUER``, ``_AUDIENCE`` and ``_JWKS``, and how to read its tokens
-        ``_USER_CLAIM`` and ``_SCOPE_CLAIM``: the identity provider whose tokens are taken; none by default
+    :ivar provider: ``CHRONONAUT_JWT_ISSUER``, ``CHRONONAUT_JWT_AUDIENCE``, ``CHRONONAUT_JWT_JWKS``, and how to read its
+        tokens ``CHRONONAUT_JWT_USER_CLAIM`` and ``CHRONONAUT_JWT_SCOPE_CLAIM``: the identity provider whose tokens are
+        taken; none by default
     :ivar rate_limits: ``CHRONONAUT_RATE_LIMITS``: how often one user, or one address without a user, may ask, in
         Flask-Limiter's notation; as often as they like by default
     :ivar rate_limit_storage: ``CHRONONAUT_RATE_LIMIT_STORAGE``: where it is counted, as a URL of Flask-Limiter's; by

@@ -42,7 +42,7 @@ _BODIES: Mapping[str, Callable[[dict[str, Any]], Any] | None] = {
 }
 """Each write of a record, in the order in which they are made: its body with some values of columns; none of some."""
 
-_NOT_OF_RECORDS: frozenset[str] = frozenset()
+_NOT_OF_RECORDS = frozenset({"session.log_in", "session.log_out"})
 """Endpoints that write no record."""
 
 _VISIBLE = {"user": {"email": "ada@example.com", "name": "Ada"}, "account": {"label": "first"}}

@@ -447,7 +447,7 @@ def test_request_of_another_protocol_is_a_problem(service: Service) -> None:
         (b"GET /history HTTP/1.1\nHost: localhost\n\n", *_MALFORMED),
         (b"get /history HTTP/1.1\r\nHost: localhost\r\n\r\n", *_MALFORMED),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", *_MALFORMED),
-        (b"\0" * 5000, *_TOO_LONG),
+        (b"\0" * 9000, *_TOO_LONG),
     ]
     for request, status, kind in requests:
         _assert_problem(service.send(request, ends=True), status, kind)

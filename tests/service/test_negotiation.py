@@ -42,6 +42,8 @@ def test_every_operation_refuses_what_it_cannot_answer_with_before_it_does_anyth
         assert "application/json" in assert_problem(response, 406, "not-acceptable")["detail"]
         assert "Accept" in response.vary
         assert "406" in told["responses"], f"{method} {path}"
+        if not told["security"]:
+            continue
         unknown = api.call(method, path, {}, headers={"Accept": "text/html", "Authorization": "Bearer wrong"})
         assert_problem(unknown, 401, "unauthenticated")
     with app.app_context():

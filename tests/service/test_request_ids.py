@@ -71,7 +71,7 @@ def test_unexpected_error_is_answered_and_logged_with_the_name(
     def fail(*_: object) -> None:
         raise RuntimeError("the secret plan")
 
-    monkeypatch.setattr("app.records.routes._find", fail)
+    monkeypatch.setattr("app.records.routes.find", fail)
     log = StringIO()
     app.logger.addHandler(default_handler)  # which Flask adds where nobody else logs, as pytest does
     try:
