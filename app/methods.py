@@ -4,14 +4,12 @@ from flask import Flask, Response, request
 from flask.globals import request_ctx
 
 from app.media import body_types
-from app.problems import Problem
 
 IMPLEMENTED = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-_KNOWN = frozenset({*IMPLEMENTED, "CONNECT", "TRACE"})
 
 
 def init_methods(app: Flask) -> None:
-    """Answer ``OPTIONS`` of every resource, and every method that is none of HTTP's.
+    """Answer ``OPTIONS`` of every resource.
 
     A resource has one address: a doubled slash makes another one, as one at the end does.
     """
@@ -22,13 +20,9 @@ def init_methods(app: Flask) -> None:
 def answer_method() -> Response | None:
     """Answer ``OPTIONS`` before it is asked who sends it: what it tells is in the OpenAPI document, for everyone.
 
-    A method of HTTP that a resource does not have is 405, by its ``Allow``; one that nobody here knows is 501.
-
-    :raises Problem: 501
+    Any other method that a resource does not have is 405, also one that nobody here knows, for which 501 would do as
+    well: ``Allow`` helps more than to hear of a failure of the server.
     """
-    if request.method not in _KNOWN:
-        detail = f"nobody here knows the method {request.method[:60]!r}; there are {', '.join(IMPLEMENTED)}"
-        raise Problem("not-implemented", detail)
     if request.method != "OPTIONS":
         return None
     # Of the service as a whole (section 9.3.7), or of the resource; of no resource it is 404.

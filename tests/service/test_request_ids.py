@@ -54,7 +54,7 @@ def test_request_without_a_sane_name_gets_one(api: Api, record: str, name: str |
         ("GET", "/nothing", {}, 404),
         ("POST", "{record}", {}, 405),
         ("GET", "{record}", {"Accept": "text/html"}, 406),
-        ("BREW", "{record}", {}, 501),
+        ("BREW", "{record}", {}, 405),
     ],
 )
 def test_every_answer_says_the_name_once(

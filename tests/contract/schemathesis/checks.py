@@ -26,11 +26,22 @@ _OF_HEADERS = {
 }
 
 
+# Of items of a bulk write, which are refused as the same writes of single records are.
+_OF_RECORDS = frozenset({404, 409, 410, 412})
+
+
 def _is_beyond_schemas(response: Any) -> bool:
     try:
         problem = json.loads(response.content)
     except ValueError:
         return False
+    if isinstance(problem, dict) and problem.get("type") == "/problems/bulk-invalid":
+        problems = [item["problem"] for item in problem["items"]]
+        return all(one["status"] in _OF_RECORDS or _tells_of_such(one) for one in problems)
+    return _tells_of_such(problem)
+
+
+def _tells_of_such(problem: Any) -> bool:
     if not isinstance(problem, dict):
         return False
     if any(re.fullmatch(detail, str(problem.get("detail"))) for detail in _OF_HEADERS):
