@@ -42,7 +42,7 @@ from app.problems import KINDS, Problem
 from app.reasons import with_reasons
 from app.registry import Resource
 from app.settings import Settings
-from app.variants import variants2properties
+from app.variants import properties_of
 
 _DEEPEST = 100
 """Levels of a body at the most: all that reads it calls itself for each."""
@@ -412,7 +412,7 @@ class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no type
         super().__init__(app, spec_kwargs={"info": INFO, "servers": SERVERS, "security": self.security("read")})
         # Where a column does not say otherwise.
         self.register_field(marshmallow.fields.Integer, "integer", "int32")
-        self.ma_plugin.converter.add_attribute_function(variants2properties)
+        self.ma_plugin.converter.add_attribute_function(properties_of)
         register_components(self.spec, settings.provider)
         app.register_blueprint(get_swaggerui_blueprint("/docs", "/openapi.json", config={"app_name": "Chrononaut"}))
 

@@ -6,7 +6,7 @@ from marshmallow import Schema, fields, pre_load, validate
 
 from app.answers import Answer
 from app.columns import Query
-from app.history.schemas import OPERATIONS, LinksSchema, change_info_field, differences_field
+from app.history.schemas import LinksSchema, change_info_field, differences_field, operation_field
 from app.instants import Instant
 from app.pages import cursor_field, limit_field
 from app.registry import Resource
@@ -29,9 +29,7 @@ class FeedQuery(ChangePageQuery):
     since = Instant(metadata={"description": "only changes later than this instant"})
     until = Instant(metadata={"description": "only changes at this instant or earlier"})
     user_id = fields.String(metadata={"description": "only changes by this user"})
-    operation = fields.String(
-        validate=validate.OneOf(OPERATIONS), metadata={"description": "only changes of this kind"}
-    )
+    operation = operation_field(metadata={"description": "only changes of this kind"})
     transaction_id = fields.UUID(metadata={"description": "only changes of this transaction"})
     rationale = fields.String(
         data_key=f"{EXTRA}change_rationale",
@@ -59,7 +57,7 @@ class CauseSchema(Answer):
     """When a change was made, by whom and why."""
 
     version = fields.Integer(required=True, metadata={"description": "the state that was replaced"})
-    operation = fields.String(required=True, validate=validate.OneOf(OPERATIONS))
+    operation = operation_field(required=True)
     changed = Instant(required=True)
     change_info = change_info_field()
     transaction_id = fields.UUID(required=True)

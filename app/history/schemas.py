@@ -11,9 +11,9 @@ from app.history.examples import CHANGE_INFO
 from app.instants import Instant, parse_instant
 from app.pages import cursor_field, limit_field
 from app.registry import Resource
+from app.variants import Choice
 from chrononaut.history import Operation
 
-OPERATIONS: tuple[str, ...] = get_args(Operation)
 _ORDERS = ("asc", "desc")
 _EXAMPLE = "2026-03-01T09:00:00.000000Z"
 
@@ -78,6 +78,11 @@ class DiffQuery(Query):
     include_hidden = fields.Boolean(
         load_default=False, metadata={"description": "name the hidden columns that changed; never their values"}
     )
+
+
+def operation_field(**options: Any) -> Choice:
+    """The field for what replaced a state."""
+    return Choice("Operation", get_args(Operation), **options)
 
 
 def version_field() -> fields.Integer:
@@ -257,11 +262,8 @@ def history_schemas(resource: Resource) -> HistorySchemas:
         "version": version_field(),
         "valid_from": Instant(required=True, allow_none=True, metadata={"description": "when the state began"}),
         "changed": Instant(required=True, allow_none=True, metadata={"description": "when it ended; null if it lives"}),
-        "operation": fields.String(
-            required=True,
-            allow_none=True,
-            validate=validate.OneOf(OPERATIONS),
-            metadata={"description": "what replaced it; null if it lives"},
+        "operation": operation_field(
+            required=True, allow_none=True, metadata={"description": "what replaced it; null if it lives"}
         ),
         "change_info": change_info_field(),
         "transaction_id": fields.UUID(required=True, allow_none=True),

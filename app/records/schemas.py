@@ -12,7 +12,7 @@ from app.history.schemas import LinksSchema, version_field
 from app.instants import Instant
 from app.pages import cursor_field, limit_field
 from app.registry import Resource
-from app.variants import Variants
+from app.variants import Constant, Variants
 
 MOST_ITEMS = 1000
 """How many records one request may write."""
@@ -114,7 +114,7 @@ def bulk_schemas(resource: Resource) -> BulkSchemas:
     }
     items = {
         operation: Body.from_dict(
-            {"operation": fields.String(required=True, validate=validate.OneOf([operation])), **content},
+            {"operation": Constant(operation), **content},
             name=f"{title}Bulk{operation.title()}",
         )
         for operation, content in contents.items()
@@ -122,7 +122,9 @@ def bulk_schemas(resource: Resource) -> BulkSchemas:
     body = _Items.from_dict(
         {
             "items": fields.List(
-                Variants("operation", items), required=True, validate=validate.Length(min=1, max=MOST_ITEMS)
+                Variants(f"{title}BulkItem", "operation", items),
+                required=True,
+                validate=validate.Length(min=1, max=MOST_ITEMS),
             )
         },
         name=f"{title}Bulk",

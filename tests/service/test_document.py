@@ -103,6 +103,33 @@ def test_problem_names_every_kind_and_is_open_to_more(document: Any) -> None:
     assert "additionalProperties" not in problem
 
 
+def test_what_replaced_a_state_is_one_component(document: Any) -> None:
+    schemas = document["components"]["schemas"]
+    assert schemas["Operation"] == {"type": "string", "enum": ["insert", "update", "delete"]}
+    reference = {"$ref": "#/components/schemas/Operation"}
+    title = "User" if "User" in schemas else "Parcel"
+    assert schemas[f"{title}PriorVersion"]["properties"]["operation"]["anyOf"] == [reference, {"type": "null"}]
+    for name in ("Blame", "Change", "RecordChange"):
+        assert schemas[name]["properties"]["operation"] == reference
+    feed = next(told for _, told in _operations(document) if told["operationId"].endswith("_feed"))
+    (parameter,) = (told for told in feed["parameters"] if told["name"] == "operation")
+    assert parameter["schema"] == reference
+
+
+def test_item_of_a_bulk_is_a_component_whose_kinds_each_have_one_operation(document: Any) -> None:
+    schemas = document["components"]["schemas"]
+    bulks = [name for name in schemas if name.endswith("Bulk")]
+    assert bulks
+    for bulk in bulks:
+        assert schemas[bulk]["properties"]["items"]["items"] == {"$ref": f"#/components/schemas/{bulk}Item"}
+        mapping = schemas[f"{bulk}Item"]["discriminator"]["mapping"]
+        assert [*mapping] == ["create", "replace", "change", "delete"]
+        assert schemas[f"{bulk}Item"]["oneOf"] == [{"$ref": target} for target in mapping.values()]
+        for operation, target in mapping.items():
+            told = resolve(document, {"$ref": target})["properties"]["operation"]
+            assert told == {"type": "string", "const": operation}
+
+
 def test_writes_tell_of_the_open_set_of_change_headers(document: Any) -> None:
     for _, operation in _operations(document):
         headers = {told["name"]: told for told in operation["parameters"] if told["in"] == "header"}
