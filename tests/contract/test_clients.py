@@ -17,6 +17,9 @@ _PROBLEMS = [
     "409 /problems/conflict",
     "412 /problems/precondition-failed",
     "422 /problems/invalid",
+    "409 /problems/bulk-failed",
+    "412 /problems/precondition-failed",
+    "410 /problems/deleted",
     "410 /problems/deleted",
 ]
 

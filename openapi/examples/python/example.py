@@ -14,8 +14,25 @@ from chrononaut_client.api.user import (
     get_user,
     get_user_version_at,
     list_user_versions,
+    write_user_records,
 )
-from chrononaut_client.models import Diff, NewUser, Problem, User, UserPatch, UserPriorVersion, UserVersion
+from chrononaut_client.models import (
+    BulkProblem,
+    Diff,
+    NewUser,
+    Operation,
+    Problem,
+    User,
+    UserBulk,
+    UserBulkChange,
+    UserBulkCreate,
+    UserBulkDelete,
+    UserBulkWritten,
+    UserPatch,
+    UserPriorVersion,
+    UserVersion,
+    UserWrittenOperation,
+)
 from chrononaut_client.types import UNSET, Response, Unset
 
 T = TypeVar("T")
@@ -33,12 +50,17 @@ def expect(kind: type[T], response: Response[T | Problem]) -> T:
     return response.parsed
 
 
+def kind_of(found: Problem | BulkProblem) -> tuple[int, str]:
+    """Status and type of a problem, which is shown."""
+    print(f"{found.status} {found.type_}: {found.detail}")
+    return found.status, found.type_
+
+
 def problem(status: int, type_: str, response: Response[T | Problem]) -> Problem:
     """The problem that a request must be answered with; a client decides by its status and its type."""
     found = response.parsed
-    if not isinstance(found, Problem) or (found.status, found.type_) != (status, type_):
+    if not isinstance(found, Problem) or kind_of(found) != (status, type_):
         raise ValueError(f"expected {status} {type_}, got {found}")
-    print(f"{found.status} {found.type_}: {found.detail}")
     return found
 
 
@@ -54,6 +76,52 @@ def pages(client: AuthenticatedClient, key: str) -> list[UserPriorVersion]:
         if answer.next_ is None:
             return versions
         cursor = answer.next_
+
+
+def write_many(client: AuthenticatedClient, key: str, stale: str) -> None:
+    """Write several users in one transaction, all of them or none.
+
+    :param key: of a user that is there
+    :param stale: an ETag that it had
+    """
+    guest = NewUser(email=f"python-guest-{os.getpid()}@example.com", password_hash="$argon2id$of-guest")
+    leaving = expect(User, create_user.sync_detailed(client=client, body=guest)).key
+
+    bulk = UserBulk(
+        [
+            UserBulkCreate(
+                "create", NewUser(email=f"python-new-{os.getpid()}@example.com", password_hash="$argon2id$new")
+            ),
+            UserBulkChange("change", key, UserPatch(name="Ada, Countess of Lovelace")),
+            UserBulkDelete("delete", leaving),
+        ]
+    )
+    written = write_user_records.sync(client=client, body=bulk, x_change_rationale="New term")
+    assert isinstance(written, UserBulkWritten)
+    made, changed, deleted = written.items
+    assert made.operation is UserWrittenOperation.CREATE
+    assert (changed.key, deleted.key, deleted.version) == (key, leaving, None)
+    last = pages(client, key)[-1]
+    assert last.operation is Operation.UPDATE
+    assert last.change_info is not None
+    assert not isinstance(last.change_info.extra, Unset)
+    assert last.change_info.extra["change_rationale"] == "New term"
+
+    failing = UserBulk(
+        [
+            UserBulkDelete("delete", made.key),
+            UserBulkChange("change", key, UserPatch(name="Ada"), if_match=stale),
+            UserBulkDelete("delete", leaving),
+        ]
+    )
+    failed = write_user_records.sync(client=client, body=failing)
+    assert isinstance(failed, BulkProblem)
+    assert kind_of(failed) == (409, "/problems/bulk-failed")
+    assert not isinstance(failed.items, Unset)
+    assert [(item.index, *kind_of(item.problem)) for item in failed.items] == [
+        (1, 412, "/problems/precondition-failed"),
+        (2, 410, "/problems/deleted"),
+    ]
 
 
 def main() -> None:
@@ -107,6 +175,8 @@ def main() -> None:
     if TYPE_CHECKING:
         # A hidden column is written and never read: no type of an answer has it.
         created.state.password_hash  # type: ignore[attr-defined]  # noqa: B018
+
+    write_many(client, key, etag)
 
     delete_user.sync_detailed(key, client=client, x_change_rationale="Left")
     problem(410, "/problems/deleted", get_user.sync_detailed(key, client=client))

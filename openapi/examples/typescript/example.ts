@@ -6,6 +6,7 @@ import createClient from "openapi-fetch";
 import type { components, paths } from "../../generated/typescript/schema.js";
 
 type Problem = components["schemas"]["Problem"];
+type Item = components["schemas"]["UserBulkItem"];
 type PriorVersion = components["schemas"]["UserPriorVersion"];
 
 const client = createClient<paths>({
@@ -26,11 +27,16 @@ function expect<T>(result: { data?: T; error?: Problem }): T {
 }
 
 /** The problem that a request must be answered with; a client decides by its status and its type. */
-function problem(status: number, type: string, result: { error?: Problem }): Problem {
+function problem<P extends Problem>(status: number, type: string, result: { error?: P }): P {
   assert(result.error !== undefined);
-  assert.deepEqual([result.error.status, result.error.type], [status, type]);
-  console.log(`${result.error.status} ${result.error.type}: ${result.error.detail}`);
+  assert.deepEqual(kindOf(result.error), [status, type]);
   return result.error;
+}
+
+/** Status and type of a problem, which is shown. */
+function kindOf(found: Problem): [number, string] {
+  console.log(`${found.status} ${found.type}: ${found.detail}`);
+  return [found.status, found.type];
 }
 
 /** All prior versions of a user, page by page. */
@@ -44,6 +50,47 @@ async function pages(key: string): Promise<PriorVersion[]> {
     cursor = page.next;
   } while (cursor !== null);
   return versions;
+}
+
+/** Write several users in one transaction, all of them or none; the user is there, and had the stale ETag. */
+async function writeMany(key: string, stale: string): Promise<void> {
+  const guest = { email: `typescript-guest-${pid}@example.com`, password_hash: "$argon2id$of-guest" };
+  const leaving = expect(await client.POST("/records/user", { body: guest })).key;
+
+  const items: Item[] = [
+    { operation: "create", record: { email: `typescript-new-${pid}@example.com`, password_hash: "$argon2id$new" } },
+    { operation: "change", key, changes: { name: "Ada, Countess of Lovelace" } },
+    { operation: "delete", key: leaving },
+  ];
+  const params = { header: { "X-Change-Rationale": "New term" } };
+  const written = expect(await client.POST("/bulk/user", { body: { items }, params }));
+  const [made, changed, deleted] = written.items;
+  assert(made !== undefined && changed !== undefined && deleted !== undefined);
+  assert.equal(made.operation, "create");
+  assert.deepEqual([changed.key, deleted.key, deleted.version], [key, leaving, null]);
+  const last = (await pages(key)).at(-1);
+  assert.equal(last?.operation, "update");
+  assert.deepEqual(last?.change_info?.extra, { change_rationale: "New term" });
+
+  const failing: Item[] = [
+    { operation: "delete", key: made.key },
+    { operation: "change", key, if_match: stale, changes: { name: "Ada" } },
+    { operation: "delete", key: leaving },
+  ];
+  const answer = await client.POST("/bulk/user", { body: { items: failing } });
+  const failed = problem(409, "/problems/bulk-failed", answer);
+  assert("items" in failed && failed.items !== undefined);
+  assert.deepEqual(
+    failed.items.map((item) => [item.index, ...kindOf(item.problem)]),
+    [
+      [1, 412, "/problems/precondition-failed"],
+      [2, 410, "/problems/deleted"],
+    ],
+  );
+
+  // @ts-expect-error What changes a record says which one.
+  const unfit: Item = { operation: "change", changes: { name: "Ada" } };
+  assert.equal(unfit.operation, "change");
 }
 
 const body = { email: `typescript-${pid}@example.com`, name: "Ada Byron", password_hash: "$argon2id$of-typescript" };
@@ -100,6 +147,8 @@ assert(invalid.errors !== undefined && "json" in invalid.errors);
 
 // @ts-expect-error A hidden column is written and never read: no type of an answer has it.
 assert.equal(created.state.password_hash, undefined);
+
+await writeMany(created.key, etag);
 
 await client.DELETE("/records/user/{key}", { params: { path, header: { "X-Change-Rationale": "Left" } } });
 problem(410, "/problems/deleted", await client.GET("/records/user/{key}", { params: { path } }));
