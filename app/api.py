@@ -351,7 +351,7 @@ class _Contract:
 
 
 _ALWAYS = ("malformed-request", "uri-too-long", "invalid", "too-many-requests", "internal-error", "unavailable")
-_WRITE = ("change-header-invalid", "change-info-required")
+_WRITE = ("change-header-invalid", "change-info-required", "conflict", "concurrent-change")
 _BODY = ("unsupported-media-type", "content-too-large")
 
 

@@ -1,21 +1,23 @@
 """Errors → ``application/problem+json`` (RFC 9457)."""
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-import sqlalchemy.exc
 from flask import Flask, Response, current_app, request
 from gunicorn.http.errors import ParseException
 from marshmallow import fields
+from sqlalchemy import exc
 from sqlalchemy.orm.exc import StaleDataError
 from werkzeug.exceptions import HTTPException
 from werkzeug.sansio.response import Response as SansIOResponse
 
 from app.answers import Answer
 from app.change_headers import ChangeHeaderError, header_of
+from app.database_errors import UNAVAILABLE, Refusal, log_unexpected, names_of, refusal_of
 from app.headers import whole
 from chrononaut import ChangeInfoError, MissingChangeInfoError, RequiredChangeInfoError, RestoreError
 
@@ -91,6 +93,7 @@ _KINDS_BY_STATUS = {
 
 
 _MOST_ERRORS = 100
+_READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _NAME = re.compile(r"[A-Za-z_][\w.-]{0,63}")
 
 
@@ -179,9 +182,8 @@ def register_problems(app: Flask) -> None:
     app.register_error_handler(RequiredChangeInfoError, _answer_required_change_info)
     app.register_error_handler(RestoreError, _answer_not_restored)
     app.register_error_handler(StaleDataError, _answer_concurrent_change)
-    app.register_error_handler(sqlalchemy.exc.IntegrityError, lambda error: _answer(problem_of(error)))
-    app.register_error_handler(sqlalchemy.exc.DataError, lambda error: _answer(problem_of(error)))
-    app.register_error_handler(sqlalchemy.exc.OperationalError, _answer_unavailable)
+    app.register_error_handler(exc.StatementError, _answer_database)
+    app.register_error_handler(exc.TimeoutError, _answer_no_connection)
     app.register_error_handler(Exception, _answer_unexpected)
     app.add_url_rule("/problems/<kind>", "problem", _describe)
 
@@ -229,9 +231,10 @@ def _answer_http(error: HTTPException) -> Response | SansIOResponse:
 
 
 def repeatable(messages: Any) -> Any:
-    """What schemas say, at most `_MOST_ERRORS` things of each, and no name that none of their fields could have.
+    """What schemas say, at most `_MOST_ERRORS` things of each, and no name that no field could have.
 
-    A name that a client makes up may be as long as a body, or a value in the wrong place, which is nobody's to repeat.
+    A name that a field could have is told to who sent it, also where there is no such field: it is how they find what
+    they mistyped. Any other may be as long as a body, or a text in the wrong place, and helps nobody.
     """
     if not isinstance(messages, Mapping):
         return messages
@@ -295,21 +298,37 @@ def _answer_concurrent_change(error: StaleDataError) -> Response:
     return _respond("concurrent-change", "another request changed the record meanwhile; read it again and repeat")
 
 
-def problem_of(error: sqlalchemy.exc.IntegrityError | sqlalchemy.exc.DataError) -> Problem:
-    """What a client is told of values that the database refuses."""
-    current_app.logger.info("the database refuses values: %s", type(error.orig).__name__)
-    if isinstance(error, sqlalchemy.exc.DataError):
-        return Problem("invalid", "a value lies outside of what its column can hold")
-    return Problem("conflict", "a value that must be unique is taken, or a record that this one refers to is missing")
+def problem_of(error: exc.StatementError) -> Problem | None:
+    """What a client is told of a statement that the database refuses; ``None`` if that is our fault."""
+    refusal = refusal_of(error, names_of(current_app.extensions["sqlalchemy"].metadatas.values()))
+    return None if refusal is None else _problem(refusal)
 
 
-def _answer_unavailable(error: sqlalchemy.exc.OperationalError) -> Response:
-    current_app.logger.error("the database does not answer: %s", type(error.orig).__name__)
-    return _respond("unavailable", "the database does not answer; try again", headers={"Retry-After": "1"})
+def _problem(refusal: Refusal) -> Problem:
+    # Who reads changes nothing that could conflict.
+    if refusal.kind == "concurrent-change" and request.method in _READING:
+        refusal = UNAVAILABLE
+    headers = {"Retry-After": "1"} if refusal.kind == "unavailable" else None
+    return Problem(refusal.kind, refusal.detail, headers=headers)
+
+
+def _answer_database(error: exc.StatementError) -> Response:
+    problem = problem_of(error)
+    if problem is None:
+        return _answer_unexpected(error)
+    level = logging.ERROR if problem.kind == "unavailable" else logging.INFO
+    current_app.logger.log(level, "the database refuses a statement: %s: %s", type(error.orig).__name__, problem.kind)
+    return _answer(problem)
+
+
+def _answer_no_connection(error: exc.TimeoutError) -> Response:
+    """All connections of the pool are taken."""
+    current_app.logger.error("no connection is free")
+    return _answer(_problem(UNAVAILABLE))
 
 
 def _answer_unexpected(error: Exception) -> Response:
-    current_app.logger.error("unexpected error", exc_info=error)
+    log_unexpected(current_app.logger, error)
     return _respond("internal-error", "the error was logged; nothing was changed")
 
 

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy.orm import defer
+from sqlalchemy.orm import Mapper, defer
 from sqlalchemy.orm.interfaces import ORMOption
 
 from app.change_headers import header_of
@@ -47,6 +47,21 @@ class Resource:
     @property
     def model(self) -> Any:
         return self.versioning.model
+
+    @property
+    def lineage(self) -> tuple[str, ...]:
+        """Its name and those of the models that it inherits from: its records are records of each of them.
+
+        Where inheritance is concrete they are not, as they have a table of their own.
+        """
+        names = []
+        mapper: Mapper[Any] | None = self.versioning.mapper
+        while mapper is not None:
+            versioning: Versioning | None = vars(mapper.class_).get("__chrononaut__")
+            if versioning is not None:
+                names.append(_public_name(versioning))
+            mapper = None if mapper.concrete else mapper.inherits
+        return tuple(names)
 
     @property
     def title(self) -> str:
@@ -130,7 +145,7 @@ class Registry(Mapping[str, Resource]):
         self._resources = dict(sorted(self._resources.items()))
 
     def _register(self, versioning: Versioning) -> None:
-        name = getattr(versioning.model, "__resource_name__", None) or _snake_case(versioning.name)
+        name = _public_name(versioning)
         if name in self._resources:
             raise RegistrationError(f"two models are called {name}; give one another __resource_name__")
         for column in versioning.key_columns:
@@ -164,6 +179,10 @@ def _refuse_untellable(name: str, key: str, pattern: str) -> None:
             f"the pattern of {key} that {name} requires, {pattern!r}, has {found.group()!r}, which only Python "
             "reads so; the OpenAPI document tells it to clients in other languages: write it in what ECMA-262 has too"
         )
+
+
+def _public_name(versioning: Versioning) -> str:
+    return getattr(versioning.model, "__resource_name__", None) or _snake_case(versioning.name)
 
 
 def _snake_case(name: str) -> str:

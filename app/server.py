@@ -15,6 +15,7 @@ from gunicorn.http import errors
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
+from app.database_errors import log_unexpected
 from app.problems import KINDS, MEDIA_TYPE, Problem, problem_type
 from app.request_id import HEADER, LOG_FORMAT, add_request_id, request_named
 
@@ -82,7 +83,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         with request_named(sent) as name:
             problem = _problem_of(exc)
             if problem.kind == "internal-error":
-                self.log.error("unexpected error", exc_info=exc)
+                log_unexpected(self.log, exc)
             else:
                 # What was sent is neither logged nor repeated: it can be the rest of a body longer than it said.
                 self.log.warning("no request from %s: %s", addr[0] if addr else "a socket", type(exc).__name__)

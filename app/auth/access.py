@@ -12,6 +12,7 @@ from wtforms import ValidationError
 
 from app.auth.grants import Grant, Grants, Scope
 from app.problems import Problem
+from app.registry import Registry
 
 CSRF_HEADER = "X-CSRF-Token"
 """The header that tells a request of our own pages from a forged one, of a site that the browser is on as well."""
@@ -53,11 +54,15 @@ _R = TypeVar("_R")
 def may(scope: Scope, model: str | None = None) -> bool:
     """May who makes this request do something? Reading can be open to all by a setting.
 
+    A grant for a model that others inherit from is one for their records too, as they are among its own.
+
     :param model: with the records of this model; of any model by default
     """
     if scope == "read" and current_app.config["OPEN_READING"]:
         return True
-    return bool(current_user.is_authenticated) and current_user.grants.allow(scope, model)
+    registry: Registry = current_app.extensions["chrononaut"]
+    models = None if model is None else registry[model].lineage
+    return bool(current_user.is_authenticated) and current_user.grants.allow(scope, models)
 
 
 def requires(scope: Scope | None, model: str | None = None) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:

@@ -1,6 +1,6 @@
 """What somebody may do: scopes, for all models or for one."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -21,6 +21,8 @@ class GrantError(ValueError):
 @dataclass(frozen=True, slots=True, order=True)
 class Grant:
     """A scope, written ``read``, or for the records of one model only ``release:write``.
+
+    The records of a model are also those of the models that inherit from it.
 
     :ivar model: the public name of the model; every one by default
     """
@@ -63,11 +65,13 @@ class Grants:
         """The models that some of them name."""
         return frozenset(grant.model for grant in self.all if grant.model is not None)
 
-    def allow(self, scope: Scope, model: str | None = None) -> bool:
+    def allow(self, scope: Scope, models: Collection[str] | None = None) -> bool:
         """Is a scope among them?
 
-        :param model: for the records of this model; of any model by default
+        :param models: for the records of one model: its name, and those of the models that it inherits from, whose
+            records they are too; of any model by default
         """
         return any(
-            scope in _IMPLIED[grant.scope] and (model is None or grant.model in {None, model}) for grant in self.all
+            scope in _IMPLIED[grant.scope] and (models is None or grant.model is None or grant.model in models)
+            for grant in self.all
         )

@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from marshmallow import Schema, ValidationError
-from sqlalchemy.exc import DataError, IntegrityError
+from sqlalchemy.exc import StatementError
 from werkzeug.http import parse_etags, quote_etag
 
 from app.api import Blueprint
@@ -70,7 +70,7 @@ def add_bulk(blueprint: Blueprint, resource: Resource) -> None:
         largest_body=_LARGEST_BODY,
         answer=schemas.answer,
         example=answered,
-        problems=["bulk-failed", "bulk-invalid", "concurrent-change"],
+        problems=["bulk-failed", "bulk-invalid"],
     )
     def write_records(query: Document, body: Document) -> Document:
         """Write up to 1000 records in one transaction: all of them, or none.
@@ -88,7 +88,8 @@ def add_bulk(blueprint: Blueprint, resource: Resource) -> None:
         try:
             with session().no_autoflush:
                 records = _write(resource, items, refusals)
-        except (IntegrityError, DataError):
+        except StatementError as error:
+            _problem_of_item(error)
             session().rollback()
             with session().no_autoflush:
                 # All are locked first, in the order of their keys: the parts are in another.
@@ -168,13 +169,25 @@ def _write_in_parts(resource: Resource, items: Sequence[_Item], refusals: Refusa
     try:
         with session().begin_nested():
             return _write(resource, items, refusals)
-    except (IntegrityError, DataError) as error:
+    except StatementError as error:
+        problem = _problem_of_item(error)
         if len(items) == 1:
-            refusals[items[0].index] = problem_of(error)
+            refusals[items[0].index] = problem
             return {}
     half = len(items) // 2
     first = _write_in_parts(resource, items[:half], refusals)
     return {**first, **_write_in_parts(resource, items[half:], refusals)}
+
+
+def _problem_of_item(error: StatementError) -> Problem:
+    """What the database refuses of an item.
+
+    :raises StatementError: it refuses none, but all of them together
+    """
+    problem = problem_of(error)
+    if problem is None or problem.kind not in {"conflict", "invalid"}:
+        raise error
+    return problem
 
 
 def _find(resource: Resource, items: Sequence[_Item], refusals: Refusals) -> Mapping[Key | None, Any]:

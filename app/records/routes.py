@@ -137,7 +137,7 @@ def _add_writes(
         "links": links_to_record(name) | links_to_writes(name) | links_to_version(name),
     }
     changing: Document = common | {
-        "problems": ["unknown-record", "deleted", "conflict"],
+        "problems": ["unknown-record", "deleted"],
         "conditional": True,
     }
 
@@ -147,7 +147,7 @@ def _add_writes(
         f"create_{name}",
         status=201,
         body=schemas.new,
-        problems=["record-exists", "conflict"],
+        problems=["record-exists"],
         **common | {"headers": ["ETag", "Location"]},
     )
     def create_record(query: Document, body: Document) -> Response:
@@ -182,7 +182,7 @@ def _add_writes(
         f"restore_{name}",
         body=schemas.restoration,
         body_example=restoration,
-        **changing | {"problems": ["unknown-record", "unknown-version", "conflict"]},
+        **changing | {"problems": ["unknown-record", "unknown-version"]},
     )
     def restore_record(query: Document, body: Document, key: str) -> Response:
         """Give a record the state of a prior version, as a new version; a deleted record is made again.
