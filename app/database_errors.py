@@ -1,11 +1,13 @@
 """What the errors of databases mean: by their codes, as their texts may hold values, hidden ones too."""
 
 import re
+import sqlite3
 import traceback
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from logging import Logger
 
+import psycopg
 import sqlalchemy as sa
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError, PendingRollbackError, StatementError
 
@@ -76,7 +78,8 @@ _BY_SQLITE_NAME: Mapping[str, Refusal] = {
 _SQLITE_GENERATED = re.compile("cannot (INSERT into|UPDATE) generated column ")
 # What types of columns raise of a value that they cannot send: those of SQLAlchemy, and those of applications.
 _OF_VALUES = (ValueError, TypeError, LookupError, ArithmeticError)
-_FROM_DATABASE = (StatementError, PendingRollbackError)
+# A session that goes on after an error repeats its text, and a driver's own may come without SQLAlchemy's around it.
+_TELLING_VALUES = (StatementError, PendingRollbackError, psycopg.Error, sqlite3.Error)
 
 
 def refusal_of(error: StatementError, names: Collection[str] = ()) -> Refusal | None:
@@ -97,11 +100,11 @@ def refusal_of(error: StatementError, names: Collection[str] = ()) -> Refusal | 
 def log_unexpected(logger: Logger, error: BaseException) -> None:
     """Log an error that nobody should get.
 
-    One that comes from a database, or that has another such as its cause, without any message: a trigger's can hold
-    the values of hidden columns, and so can that of a column's type.
+    One that comes from a database, or that another such one led to, without any message: a trigger's can hold the
+    values of hidden columns, and so can that of a column's type.
     """
     chain = [*_chain(error)]
-    if not any(isinstance(one, _FROM_DATABASE) for one in chain):
+    if not any(isinstance(one, _TELLING_VALUES) for one in chain):
         logger.error("unexpected error", exc_info=error)
         return
     frames = "".join(traceback.format_tb(error.__traceback__))

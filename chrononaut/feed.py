@@ -8,12 +8,12 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
-from sqlalchemy.orm import Mapper, Session, aliased
+from sqlalchemy.orm import Session, aliased
 
 from chrononaut.changes import Change, changes_of
 from chrononaut.exceptions import UntrackedAttributeError
 from chrononaut.history import Key, Operation, Versioning, full_name, versioning_of
-from chrononaut.queries import blamed
+from chrononaut.queries import blamed, follows, history_key, of_model
 from chrononaut.types import as_loaded, has_text, is_distinct, lists_name, utc
 
 _OPERATIONS: tuple[str, ...] = get_args(Operation)
@@ -103,10 +103,10 @@ def feed(
     """
     _refuse_limit(limit)
     versioning = versioning_of(model)
-    order = [versioning.column("changed"), *_history_key(versioning), versioning.column("version")]
+    order = [versioning.column("changed"), *history_key(versioning), versioning.column("version")]
     select = (
         sa.select(versioning.history)
-        .where(*_criteria(versioning, which, _dialect(session, versioning)), *_of_model(versioning))
+        .where(*_criteria(versioning, which, _dialect(session, versioning)), *of_model(versioning))
         .order_by(*(column.desc() for column in order))
         .limit(limit + 1)
     )
@@ -142,10 +142,10 @@ def transaction(
     for versioning in sorted(models, key=place_of):
         if cursor is not None and place_of(versioning) < cursor.model:
             continue
-        order = [*_history_key(versioning), versioning.column("version")]
+        order = [*history_key(versioning), versioning.column("version")]
         select = (
             sa.select(versioning.history)
-            .where(versioning.column("transaction_id") == transaction_id, *_of_model(versioning, exactly=True))
+            .where(versioning.column("transaction_id") == transaction_id, *of_model(versioning, exactly=True))
             .order_by(*order)
         )
         if cursor is not None and place_of(versioning) == cursor.model:
@@ -177,10 +177,6 @@ def _page(changes: list[Change], has_more: bool) -> FeedPage:
         return FeedPage(changes, None)
     last = changes[-1]
     return FeedPage(changes, Position(place_of(versioning_of(last.model)), last.at, last.key, last.version))
-
-
-def _history_key(versioning: Versioning) -> list[sa.Column[Any]]:
-    return [versioning.history_table.c[column.key] for column in versioning.key_columns]
 
 
 def _dialect(session: Session, versioning: Versioning) -> Dialect:
@@ -218,62 +214,8 @@ def _changes_attribute(versioning: Versioning, name: str, dialect: Dialect) -> s
     following = [
         sa.exists()
         .select_from(entity)
-        .where(*_follows(versioning, entity), is_distinct(before, as_loaded(getattr(entity, name), dialect), dialect))
+        .where(*follows(versioning, entity), is_distinct(before, as_loaded(getattr(entity, name), dialect), dialect))
         for entity in (aliased(versioning.history, flat=True), aliased(versioning.model, flat=True))
     ]
     is_delete = versioning.column("operation") == "delete"
     return sa.or_(sa.and_(is_delete, before.is_not(None)), sa.and_(~is_delete, sa.or_(*following)))
-
-
-def _follows(versioning: Versioning, entity: Any) -> Iterator[sa.ColumnElement[bool]]:
-    """Is a history row, or a live one, the state that followed?
-
-    :param entity: an alias of the model or of its history
-    """
-    for name, column in zip(versioning.key, _history_key(versioning), strict=True):
-        yield getattr(entity, name) == column
-    yield getattr(entity, versioning.options.names.version) == versioning.column("version") + 1
-
-
-def _of_model(versioning: Versioning, exactly: bool = False) -> Iterator[sa.ColumnElement[bool]]:
-    """Which rows of a history table are those of a model that shares it with others.
-
-    :param exactly: leave out those of the models that inherit from it
-    """
-    mapper = versioning.mapper
-    below = [one for one in versioning.hierarchy if one is not versioning]
-    if not (mapper.single or (exactly and below)):
-        return
-    discriminator = _discriminator(versioning)
-    if discriminator is None:
-        for one in below if exactly else ():
-            own = one.tables[-1]
-            if own.history is not versioning.tables[-1].history:
-                yield ~_has_row(versioning, one)
-        return
-    mappers: Iterable[Mapper[Any]] = [mapper] if exactly else mapper.self_and_descendants
-    yield discriminator.in_([one.polymorphic_identity for one in mappers])
-
-
-def _discriminator(versioning: Versioning) -> sa.ColumnElement[Any] | None:
-    """Which model a history row is of; of an insert, the state that followed says so."""
-    column: Any = versioning.mapper.polymorphic_on
-    root = versioning_of(versioning.mapper.base_mapper.class_)
-    name = next((name for name, one in root.tracked.items() if one is column), None)
-    if name is None:
-        return None
-    following = [
-        sa.select(getattr(entity, name)).where(*_follows(versioning, entity)).scalar_subquery()
-        for entity in (aliased(root.history, flat=True), aliased(root.model, flat=True))
-    ]
-    return sa.func.coalesce(getattr(versioning.history, name), *following)
-
-
-def _has_row(versioning: Versioning, below: Versioning) -> sa.ColumnElement[bool]:
-    """Has a model below a row of its own besides a history row?"""
-    own = below.tables[-1]
-    key = zip(own.key, _history_key(versioning), strict=True)
-    return sa.exists().where(
-        *(own.history.c[column.key] == part for column, part in key),
-        own.history.c[versioning.options.names.version] == versioning.column("version"),
-    )

@@ -4,13 +4,13 @@ Validity is half-open: a state is valid in [``valid_from``, ``changed``), so tha
 state holds. An ``insert`` row has no state, and only `changes` lists it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
-from sqlalchemy.orm import aliased
+from sqlalchemy.orm import Mapper, aliased
 
 from chrononaut.history import NEVER, History, Key, Operation, Versioning, versioning_of
 from chrononaut.types import as_loaded, is_among, is_distinct, lists_name, utc
@@ -27,7 +27,8 @@ def changes(model: type, key: Key) -> HistorySelect:
     :param key: primary key values, in mapping order
     """
     versioning = versioning_of(model)
-    return sa.select(versioning.history).where(versioning.has_key(key)).order_by(versioning.column("version"))
+    criteria = (versioning.has_key(key), *of_model(versioning))
+    return sa.select(versioning.history).where(*criteria).order_by(versioning.column("version"))
 
 
 def exists(model: type, key: Key) -> sa.Select[bool]:
@@ -35,7 +36,7 @@ def exists(model: type, key: Key) -> sa.Select[bool]:
 
     :param key: primary key values, in mapping order
     """
-    return sa.select(sa.exists().where(versioning_of(model).has_key(key)))
+    return sa.select(changes(model, key).order_by(None).exists())
 
 
 def versions(model: type, key: Key, before: datetime | None = None, after: datetime | None = None) -> HistorySelect:
@@ -238,6 +239,41 @@ def prior_states(versioning: Versioning, states: Sequence[tuple[Key, int]], dial
     return select.where(_has_state(versioning))
 
 
+def of_model(versioning: Versioning, exactly: bool = False) -> Iterator[sa.ColumnElement[bool]]:
+    """Which rows of a history table are those of a model that shares it with others.
+
+    :param exactly: leave out those of the models that inherit from it
+    """
+    mapper = versioning.mapper
+    below = [one for one in versioning.hierarchy if one is not versioning]
+    if not (mapper.single or (exactly and below)):
+        return
+    discriminator = _discriminator(versioning)
+    if discriminator is None:
+        for one in below if exactly else ():
+            own = one.tables[-1]
+            if own.history is not versioning.tables[-1].history:
+                yield ~_has_row(versioning, one)
+        return
+    mappers: Iterable[Mapper[Any]] = [mapper] if exactly else mapper.self_and_descendants
+    yield discriminator.in_([one.polymorphic_identity for one in mappers])
+
+
+def follows(versioning: Versioning, entity: Any) -> Iterator[sa.ColumnElement[bool]]:
+    """Is a history row, or a live one, the state that followed?
+
+    :param entity: an alias of the model or of its history
+    """
+    for name, column in zip(versioning.key, history_key(versioning), strict=True):
+        yield getattr(entity, name) == column
+    yield getattr(entity, versioning.options.names.version) == versioning.column("version") + 1
+
+
+def history_key(versioning: Versioning) -> list[sa.Column[Any]]:
+    """The key columns of the history table that has our own columns, in mapping order."""
+    return [versioning.history_table.c[column.key] for column in versioning.key_columns]
+
+
 def _states(
     rows: sa.FromClause,
     columns: Mapping[str, sa.ColumnElement[Any]],
@@ -319,3 +355,27 @@ def _has_state(versioning: Versioning) -> sa.ColumnElement[bool]:
 
 def _ended_after(versioning: Versioning, at: datetime) -> sa.ColumnElement[bool]:
     return versioning.column("changed") > utc(at)
+
+
+def _discriminator(versioning: Versioning) -> sa.ColumnElement[Any] | None:
+    """Which model a history row is of; of an insert, the state that followed says so."""
+    column: Any = versioning.mapper.polymorphic_on
+    root = versioning_of(versioning.mapper.base_mapper.class_)
+    name = next((name for name, one in root.tracked.items() if one is column), None)
+    if name is None:
+        return None
+    following = [
+        sa.select(getattr(entity, name)).where(*follows(versioning, entity)).scalar_subquery()
+        for entity in (aliased(root.history, flat=True), aliased(root.model, flat=True))
+    ]
+    return sa.func.coalesce(getattr(versioning.history, name), *following)
+
+
+def _has_row(versioning: Versioning, below: Versioning) -> sa.ColumnElement[bool]:
+    """Has a model below a row of its own besides a history row?"""
+    own = below.tables[-1]
+    key = zip(own.key, history_key(versioning), strict=True)
+    return sa.exists().where(
+        *(own.history.c[column.key] == part for column, part in key),
+        own.history.c[versioning.options.names.version] == versioning.column("version"),
+    )

@@ -178,6 +178,14 @@ def test_grant_for_a_model_tells_nothing_of_the_other_records_of_its_parent(
         assert_problem(reader.call("GET", path), 403, "forbidden")
     assert_problem(reader.call("GET", f"/records/dog/{keys['animal']}"), 404, "unknown-record")
     assert_problem(reader.call("GET", f"/history/dog/{keys['cat']}"), 404, "unknown-record")
+    # Cats are in the table of the animals.
+    cats = calling("cat:read")
+    for path in (
+        f"/records/cat/{keys['animal']}",
+        f"/history/cat/{keys['dog']}",
+        f"/history/cat/{keys['dog']}/changes",
+    ):
+        assert_problem(cats.call("GET", path), 404, "unknown-record")
     assert {record["key"] for record in reader.get("/records/dog")["records"]} == {keys["dog"], keys["puppy"]}
     with zoo.app_context():
         for record in db.session.scalars(sa.select(Animal)):
