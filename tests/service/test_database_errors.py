@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from threading import Thread
 from time import sleep
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
@@ -33,6 +33,11 @@ class Base(DeclarativeBase):
 
 db = VersionedSQLAlchemy(model_class=Base)
 
+if TYPE_CHECKING:
+    Model = Base
+else:
+    Model = db.Model
+
 
 class Picky(sa.TypeDecorator[str]):
     """Takes no digits, and says which value it does not take."""
@@ -46,14 +51,14 @@ class Picky(sa.TypeDecorator[str]):
         return value
 
 
-class Shelf(db.Model, Versioned):  # type: ignore[name-defined]  # Flask-SQLAlchemy's base is made at run time
+class Shelf(Model, Versioned):
     """A shelf."""
 
     id: Mapped[int] = mapped_column(primary_key=True)
     label: Mapped[str | None] = mapped_column(sa.Text, unique=True)
 
 
-class Book(db.Model, Versioned):  # type: ignore[name-defined]  # Flask-SQLAlchemy's base is made at run time
+class Book(Model, Versioned):
     """A book."""
 
     __chrononaut_hidden__ = ("pin", "picky")
