@@ -34,7 +34,7 @@ _RULE = Refusal("invalid", "a rule of the database does not allow this change")
 _VALUE = Refusal("invalid", "a value lies outside of what its column can hold")
 _LARGE = Refusal("invalid", "a value is larger than the database takes, or than an index of it does")
 _GENERATED = Refusal("invalid", "a value is given that the database makes by itself; leave it out")
-_CONCURRENT = Refusal("concurrent-change", "another request was in the way and nothing was changed; repeat this one")
+CONCURRENT = Refusal("concurrent-change", "another request was in the way; read again what is there, and repeat")
 UNAVAILABLE = Refusal("unavailable", "the database does not answer; try again")
 
 _BY_SQLSTATE: Mapping[str, Refusal] = {
@@ -45,8 +45,8 @@ _BY_SQLSTATE: Mapping[str, Refusal] = {
     "23502": _MISSING,
     "23503": _REFERENCE,
     "23514": _CHECK,
-    "40001": _CONCURRENT,
-    "40P01": _CONCURRENT,
+    "40001": CONCURRENT,
+    "40P01": CONCURRENT,
     "428C9": _GENERATED,
     "44000": _CHECK,  # of a view
     "53": UNAVAILABLE,  # insufficient resources: connections, memory, disk

@@ -17,7 +17,7 @@ from werkzeug.sansio.response import Response as SansIOResponse
 
 from app.answers import Answer
 from app.change_headers import ChangeHeaderError, header_of
-from app.database_errors import UNAVAILABLE, Refusal, log_unexpected, names_of, refusal_of
+from app.database_errors import CONCURRENT, UNAVAILABLE, Refusal, log_unexpected, names_of, refusal_of
 from app.headers import whole
 from chrononaut import ChangeInfoError, MissingChangeInfoError, RequiredChangeInfoError, RestoreError
 
@@ -295,7 +295,7 @@ def _answer_not_restored(error: RestoreError) -> Response:
 
 
 def _answer_concurrent_change(error: StaleDataError) -> Response:
-    return _respond("concurrent-change", "another request changed the record meanwhile; read it again and repeat")
+    return _answer(_problem(CONCURRENT))
 
 
 def problem_of(error: exc.StatementError) -> Problem | None:
@@ -306,9 +306,9 @@ def problem_of(error: exc.StatementError) -> Problem | None:
 
 def _problem(refusal: Refusal) -> Problem:
     # Who reads changes nothing that could conflict.
-    if refusal.kind == "concurrent-change" and request.method in _READING:
+    if refusal is CONCURRENT and request.method in _READING:
         refusal = UNAVAILABLE
-    headers = {"Retry-After": "1"} if refusal.kind == "unavailable" else None
+    headers = {"Retry-After": "1"} if refusal is UNAVAILABLE else None
     return Problem(refusal.kind, refusal.detail, headers=headers)
 
 
