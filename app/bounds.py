@@ -19,12 +19,6 @@ LONGEST_ADDRESS: Final = 8000
 MOST_PARAMETERS: Final = 50
 """Parameters of a query."""
 
-THREADS: Final = 12
-"""Requests that a worker answers at once."""
-
-SLOW_THREADS: Final = 4
-"""Those besides whose large bodies it waits for at once."""
-
 
 def refuse_long_address() -> None:
     """Refuse an address of more than `LONGEST_ADDRESS` characters.

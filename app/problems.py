@@ -182,6 +182,7 @@ def register_problems(app: Flask) -> None:
     app.register_error_handler(sqlalchemy.exc.IntegrityError, lambda error: _answer(problem_of(error)))
     app.register_error_handler(sqlalchemy.exc.DataError, lambda error: _answer(problem_of(error)))
     app.register_error_handler(sqlalchemy.exc.OperationalError, _answer_unavailable)
+    app.register_error_handler(sqlalchemy.exc.TimeoutError, _answer_busy)
     app.register_error_handler(Exception, _answer_unexpected)
     app.add_url_rule("/problems/<kind>", "problem", _describe)
 
@@ -306,6 +307,11 @@ def problem_of(error: sqlalchemy.exc.IntegrityError | sqlalchemy.exc.DataError) 
 def _answer_unavailable(error: sqlalchemy.exc.OperationalError) -> Response:
     current_app.logger.error("the database does not answer: %s", type(error.orig).__name__)
     return _respond("unavailable", "the database does not answer; try again", headers={"Retry-After": "1"})
+
+
+def _answer_busy(error: sqlalchemy.exc.TimeoutError) -> Response:
+    current_app.logger.error("no connection to the database was free in time")
+    return _respond("unavailable", "the service is busy; try again", headers={"Retry-After": "1"})
 
 
 def _answer_unexpected(error: Exception) -> Response:

@@ -23,9 +23,9 @@ from gunicorn.http import errors
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-from app.bounds import SLOW_THREADS, THREADS
 from app.problems import KINDS, MEDIA_TYPE, Problem, problem_type
 from app.request_id import HEADER, LOG_FORMAT, add_request_id, request_named
+from app.threads import SLOW_THREADS, THREADS
 
 worker_class = "app.server.Worker"
 logger_class = "app.server.Logger"
