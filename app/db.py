@@ -14,6 +14,7 @@ from app.threads import SLOW_THREADS, THREADS
 from chrononaut import VersionedSQLAlchemy
 
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
+_SPARE_CONNECTIONS = 4
 _POOL_TIMEOUT = 10  # seconds that a request waits for a connection, before it is 503
 _BUSY_TIMEOUT = 30_000  # milliseconds that a writer waits for the writer before it
 
@@ -102,9 +103,9 @@ def engine_options(url: str) -> dict[str, Any]:
     parsed = sa.make_url(url)
     dialect: Any = parsed.get_dialect()
     if dialect.get_pool_class(parsed) is sa.QueuePool:
-        # As a rule a request has one connection at a time; no thread waits for it, and none waits without end.
+        # A request has one connection at a time, so that no thread waits; where it is otherwise, none does without end.
         threads = THREADS + SLOW_THREADS
-        options |= {"pool_size": threads, "max_overflow": threads, "pool_timeout": _POOL_TIMEOUT}
+        options |= {"pool_size": threads, "max_overflow": _SPARE_CONNECTIONS, "pool_timeout": _POOL_TIMEOUT}
     if parsed.get_backend_name() != "sqlite":
         options["pool_pre_ping"] = True
     return options
