@@ -1,5 +1,6 @@
-"""What the documents of answers have in common."""
+"""What answers have in common."""
 
+from flask import Response
 from marshmallow import Schema
 
 
@@ -10,3 +11,10 @@ class Answer(Schema):
         """Tell of no limit to the fields."""
 
         unknown = "exclude"
+
+
+def no_content() -> Response:
+    """An answer without a body, and so of no media type (RFC 9110, section 8.3)."""
+    response = Response(status=204)
+    response.headers.remove("Content-Type")
+    return response

@@ -19,14 +19,14 @@ _ALLOWED = (
     "X-Request-ID",
 )
 _EXPOSED = (
+    "Accept",
+    "Accept-Encoding",
     "Accept-Patch",
     "Allow",
     "ETag",
     "Link",
     "Location",
     "Memento-Datetime",
-    "RateLimit",
-    "RateLimit-Policy",
     "Retry-After",
     "WWW-Authenticate",
     "X-RateLimit-Limit",

@@ -10,9 +10,12 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.orm import DeclarativeBase, Session
 
+from app.threads import SLOW_THREADS, THREADS
 from chrononaut import VersionedSQLAlchemy
 
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
+_SPARE_CONNECTIONS = 4
+_POOL_TIMEOUT = 10  # seconds that a request waits for a connection, before it is 503
 _BUSY_TIMEOUT = 30_000  # milliseconds that a writer waits for the writer before it
 
 
@@ -96,7 +99,13 @@ def impatient(engine: Engine) -> Iterator[Connection]:
 def engine_options(url: str) -> dict[str, Any]:
     """The options that an engine for a database URL is made with."""
     # An error's message would hold the parameters otherwise, and the log the hidden values among them.
-    options = {"hide_parameters": True}
-    if sa.make_url(url).get_backend_name() != "sqlite":
+    options: dict[str, Any] = {"hide_parameters": True}
+    parsed = sa.make_url(url)
+    dialect: Any = parsed.get_dialect()
+    if dialect.get_pool_class(parsed) is sa.QueuePool:
+        # A request has one connection at a time, so that no thread waits; where it is otherwise, none does without end.
+        threads = THREADS + SLOW_THREADS
+        options |= {"pool_size": threads, "max_overflow": _SPARE_CONNECTIONS, "pool_timeout": _POOL_TIMEOUT}
+    if parsed.get_backend_name() != "sqlite":
         options["pool_pre_ping"] = True
     return options

@@ -93,7 +93,7 @@ ANSWERED: Mapping[str, Mapping[str, Any]] = {
     "Allow": _header("The methods that the address has (RFC 9110).", "GET, HEAD, OPTIONS"),
     "Cache-Control": _header(
         "Whether it may be kept (RFC 9111): what never changes for a year; all else is asked for anew before each use, "
-        "with its `ETag` if it has one. Always by the client alone.",
+        "with its `ETag` if it has one. Always by the client alone; what holds a CSRF token by nobody (`no-store`).",
         "private, no-cache",
     ),
     "ETag": _header("What identifies this answer (RFC 9110).", '"v3"'),

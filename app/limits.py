@@ -3,10 +3,14 @@
 Flask-Limiter counts. Every answer that a limit counted says by ``X-RateLimit-Limit``, ``X-RateLimit-Remaining`` and
 ``X-RateLimit-Reset`` (seconds since 1970) what is left of the one that is nearest to be reached; one that is refused
 (429) says by ``Retry-After`` how many seconds to wait.
+
+``OPTIONS`` is not counted: it takes no database, and a browser that was refused a preflight, which never says who asks,
+would keep a page from what its user may ask.
 """
 
 import logging
 from collections.abc import Callable
+from http import HTTPStatus
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any, Final, TypeVar
 
@@ -19,12 +23,11 @@ from limits.errors import ConfigurationError
 from app.settings import SettingError, Settings
 
 FAILED_LOGINS_OF_ADDRESS: Final = "20 per minute; 200 per hour"
-FAILED_LOGINS_OF_EMAIL: Final = "10 per minute; 50 per hour"
+FAILED_LOGINS_OF_EMAIL_AT_ADDRESS: Final = "10 per minute; 50 per hour"
 
 _TIMEOUT = 1.0
 # What a client at an IPv6 address has at least: all its addresses count as one.
 _IPV6_PREFIX = 64
-_RETRIED = frozenset({429, 503})
 _R = TypeVar("_R")
 
 
@@ -52,7 +55,7 @@ def init_limits(app: Flask, settings: Settings) -> Limiter:
         storage_options=options if "redis" in scheme else {},
         key_prefix="chrononaut",
     )
-    # Before it counts, which takes errors for those of its storage; and after it has set its headers.
+    # Before it counts, which takes errors for those of its storage; and before and after it has set its headers.
     app.before_request(_identify)
     app.after_request(_keep_waiting_for_refused)
     if scheme.startswith("async+"):
@@ -63,20 +66,22 @@ def init_limits(app: Flask, settings: Settings) -> Limiter:
         # The URL, which may hold a password, stands in the one and not in the other.
         reason = str(error) if "prerequisite" in str(error) else "there is no such storage"
         raise _no_storage(scheme, reason) from None
+    app.after_request(_note_waiting)
     return limiter
 
 
 def limit_failed_logins(limiter: Limiter, authenticate: Callable[[str, str], _R]) -> Callable[[str, str], _R]:
     """A check of an e-mail and a password which is refused (429) after too many that failed.
 
-    They are counted by address and by e-mail: whoever guesses is stopped, also one who comes from many addresses or
-    tries many e-mails. What is answered with 401 has failed.
+    They are counted by address, and by e-mail at an address; what is answered with 401 has failed. Those of an e-mail
+    wherever they come from are not: anybody could lock out whom they know by name. Who guesses from many addresses has
+    twelve characters to guess, at the pace of a slow hash.
     """
 
     def attempt(email: str, password: str) -> _R:
         return authenticate(email, password)
 
-    for counts, key in ((FAILED_LOGINS_OF_ADDRESS, _address), (FAILED_LOGINS_OF_EMAIL, _email)):
+    for counts, key in ((FAILED_LOGINS_OF_ADDRESS, _address), (FAILED_LOGINS_OF_EMAIL_AT_ADDRESS, _email_at_address)):
         attempt = limiter.limit(
             counts, key_func=key, scope=key.__name__, deduct_when=_has_failed, error_message=_refusal
         )(attempt)
@@ -111,20 +116,27 @@ def _address() -> str:
     return f"address {address}"
 
 
-def _email() -> str:
-    return f"email {g.login_email}"
+def _email_at_address() -> str:
+    return f"email {g.login_email} {_address()}"
 
 
 def _has_failed(response: Response) -> bool:
-    return response.status_code == 401  # noqa: PLR2004  the answer to a wrong password
+    return response.status_code == HTTPStatus.UNAUTHORIZED
 
 
 def _refusal() -> str:
     return "asked more often than the limits allow; wait for as many seconds as Retry-After says"
 
 
+def _note_waiting(response: Response) -> Response:
+    g.retry_after = response.headers.get("Retry-After")
+    return response
+
+
 def _keep_waiting_for_refused(response: Response) -> Response:
-    # Flask-Limiter tells everyone to wait.
-    if response.status_code not in _RETRIED:
+    # Flask-Limiter tells everyone to wait until the limits are whole again.
+    if response.status_code != HTTPStatus.TOO_MANY_REQUESTS:
         response.headers.pop("Retry-After", None)
+        if g.retry_after is not None:
+            response.headers["Retry-After"] = g.retry_after
     return response

@@ -3,6 +3,7 @@
 from flask import Flask, Response, request
 from flask.globals import request_ctx
 
+from app.answers import no_content
 from app.media import body_types
 
 IMPLEMENTED = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -36,8 +37,7 @@ def _methods_here() -> set[str]:
 
 
 def _options(allowed: tuple[str, ...] | list[str]) -> Response:
-    response = Response(status=204)
-    response.headers.remove("Content-Type")
+    response = no_content()
     response.headers["Allow"] = ", ".join(allowed)
     if "PATCH" in allowed:
         response.headers["Accept-Patch"] = ", ".join(body_types("PATCH"))

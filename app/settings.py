@@ -24,8 +24,8 @@ class ProviderSettings:
     :ivar issuer: the ``iss`` of its tokens
     :ivar audience: what the ``aud`` of those that are for us holds
     :ivar jwks: the path of the file with its public keys, or their URL
-    :ivar user_claim: the claim that names the user; by default ``email``, unless the provider says that it is not
-        verified, else ``sub``
+    :ivar user_claim: the claim that names the user; by default ``email`` where the provider says that it is verified
+        (``email_verified``), else ``sub``
     :ivar scope_claim: the claim with the grants: a text separated by spaces, or a list of texts
     """
 
@@ -40,7 +40,7 @@ class ProviderSettings:
 class Settings:
     """The service's settings.
 
-    :ivar secret_key: ``SECRET_KEY``: signs cursors and sessions; at least 16 characters, no default
+    :ivar secret_key: ``SECRET_KEY``: signs cursors, sessions and CSRF tokens; at least 16 characters, no default
     :ivar database_url: ``DATABASE_URL``: an SQLAlchemy URL of SQLite or PostgreSQL, no default
     :ivar models: ``CHRONONAUT_MODELS``: modules whose versioned models are served, separated by commas
     :ivar db: ``CHRONONAUT_DB``: ``module:name`` of the `VersionedSQLAlchemy` that the models belong to

@@ -89,8 +89,9 @@ class Provider:
         return key
 
     def _user(self, claims: Mapping[str, Any]) -> str:
-        verified = claims.get("email_verified", True)
-        by_default = "email" if "email" in claims and verified in (True, "true") else "sub"
+        # Of another than the provider has verified, anybody can say that it is theirs.
+        is_verified = claims.get("email_verified") in (True, "true")
+        by_default = "email" if "email" in claims and is_verified else "sub"
         name = self.settings.user_claim or by_default
         user = claims.get(name)
         if not (isinstance(user, str) and user.isprintable() and 0 < len(user) <= _LONGEST_USER):

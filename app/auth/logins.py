@@ -2,8 +2,11 @@
 
 import secrets
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from threading import BoundedSemaphore
 
 import argon2
 import sqlalchemy as sa
@@ -13,6 +16,7 @@ from app.auth.access import Principal
 from app.auth.grants import Grants
 from app.auth.tables import logins
 from app.db import autocommitting
+from app.problems import Problem
 from chrononaut.types import Instant, now
 
 SHORTEST_PASSWORD = 12
@@ -20,6 +24,8 @@ LONGEST_PASSWORD = 1024
 """Characters; there is nothing to gain in hashing more."""
 
 _hasher = argon2.PasswordHasher()
+_hashing = BoundedSemaphore(2)
+_LONGEST_WAIT = 3.0  # seconds
 
 
 class LoginError(Exception):
@@ -100,25 +106,40 @@ def authenticate(db: SQLAlchemy, email: str, password: str) -> Principal | None:
     """Who logs in; ``None`` if the e-mail has no login, or a disabled one, or the password is wrong.
 
     The work is the same whoever there is, so that its time does not tell.
+
+    :raises Problem: 503: too many log in at once
     """
     with autocommitting(db.engine) as connection:
         row = connection.execute(sa.select(logins).where(logins.c.email == _normal(email))).one_or_none()
-    if row is None:
-        _hasher.hash(_normal_password(password))
-        return None
-    try:
-        _hasher.verify(row.password_hash, _normal_password(password))
-    except argon2.exceptions.VerifyMismatchError:
-        return None
+    with _memory_to_hash():
+        if row is None:
+            _hasher.hash(_normal_password(password))
+            return None
+        try:
+            _hasher.verify(row.password_hash, _normal_password(password))
+        except argon2.exceptions.VerifyMismatchError:
+            return None
     if row.disabled_at is not None:
         return None
     if _hasher.check_needs_rehash(row.password_hash):
-        rehashed = _hasher.hash(_normal_password(password))
+        with _memory_to_hash():
+            rehashed = _hasher.hash(_normal_password(password))
         with db.engine.begin() as connection:
             # Not where the password was changed meanwhile.
             unchanged = sa.and_(logins.c.email == row.email, logins.c.password_hash == row.password_hash)
             connection.execute(sa.update(logins).where(unchanged).values(password_hash=rehashed))
     return _principal(row)
+
+
+@contextmanager
+def _memory_to_hash() -> Iterator[None]:
+    """Hash inside the block, which takes 64 MiB: as many at once as every process has the memory for."""
+    if not _hashing.acquire(timeout=_LONGEST_WAIT):
+        raise Problem("unavailable", "too many log in at once; try again", headers={"Retry-After": "1"})
+    try:
+        yield
+    finally:
+        _hashing.release()
 
 
 def find_session(db: SQLAlchemy, session_id: str) -> Principal | None:

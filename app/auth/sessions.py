@@ -11,12 +11,16 @@ from flask_wtf.csrf import generate_csrf
 from marshmallow import Schema, fields, validate
 from werkzeug import Response
 
+from app.answers import no_content
 from app.api import Blueprint
 from app.auth import logins
 from app.auth.access import CSRF_HEADER, Principal, unauthenticated
 from app.auth.tables import LONGEST_USER
 from app.columns import Body
 from app.limits import limit_failed_logins
+
+_LARGEST_BODY = 16 * 1024
+_Secret = tuple[dict[str, Any], dict[str, str]]
 
 _EXAMPLE = {
     "user": "ada@example.com",
@@ -67,13 +71,15 @@ def add_session(blueprint: Blueprint, db: SQLAlchemy, limiter: Limiter) -> None:
         answer=SessionSchema,
         example=_EXAMPLE,
         body=CredentialsSchema,
+        largest_body=_LARGEST_BODY,
         headers=["Set-Cookie"],
         problems=["login-failed"],
     )
-    def log_in(query: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
+    def log_in(query: dict[str, Any], body: dict[str, Any]) -> _Secret:
         """Log in, for a browser.
 
-        The answer's cookie makes a session of at most 12 hours, which ends when the browser's address changes.
+        The answer's cookie makes a session of at most 12 hours, which ends when the browser's address changes. No cache
+        may store the answer.
         """
         principal = authenticate(body["email"], body["password"])
         if principal is None:
@@ -84,7 +90,7 @@ def add_session(blueprint: Blueprint, db: SQLAlchemy, limiter: Limiter) -> None:
         return _document(principal)
 
     @blueprint.operation("GET", "/session", "get_session", scope=None, answer=SessionSchema, example=_EXAMPLE)
-    def get_session(query: dict[str, Any]) -> dict[str, Any]:
+    def get_session(query: dict[str, Any]) -> _Secret:
         """Who makes this request, by a session or by a token, and what they may do."""
         return _document(current_user)
 
@@ -94,12 +100,14 @@ def add_session(blueprint: Blueprint, db: SQLAlchemy, limiter: Limiter) -> None:
         if current_user.session_id is not None:
             logins.end_sessions(db, current_user.session_id)
             session.clear()
-        return Response(status=204)
+        return no_content()
 
 
-def _document(principal: Principal) -> dict[str, Any]:
-    return {
+def _document(principal: Principal) -> _Secret:
+    document = {
         "user": principal.email,
         "grants": sorted(map(str, principal.grants.all)),
         "csrf_token": None if principal.session_id is None else generate_csrf(),
     }
+    # `app.compression` goes by it too: no length shall tell of the CSRF token.
+    return document, {"Cache-Control": "no-store"}

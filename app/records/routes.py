@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from flask import jsonify, request
 from werkzeug import Response
 
+from app.answers import no_content
 from app.api import Blueprint
 from app.conditional import cacheable, check_preconditions
 from app.db import session
@@ -218,7 +219,7 @@ def _add_writes(
         check_preconditions(etags_of(resource, record))
         session().delete(record)
         session().commit()
-        return Response(status=204)
+        return no_content()
 
 
 def _change(

@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import re
+import select
 import socket
 import subprocess
 import sys
@@ -463,6 +464,11 @@ def test_request_of_another_protocol_is_a_problem(service: Service) -> None:
         assert service.send(cut, ends=True) == b""
 
 
+_LOGIN = b"POST /session HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+_UNKNOWN_LENGTH = b"POST /records/parcel HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nff\r\n"
+_UNCLOSED = b"GET /problems/invalid HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+
+
 def test_slow_request_ends_with_a_problem_while_others_are_answered(service: Service) -> None:
     head = service.head(b"Content-Length: 100000")
     chunked = service.head(_CHUNKED) + b"ffff\r\n"
@@ -479,12 +485,36 @@ def test_slow_request_ends_with_a_problem_while_others_are_answered(service: Ser
                     connection.sendall(b" ")
         return b"it waits for ever"
 
-    with ThreadPoolExecutor(3) as threads:
+    with ThreadPoolExecutor(3) as threads, ExitStack() as held:
         slow = [threads.submit(drip, begin) for begin in (head, chunked, head[:-4])]
+        stalled = [
+            held.enter_context(_sent(service, begin))
+            for begin in (b"", b"GET / HT", _LOGIN, head[:40])
+            for _ in range(60)
+        ]
+        # Answered without being read, and then not closed by who sent it.
+        for begin in (_UNKNOWN_LENGTH, _UNCLOSED):
+            for _ in range(60):
+                held.enter_context(_sent(service, begin))
         for _ in range(20):
             assert _statuses(service.ask(_RECORD)) == [200]
+            assert _statuses(service.write(b"{}" + b" " * 100_000)) == [200]
+        # Nobody had to wait until they were sent away.
+        assert select.select(stalled, [], [], 0)[0] == []
+        assert not any(one.done() for one in slow)
         for one in slow:
             _assert_problem(one.result(), 408, "request-timeout")
+        for connection in stalled:
+            answer = _read_all(connection)
+            assert _statuses(answer) in ([], [408])
+
+
+@contextmanager
+def _sent(service: Service, begin: bytes) -> Iterator[socket.socket]:
+    """A connection on which something was sent, and nothing will be any more."""
+    with socket.create_connection(("127.0.0.1", service.port), timeout=_HANGS) as connection:
+        connection.sendall(begin)
+        yield connection
 
 
 def _read_all(connection: socket.socket) -> bytes:

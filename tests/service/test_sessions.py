@@ -103,7 +103,9 @@ def test_logging_out_ends_the_session_also_for_a_copy_of_its_cookie(app: Flask, 
     token = _log_in(ada).json["csrf_token"]
     cookie = ada.get_cookie("chrononaut_session")
     assert cookie is not None
-    assert ada.delete("/session", headers={"X-CSRF-Token": token}).status_code == 204
+    ended = ada.delete("/session", headers={"X-CSRF-Token": token})
+    assert (ended.status_code, ended.data) == (204, b"")
+    assert "Content-Type" not in ended.headers
     assert ada.get_cookie("chrononaut_session") is None
     thief = app.test_client()
     thief.set_cookie("chrononaut_session", cookie.value)
@@ -162,6 +164,30 @@ def test_password_is_hashed_anew_when_the_parameters_have_changed(app: Flask, ad
     assert new != old
     assert not argon2.PasswordHasher().check_needs_rehash(new)
     _log_in(ada)
+
+
+def test_as_many_are_hashed_at_once_as_there_is_memory_for(ada: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logins, "_LONGEST_WAIT", 0.01)
+    with logins._memory_to_hash(), logins._memory_to_hash():
+        response = ada.post("/session", json=_CREDENTIALS)
+        assert_problem(response, 503, "unavailable")
+        assert response.headers["Retry-After"] == "1"
+    assert {ada.post("/session", json=_CREDENTIALS | {"password": "wrong"}).status_code for _ in range(3)} == {401}
+    _log_in(ada)
+
+
+def test_csrf_token_is_neither_stored_nor_compressed(app: Flask) -> None:
+    with app.app_context():
+        grants = Grants.parse([f"model_{number}:read" for number in range(200)])
+        logins.create_login(db, "ada@example.com", _PASSWORD, grants)
+    browser = app.test_client()
+    for response in (
+        _log_in(browser, **{"Accept-Encoding": "gzip"}),
+        browser.get("/session", headers={"Accept-Encoding": "gzip"}),
+    ):
+        assert response.headers["Cache-Control"] == "no-store"
+        assert "Content-Encoding" not in response.headers
+        assert len(response.data) > 2000
 
 
 def test_login_is_made_and_listed_without_the_password(app: Flask) -> None:
