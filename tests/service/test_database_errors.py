@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from threading import Thread
 from time import sleep
 from typing import TYPE_CHECKING, Any
@@ -240,21 +240,6 @@ def test_error_that_cannot_pass_is_ours_and_not_to_be_repeated(
     assert "routes.py" in caplog.text
     assert "create_record" in caplog.text
     assert "OperationalError SQLITE_ERROR" in caplog.text or "UndefinedColumn 42703" in caplog.text
-
-
-def test_request_that_gets_no_connection_is_unavailable(
-    library: Flask, writer: Api, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with library.app_context():
-        pool: Any = db.engine.pool
-    # SQLAlchemy has no other way to say it to a pool that is there: how long a request waits, in seconds.
-    monkeypatch.setattr(pool, "_timeout", 0.01)
-    with ExitStack() as taken:
-        for _ in range(15):
-            taken.enter_context(closing(pool.connect()))
-        response = writer.call("GET", "/records/book")
-    assert_problem(response, 503, "unavailable")
-    assert response.headers["Retry-After"] == "1"
 
 
 _POSTGRESQL = pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
