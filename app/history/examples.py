@@ -5,7 +5,7 @@ from typing import Any
 
 import jsonpatch
 
-from app.columns import state_schema
+from app.columns import changeable, state_schema
 from app.examples import example_of
 from app.instants import instant_text
 from app.registry import Resource
@@ -35,7 +35,9 @@ class Examples:
     def __init__(self, resource: Resource) -> None:
         versioning = resource.versioning
         self.after = example_of(state_schema(resource)())
-        empty = [name for name, column in versioning.tracked.items() if column.nullable][:1]
+        empty = [
+            name for name, column in changeable(resource).items() if column.nullable and name in versioning.tracked
+        ][:1]
         self.before = self.after | dict.fromkeys(empty)
         self.key_text = resource.key_text(tuple(self.after[name] for name in versioning.key))
         self.identified = resource.identified(self.key_text)
