@@ -129,7 +129,10 @@ def _add_writes(
     name = resource.name
     path = f"/records/{name}/<key>"
     columns = example_of(schemas.patch())
-    restoration = {"version": 0, "values": {name: columns[name] for name in resource.versioning.hidden if name in columns}}
+    restoration = {
+        "version": 0,
+        "values": {name: columns[name] for name in resource.versioning.hidden if name in columns},
+    }
     common: Document = {
         "scope": "write",
         "answer": schemas.record,

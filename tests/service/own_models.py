@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from chrononaut import Versioned, VersionedSQLAlchemy
+from chrononaut.types import Instant
 
 
 class Base(DeclarativeBase):
@@ -120,8 +121,6 @@ class Article(Model, Versioned):
     shown: Mapped[bool] = mapped_column(server_default=sa.true())
     rating: Mapped[int] = mapped_column(default=3)
     words: Mapped[int] = mapped_column(default=sa.text("40 + 2"))
-    printed_at: Mapped[datetime] = mapped_column(
-        sa.DateTime(timezone=True), default=lambda: datetime(2026, 3, 1, tzinfo=UTC)
-    )
+    printed_at: Mapped[datetime] = mapped_column(Instant, default=lambda: datetime(2026, 3, 1, tzinfo=UTC))
     proofs: Mapped[int | None] = mapped_column(onupdate=7)
     note: Mapped[str | None] = mapped_column(sa.Text)
