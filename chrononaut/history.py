@@ -133,7 +133,7 @@ class Versioning:
 
     @property
     def generated(self) -> frozenset[str]:
-        """The attributes that nobody sets: computed columns, identities that are always generated, ``version_id_col``."""
+        """The attributes that nobody sets: computed columns, always generated identities, ``version_id_col``."""
         return frozenset(
             name
             for name, column in self.columns.items()
