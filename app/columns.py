@@ -128,7 +128,10 @@ def _body(resource: Resource, name: str, columns: Mapping[str, sa.Column[Any]]) 
     return Body.from_dict(
         {
             attribute: field_of(
-                column, required=_is_required(column), **(_hidden(resource, attribute) or default_of(column))
+                column,
+                required=_is_required(column),
+                is_sent=True,
+                **(_hidden(resource, attribute) or default_of(column)),
             )
             for attribute, column in columns.items()
         },

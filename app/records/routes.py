@@ -68,7 +68,9 @@ def _add_reads(
         select = select.order_by(*columns).limit(query["limit"] + 1)
         if "cursor" in query:
             (last,) = read_cursor(what, query["cursor"])
-            select = select.where(sa.tuple_(*columns) > sa.tuple_(*_bound(columns, resource.parse_key(last))))
+            select = select.where(
+                sa.tuple_(*columns) > sa.tuple_(*_bound(columns, resource.parse_key(last, is_stored=True)))
+            )
         rows = list(session().execute(select))
         following = None
         if len(rows) > query["limit"]:
