@@ -3,7 +3,13 @@
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
+from app.columns import new_schema, patch_schema, replacement_schema
+from app.records.live import replacing
+from app.registry import Registry
+from chrononaut import VersionedSQLAlchemy
+from tests.library.models import define
 from tests.service.api import Api, assert_problem
 
 _DEFAULTS = {
@@ -65,6 +71,23 @@ def test_generated_columns_cannot_be_written(own_api: Api, name: str) -> None:
     ):
         problem = assert_problem(own_api.call(method, where, body), 422, "invalid")
         assert name in str(problem["errors"])
+
+
+def test_identities_are_written_only_where_they_may_be() -> None:
+    database = VersionedSQLAlchemy()
+    define(
+        database,
+        "Ticket",
+        code=sa.Column(sa.String, primary_key=True),
+        number=sa.Column(sa.Integer, sa.Identity(always=True)),
+        place=sa.Column(sa.Integer, sa.Identity(always=False)),
+    )
+    (resource,) = Registry(database).values()
+    assert [*new_schema(resource)().fields] == ["code", "place"]
+    assert [*replacement_schema(resource)().fields] == [*patch_schema(resource)().fields] == ["place"]
+    # A number that is left out is not given back: no expression says which comes next.
+    assert replacing(resource, {}) == {}
+    assert replacing(resource, {"place": 3}) == {"place": 3}
 
 
 @pytest.mark.parametrize("how", ["put", "bulk"])
