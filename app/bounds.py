@@ -1,7 +1,7 @@
 """How much may be asked at once. What is more is refused before it is looked into.
 
 Other bounds stand where what they are about is read: of headers in `app.server` and `app.change_headers`, of pages and
-cursors in `app.pages`, of tokens in `app.auth.identity`, of values in the columns.
+cursors in `app.pages`, of tokens in `app.auth.identity`, of keys in `app.registry`, of values in the columns.
 """
 
 from typing import Final

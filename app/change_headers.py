@@ -7,6 +7,8 @@ from urllib.parse import unquote_to_bytes
 from werkzeug.datastructures import EnvironHeaders
 
 _PREFIX = "x-change-"
+NAME = "-*[A-Za-z0-9][A-Za-z0-9-]*"
+"""What the rest of a header's name matches: letters, digits and hyphens, but not hyphens alone."""
 _SETTABLE_KEY = re.compile("change_[a-z0-9_]*[a-z0-9][a-z0-9_]*")
 MOST_HEADERS = 16
 MOST_BYTES = 8 * 1024
@@ -25,7 +27,7 @@ def change_info_of(headers: EnvironHeaders | Iterable[tuple[str, str]]) -> dict[
     8187 (``UTF-8''%F0%9F%90%9B``).
 
     :param headers: names and values, the values decoded as Latin-1 (WSGI, PEP 3333)
-    :raises ChangeHeaderError: too many or too long, an empty name, control characters, or no UTF-8
+    :raises ChangeHeaderError: too many or too long, a name that is none, control characters, or no UTF-8
     """
     taken = [(name.lower(), value) for name, value in headers if name.lower().startswith(_PREFIX)]
     if len(taken) > MOST_HEADERS:
@@ -47,8 +49,10 @@ def header_of(key: str) -> str:
 
 
 def _key(name: str) -> str:
-    if not name.removeprefix(_PREFIX).strip("-"):
-        raise ChangeHeaderError("a change header needs a name after X-Change-, as X-Change-Rationale")
+    if not re.fullmatch(NAME, name.removeprefix(_PREFIX)):
+        raise ChangeHeaderError(
+            "after X-Change- a change header needs a name of letters, digits and hyphens, as X-Change-Rationale"
+        )
     return name.removeprefix("x-").replace("-", "_")
 
 

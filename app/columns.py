@@ -55,41 +55,51 @@ def state_schema(resource: Resource) -> type[Schema]:
 def record_schema(resource: Resource) -> type[Schema]:
     """The schema of a record: all columns but the hidden ones."""
     # Nobody knows them of a state that was.
-    untracked = {name: field_of(column, required=False) for name, column in resource.versioning.untracked.items()}
+    untracked = {
+        name: field_of(column, required=False, **_read_only(resource, name))
+        for name, column in resource.versioning.untracked.items()
+    }
     return Answer.from_dict(_tracked(resource) | untracked, name=f"{resource.title}Fields")
 
 
 def _tracked(resource: Resource) -> dict[str, fields.Field[Any]]:
     return {
-        name: field_of(column, required=True, **({"readOnly": True} if _is_numbered(column) else {}))
+        name: field_of(column, required=True, **_read_only(resource, name))
         for name, column in resource.versioning.tracked.items()
     }
 
 
 @cache
 def new_schema(resource: Resource) -> type[Schema]:
-    """The schema of a record to be made: every column that the database does not number by itself."""
+    """The schema of a record to be made: every column that the database does not give a value by itself."""
     columns = resource.versioning.columns
-    return _body(resource, f"New{resource.title}", {name: c for name, c in columns.items() if not _is_numbered(c)})
+    given = {name: column for name, column in columns.items() if not _read_only(resource, name)}
+    return _body(resource, f"New{resource.title}", given)
 
 
 @cache
 def replacement_schema(resource: Resource) -> type[Schema]:
-    """The schema of a record's replacement: every column but the key."""
-    columns = resource.versioning.columns
-    replaced = {name: column for name, column in columns.items() if name not in resource.versioning.key}
-    return _body(resource, f"{resource.title}Replacement", replaced)
+    """The schema of a record's replacement: every column that can change."""
+    return _body(resource, f"{resource.title}Replacement", changeable(resource))
 
 
 @cache
 def patch_schema(resource: Resource) -> type[Schema]:
-    """The schema of a merge patch: any column but the key."""
-    columns = resource.versioning.columns
-    changeable = {name: column for name, column in columns.items() if name not in resource.versioning.key}
+    """The schema of a merge patch: any column that can change."""
     return Body.from_dict(
-        {name: field_of(column, required=False, **_hidden(resource, name)) for name, column in changeable.items()},
+        {
+            name: field_of(column, required=False, **_hidden(resource, name))
+            for name, column in changeable(resource).items()
+        },
         name=f"{resource.title}Patch",
     )
+
+
+def changeable(resource: Resource) -> Mapping[str, sa.Column[Any]]:
+    """Attribute name → column that can be given another value: not the key, nor what is generated."""
+    versioning = resource.versioning
+    fixed = versioning.generated.union(versioning.key)
+    return {name: column for name, column in versioning.columns.items() if name not in fixed}
 
 
 def restoration_schema(resource: Resource) -> type[Schema]:
@@ -118,7 +128,10 @@ def _body(resource: Resource, name: str, columns: Mapping[str, sa.Column[Any]]) 
     return Body.from_dict(
         {
             attribute: field_of(
-                column, required=_is_required(column), **(_hidden(resource, attribute) or default_of(column))
+                column,
+                required=_is_required(column),
+                is_sent=True,
+                **(_hidden(resource, attribute) or default_of(column)),
             )
             for attribute, column in columns.items()
         },
@@ -128,6 +141,12 @@ def _body(resource: Resource, name: str, columns: Mapping[str, sa.Column[Any]]) 
 
 def _hidden(resource: Resource, attribute: str) -> dict[str, Any]:
     return {"writeOnly": True} if attribute in resource.versioning.hidden else {}
+
+
+def _read_only(resource: Resource, attribute: str) -> dict[str, Any]:
+    versioning = resource.versioning
+    is_given = attribute in versioning.generated or _is_numbered(versioning.columns[attribute])
+    return {"readOnly": True} if is_given else {}
 
 
 def _is_numbered(column: sa.Column[Any]) -> bool:

@@ -9,14 +9,20 @@ Nothing has a ``Last-Modified``: a second is too coarse for versions. So ``If-Mo
 of what has no ``ETag`` takes no precondition either.
 """
 
+import re
+
 from flask import request
 from werkzeug import Response
+from werkzeug.datastructures import ETags
 
 from app.problems import Problem
 
 CODING = "gzip"
 """The one content coding of answers; it ends the entity tag of a representation that has it."""
 
+_ENTITY_TAG = r'(?:W/)?"[!#-~\x80-\xff]*"'
+# Empty elements of a list are passed over (RFC 9110, section 5.6.1).
+_ENTITY_TAGS = re.compile(rf"[ \t,]*(?:{_ENTITY_TAG}[ \t]*(?:,[ \t,]*|$))*")
 _READING = frozenset({"GET", "HEAD"})
 _IMMUTABLE = "private, max-age=31536000, immutable"
 _CHANGING = "private, no-cache"
@@ -28,12 +34,40 @@ def check_preconditions(etags: tuple[str, ...]) -> None:
     :param etags: what identifies the current representation; the first is its own tag. None of a deleted record.
     :raises Problem: 412
     """
-    tags = [tag for etag in etags for tag in _tags(etag)]
-    # A header that cannot be read matches nothing. If-Match compares strongly, If-None-Match weakly.
-    unmet = "If-Match" in request.headers and not any(map(request.if_match.contains, tags))
-    unwanted = request.method not in _READING and any(map(request.if_none_match.contains_weak, tags))
-    if unmet or unwanted:
+    unmet = "If-Match" in request.headers and not matches(request.headers["If-Match"], etags)
+    if unmet or (request.method not in _READING and _known(etags) is not None):
         raise precondition_failed(etags)
+
+
+def matches(if_match: str, etags: tuple[str, ...]) -> bool:
+    """Is one of a record's entity tags among those of an ``If-Match``? They are compared strongly.
+
+    :param if_match: the value of the header
+    :param etags: what identifies the current representation; none of a deleted record
+    """
+    wanted = entity_tags(if_match)
+    return any(wanted.contains(tag) for etag in etags for tag in _tags(etag))
+
+
+def _known(etags: tuple[str, ...]) -> str | None:
+    """The first of a record's entity tags that is among those of ``If-None-Match``. They are compared weakly."""
+    known = entity_tags(request.headers.get("If-None-Match", ""))
+    return next((tag for etag in etags for tag in _tags(etag) if known.contains_weak(tag)), None)
+
+
+def entity_tags(text: str) -> ETags:
+    """What an ``If-Match`` or ``If-None-Match`` lists (RFC 9110, sections 8.8.3 and 13.1).
+
+    A text that is neither ``*`` nor a list of entity tags, as ``v3`` without its quotes, matches nothing.
+    """
+    if text.strip(" \t") == "*":
+        return ETags(star_tag=True)
+    if not _ENTITY_TAGS.fullmatch(text):
+        return ETags()
+    tags = re.findall(_ENTITY_TAG, text)
+    return ETags(
+        [tag[1:-1] for tag in tags if tag.startswith('"')], [tag[3:-1] for tag in tags if tag.startswith("W/")]
+    )
 
 
 def precondition_failed(etags: tuple[str, ...]) -> Problem:
@@ -54,7 +88,8 @@ def check_untagged_preconditions() -> None:
 
     :raises Problem: 412
     """
-    if ("If-Match" in request.headers and not request.if_match.star_tag) or request.if_none_match.star_tag:
+    unmet = "If-Match" in request.headers and not entity_tags(request.headers["If-Match"]).star_tag
+    if unmet or entity_tags(request.headers.get("If-None-Match", "")).star_tag:
         raise Problem(
             "precondition-failed",
             "this is a list, which is there and has no ETag; send it without If-Match and If-None-Match: what is to be "
@@ -85,7 +120,7 @@ def cacheable(response: Response, *etags: str, immutable: bool = False) -> Respo
     response.set_etag(etag)
     if immutable:
         response.headers["Cache-Control"] = _IMMUTABLE
-    known = next(filter(request.if_none_match.contains_weak, _tags(etag)), None)
+    known = _known((etag,))
     if request.method in _READING and known is not None:
         response.status_code = 304
         # That of the representation which the client has: it is as good as the one that would have been chosen.

@@ -8,6 +8,8 @@ from flask import Flask
 from flask_cors import CORS
 from werkzeug import Response
 
+from app.change_headers import NAME
+
 ANY = "*"
 _ALLOWED = (
     "Accept-Datetime",
@@ -46,7 +48,7 @@ def init_cors(app: Flask, origins: tuple[str, ...]) -> None:
     """
     if not origins:
         return
-    allowed: Any = re.compile(rf"(?:{'|'.join(map(re.escape, _ALLOWED))}|X-Change-[\w-]+)\Z", re.IGNORECASE | re.ASCII)
+    allowed: Any = re.compile(rf"(?:{'|'.join(map(re.escape, _ALLOWED))}|X-Change-{NAME})\Z", re.IGNORECASE | re.ASCII)
     is_open = origins == (ANY,)
     CORS(
         app,

@@ -127,6 +127,7 @@ def key_parameter(resource: Resource, example: str) -> dict[str, Any]:
     return {
         "description": f"The key of the record: `{parts}`; in a part `~` is `~0`, `/` is `~1` and `,` is `~2`.",
         "example": example,
+        "schema": {"type": "string", "minLength": 1, "maxLength": resource.longest_key_text},
     }
 
 

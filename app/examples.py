@@ -1,8 +1,10 @@
 """Examples for the OpenAPI document, made of schemas, so that they fit them."""
 
+from collections.abc import Iterator
+from string import ascii_lowercase, digits
 from typing import Any
 
-from marshmallow import Schema, fields, validate
+from marshmallow import Schema, ValidationError, fields, validate
 
 from app.instants import Instant
 
@@ -25,6 +27,33 @@ _VALUES: tuple[tuple[type[fields.Field[Any]], Any], ...] = (
 def example_of(schema: Schema) -> dict[str, Any]:
     """A document with all fields of a schema."""
     return {field.data_key or name: _value(name, field) for name, field in schema.fields.items()}
+
+
+def another(value: Any, field: fields.Field[Any]) -> Any:
+    """A value that a field takes, like the example but not the same."""
+    for candidate in _like(value, field):
+        try:
+            field.deserialize(candidate)
+        except ValidationError:
+            continue
+        return candidate
+    return value
+
+
+def _like(value: Any, field: fields.Field[Any]) -> Iterator[Any]:
+    for rule in field.validators:
+        if isinstance(rule, validate.OneOf):
+            yield from (choice for choice in rule.choices if choice != value)
+    if isinstance(value, bool):
+        yield not value
+    elif isinstance(value, int | float):
+        yield value + 1
+    elif isinstance(value, str):
+        place = max((place for place, character in enumerate(value) if character in digits), default=0)
+        row = digits if value[place : place + 1] in digits else ascii_lowercase
+        start = row.find(value[place : place + 1]) + 1
+        # What follows comes first; the last digit of a date has only some that may follow.
+        yield from (value[:place] + other + value[place + 1 :] for other in row[start:] + row[: max(start - 1, 0)])
 
 
 def _value(name: str, field: fields.Field[Any]) -> Any:

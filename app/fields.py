@@ -15,7 +15,7 @@ from marshmallow_sqlalchemy import ModelConverter
 from sqlalchemy.dialects import postgresql
 
 from app.instants import Instant
-from app.registry import integer_range
+from app.registry import integer_range, longest_part
 from chrononaut import types
 
 _CONVERTER = ModelConverter()
@@ -142,11 +142,13 @@ _LONGEST_SPAN = 62_135_596_800
 """Seconds from the year 1 to 1970, from which SQLAlchemy counts spans on databases that have no type for them."""
 
 
-def field_of(column: sa.Column[Any], *, required: bool, **told: Any) -> fields.Field[Any]:
+def field_of(column: sa.Column[Any], *, required: bool, is_sent: bool = False, **told: Any) -> fields.Field[Any]:
     """The field for a column.
 
     A column's ``info`` can hold a ``field`` of its own, which tells of itself by its metadata, and an ``example``.
 
+    :param is_sent: is it one of a body? A text in a key that is sent has a greatest length; others may have made longer
+        ones.
     :param told: what the document says of it besides what the column does
     """
     metadata = dict(told)
@@ -159,7 +161,8 @@ def field_of(column: sa.Column[Any], *, required: bool, **told: Any) -> fields.F
     if own is not None:
         return own(**options)
     # An empty part of a key could not stand in a URL.
-    made = _field(column.type, options, shortest=1 if column.primary_key else None)
+    length = (1, longest_part(column) if is_sent else None) if column.primary_key else (None, None)
+    made = _field(column.type, options, length)
     if made is None:
         made = _CONVERTER.column2field(column, **options)
     return made
@@ -173,9 +176,12 @@ def default_of(column: sa.Column[Any]) -> dict[str, Any]:
 
 
 def _field(  # noqa: PLR0911  one kind of column after the other
-    type_: Any, options: dict[str, Any], shortest: int | None = None
+    type_: Any, options: dict[str, Any], length: tuple[int | None, int | None] = (None, None)
 ) -> fields.Field[Any] | None:
-    """The field for a type; ``None`` for one of a single database that is not among these."""
+    """The field for a type; ``None`` for one of a single database that is not among these.
+
+    :param length: of a text, at least and at most, where the type does not say
+    """
     form = _form(type_)
     if form is not None:
         return Text(form, **options)
@@ -185,7 +191,7 @@ def _field(  # noqa: PLR0911  one kind of column after the other
         limits = {"minimum": -_LONGEST_SPAN, "maximum": _LONGEST_SPAN, "format": "double"}
         return Seconds(**_telling(options, **limits))
     if isinstance(type_, sa.types.TypeDecorator):
-        return _field(type_.impl_instance, options, shortest)
+        return _field(type_.impl_instance, options, length)
     if isinstance(type_, sa.Boolean):
         return Flag(**options)
     if isinstance(type_, sa.Integer):
@@ -197,7 +203,7 @@ def _field(  # noqa: PLR0911  one kind of column after the other
     if isinstance(type_, sa.Enum):
         return _enum(type_, options)
     if isinstance(type_, sa.String):
-        return fields.String(**options, validate=validate.Length(min=shortest, max=type_.length))
+        return fields.String(**options, validate=validate.Length(min=length[0], max=length[1] or type_.length))
     if isinstance(type_, sa.JSON):
         # `null` is one of its values.
         return fields.Raw(**options | {"allow_none": True})

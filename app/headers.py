@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from app.change_headers import MOST_BYTES, MOST_HEADERS
+from app.change_headers import MOST_BYTES, MOST_HEADERS, NAME
 from chrononaut.options import ANY_TEXT
 from chrononaut.reasons import LONGEST
 
@@ -21,15 +21,15 @@ def _header(description: str, example: str) -> dict[str, Any]:
 
 TAKEN: Mapping[str, Mapping[str, Any]] = {
     "X-Change-Rationale": _parameter(
-        "Why: kept as `extra.change_rationale` of the change. Any other header `X-Change-…` is kept too, "
-        f"at most {MOST_HEADERS} and {MOST_BYTES // 1024} KiB together. ASCII, UTF-8, or RFC 8187 "
-        "(`UTF-8''%F0%9F%90%9B`).",
+        "Why: kept as `extra.change_rationale` of the change. Any other header `X-Change-…` is kept too, whose name is "
+        f"of letters, digits and hyphens, at most {MOST_HEADERS} and {MOST_BYTES // 1024} KiB together. ASCII, UTF-8, "
+        "or RFC 8187 (`UTF-8''%F0%9F%90%9B`).",
         "User request",
         # OpenAPI has no word for an open set of headers.
         **{
             "x-open-set": {
                 "in": "header",
-                "namePattern": "^X-Change-[A-Za-z0-9-]*[A-Za-z0-9][A-Za-z0-9-]*$",
+                "namePattern": f"^X-Change-{NAME}$",
                 "schema": _TEXT,
                 "maxCount": MOST_HEADERS,
                 "maxBytes": MOST_BYTES,
@@ -46,7 +46,9 @@ TAKEN: Mapping[str, Mapping[str, Any]] = {
         "service's log, and as `request_id` the change info of what it changes.",
         "01990e5c-7d2a-7a31-9c1f-0d6a54b1f0aa",
     ),
-    "If-Match": _parameter("Only if it is still the one with this `ETag` of a read (RFC 9110): 412 otherwise.", '"v3"'),
+    "If-Match": _parameter(
+        "Only if it is still the one with this `ETag` of a read, quotes included (RFC 9110): 412 otherwise.", '"v3"'
+    ),
     "If-None-Match": _parameter("Answer only if it is not the one with this `ETag` (RFC 9110): 304 otherwise.", '"v3"'),
     "Accept-Datetime": _parameter(
         "Go to the Memento of this datetime (RFC 7089): to the version that was valid when this second ended; to the "
@@ -69,13 +71,24 @@ def change_parameters(required: Mapping[str, re.Pattern[str]]) -> list[str | dic
 
 def _required(name: str, pattern: re.Pattern[str]) -> dict[str, Any]:
     key = name.removeprefix("X-").lower().replace("-", "_")
-    parameter = {"in": "header", "name": name, "required": True}
+    parameter: dict[str, Any] = {"in": "header", "name": name, "required": True}
     parameter |= TAKEN[name] if name == _RATIONALE else {"description": f"Kept as `extra.{key}` of the change."}
+    parameter["description"] += " It must have a character that can be seen."
     if pattern == ANY_TEXT:
-        return parameter | {"schema": _TEXT | {"minLength": 1}, "example": TAKEN[_RATIONALE]["example"]}
+        return parameter | {"schema": _TEXT | {"pattern": VISIBLE}, "example": TAKEN[_RATIONALE]["example"]}
     # There is no example, as none is known that matches.
     parameter.pop("example", None)
     return parameter | {"schema": _TEXT | {"pattern": whole(pattern.pattern), "maxLength": LONGEST}}
+
+
+VISIBLE = (
+    r"[^\s\u0000-\u0020\u007f-\u00a0\u00ad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200f"
+    r"\u2028-\u202f\u205f-\u206f\u2800\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb]"
+)
+"""What a text holds that has a character which can be seen, as far as ECMA-262 says it without its flag ``u``.
+
+It lets some more texts pass than `chrononaut.change_info.says_something`, and refuses none that passes there.
+"""
 
 
 def whole(pattern: str) -> str:

@@ -275,7 +275,8 @@ def _answer_missing_change_info(error: MissingChangeInfoError) -> Response:
 
 def _answer_required_change_info(error: RequiredChangeInfoError) -> Response:
     missing = {
-        header_of(key): f"missing; send a text that matches {whole(text)}" for key, text in error.missing.items()
+        header_of(key): f"missing or blank; send a text that matches {whole(text)}"
+        for key, text in error.missing.items()
     }
     unfit = {header_of(key): f"does not match {whole(text)}" for key, text in error.unfit.items()}
     wrong = missing | unfit

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 from uuid import UUID
 
@@ -23,6 +23,13 @@ _PYTHON_ONLY = re.compile(r"\(\?(?![:=!]|<[=!])|(?<!\\)(?:\\\\)*\\[AZ]")
 _BITS: Mapping[type, int] = {sa.SmallInteger: 16, sa.BigInteger: 64, sa.Integer: 32}
 
 
+LONGEST_KEY: Final = 600
+"""Characters of the text parts of a key together: each of them percent-encoded, they fit into an address
+(`app.bounds.LONGEST_ADDRESS`), and with the number of a version into an entry of an index of PostgreSQL (2,704 bytes).
+"""
+_LONGEST_PARTS: Mapping[type, int] = {int: 20, UUID: 36, date: 10}
+
+
 class RegistrationError(Exception):
     """A model that cannot be served; the message says which and why."""
 
@@ -35,6 +42,21 @@ def integer_range(type_: sa.Integer) -> tuple[int, int]:
     """The smallest and the largest number that a column of this type holds on every database."""
     bits = next(bits for class_, bits in _BITS.items() if isinstance(type_, class_))
     return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+
+
+def longest_part(column: sa.Column[Any]) -> int | None:
+    """How many characters a part of a key may have: what its column holds, and at most its share of `LONGEST_KEY`.
+
+    :return: ``None`` for a part that is no text
+    """
+    if not _is_text(column):
+        return None
+    share = LONGEST_KEY // sum(map(_is_text, column.table.primary_key))
+    return min(getattr(column.type, "length", None) or share, share)
+
+
+def _is_text(column: sa.Column[Any]) -> bool:
+    return column.type.python_type is str and not isinstance(column.type, sa.Uuid)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,17 +109,28 @@ class Resource:
         """The key as text: its parts joined by ``,``; in a part ``~`` is ``~0``, ``/`` is ``~1``, ``,`` is ``~2``."""
         return ",".join(re.sub("[~/,]", lambda match: _ESCAPES[match.group()], str(part)) for part in key)
 
-    def parse_key(self, text: str) -> Key:
+    @property
+    def longest_key_text(self) -> int:
+        """How many characters the text of a key may have. Any character of a text may have to be escaped."""
+        parts = [
+            2 * (longest_part(column) or 0) or _LONGEST_PARTS.get(column.type.python_type, max(_LONGEST_PARTS.values()))
+            for column in self.versioning.key_columns
+        ]
+        return sum(parts) + len(parts) - 1
+
+    def parse_key(self, text: str, *, is_stored: bool = False) -> Key:
         """The key that a text stands for.
 
-        :raises UnknownKeyError: no record can have it: too few parts, a letter in a number, a number beyond the column
+        :param is_stored: is it known to be that of a record? Other programs store longer ones than this service takes.
+        :raises UnknownKeyError: no record can have it: too few parts, a letter in a number, a number beyond the column,
+            a text that is too long
         """
         parts = text.split(",")
         columns = self.versioning.key_columns
         if len(parts) != len(columns) or re.search("~(?![012])", text) or "\0" in text:
             raise UnknownKeyError(text)
         unescaped = (re.sub("~[012]", lambda match: _UNESCAPES[match.group()], part) for part in parts)
-        key = tuple(_parse_part(column, part) for column, part in zip(columns, unescaped, strict=True))
+        key = tuple(_parse_part(column, part, is_stored) for column, part in zip(columns, unescaped, strict=True))
         if self.key_text(key) != text:
             raise UnknownKeyError(text)
         return key
@@ -112,13 +145,13 @@ class Resource:
         return {"model": self.name, "key": key_text, "links": self.links(key_text)}
 
 
-def _parse_part(column: sa.Column[Any], text: str) -> Any:
+def _parse_part(column: sa.Column[Any], text: str, is_stored: bool) -> Any:
     if isinstance(column.type, sa.Integer):
         low, high = integer_range(column.type)
         if not re.fullmatch(r"-?\d{1,19}", text, re.ASCII) or not low <= int(text) <= high:
             raise UnknownKeyError(text)
         return int(text)
-    if isinstance(column.type, sa.String) and len(text) > (column.type.length or len(text)):
+    if not is_stored and len(text) > (longest_part(column) or len(text)):
         raise UnknownKeyError(text)
     try:
         return _PARSERS[column.type.python_type](text)

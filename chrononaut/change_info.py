@@ -1,5 +1,6 @@
 """The change info document, the scopes that add to it, and where its user and address come from."""
 
+import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,6 +15,8 @@ from sqlalchemy.orm import InstanceState, Session, SessionTransaction
 from chrononaut.exceptions import ChangeInfoError, ChangeInfoTypeError
 from chrononaut.types import JSONObject
 
+# Fillers of Hangul and the empty pattern of Braille: letters and a symbol by their category, and empty to the eye.
+_BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 _RESERVED = frozenset({"user_id", "remote_addr", "extra", "hidden_cols_changed"})
 # In the `info` of an object's state: how it was marked, and in which savepoints, the last one holding.
 _APPENDED = "chrononaut.change_info"
@@ -135,7 +138,14 @@ def extra_is_required() -> bool:
 
 def gives_reason(document: JSONObject) -> bool:
     """Does a change info document have extra that says something?"""
-    return any(document.get("extra", {}).values())
+    return any(map(says_something, document.get("extra", {}).values()))
+
+
+def says_something(value: object) -> bool:
+    """Is this a text with a character that can be seen: a letter, a digit, a punctuation mark or a symbol?"""
+    return isinstance(value, str) and any(
+        unicodedata.category(character)[0] in "LNPS" and character not in _BLANK for character in value
+    )
 
 
 def checked(values: Mapping[str, str]) -> Mapping[str, str]:

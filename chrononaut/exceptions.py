@@ -79,14 +79,14 @@ class MissingChangeInfoError(ChrononautException):
 class RequiredChangeInfoError(MissingChangeInfoError):
     """A write without the change info that its model requires (``__chrononaut_required__``); nothing was written.
 
-    :ivar missing: key → pattern of what was not given, or was empty
+    :ivar missing: key → pattern of what was not given, or was blank
     :ivar unfit: key → pattern of what was given and does not match it as a whole
     """
 
     def __init__(self, model: str, operation: str, missing: Mapping[str, str], unfit: Mapping[str, str]) -> None:
         self.model, self.operation, self.missing, self.unfit = model, operation, missing, unfit
         wrong = [
-            *(f"{key} is missing, which must match {pattern}" for key, pattern in missing.items()),
+            *(f"{key} is missing or blank, which must match {pattern}" for key, pattern in missing.items()),
             *(f"{key} does not match {pattern}" for key, pattern in unfit.items()),
         ]
         # Not that of the class it belongs to, which names a setting.

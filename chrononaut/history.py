@@ -131,6 +131,17 @@ class Versioning:
         below = [versioning_of(mapper.class_) for mapper in self.mapper.self_and_descendants]
         return [self, *(one for one in below if one is not self and one.table is self.table)]
 
+    @property
+    def generated(self) -> frozenset[str]:
+        """The attributes that nobody sets: computed columns, always generated identities, ``version_id_col``."""
+        return frozenset(
+            name
+            for name, column in self.columns.items()
+            if column.computed is not None
+            or (column.identity is not None and column.identity.always)
+            or column is self.mapper.version_id_col
+        )
+
     def whole(self) -> "Versioning":
         """The same with the columns of all models whose rows are in the table."""
         hierarchy = self.hierarchy

@@ -30,7 +30,7 @@ BOOKKEEPING = "__chrononaut_bookkeeping__"
 """The attributes of a model that say of a row who changed it last and when: no part of its state."""
 
 ANY_TEXT = re.compile(r"[\s\S]+", re.ASCII)
-"""The pattern of a required reason that any text will do for."""
+"""The pattern of a required reason that any text will do for which has a character that can be seen."""
 
 _REQUIRED = "__chrononaut_required__"
 _OPTIONS = (
@@ -72,7 +72,8 @@ def read_options(mapper: Mapper[Any]) -> Options:
         other names for our own columns, as ``{"version": "row_version"}``
     ``__chrononaut_required__``
         what the change info of every write must say: a key of its ``extra`` → a regular expression that the whole value
-        matches, as ``{"ticket": r"[A-Z]+-\\d+"}``; or a list of keys, whose values are any text that is not empty.
+        matches, as ``{"ticket": r"[A-Z]+-\\d+"}``; or a list of keys, whose values are any text. No blank text is a
+        reason, whatever the pattern: it needs a letter, a digit, a punctuation mark or a symbol.
         ``\\d`` and ``\\w`` are those of ASCII, as in JavaScript, to which a service may tell the pattern. Values may
         come from outside: repeat nothing that repeats by itself (``(a+)+``), which takes for ever to match; what is
         longer than 1000 characters fits no pattern.

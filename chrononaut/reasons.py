@@ -2,7 +2,7 @@
 
 import re
 
-from chrononaut.change_info import extra_is_required, gives_reason
+from chrononaut.change_info import extra_is_required, gives_reason, says_something
 from chrononaut.exceptions import MissingChangeInfoError, RequiredChangeInfoError
 from chrononaut.history import Versioning
 from chrononaut.options import ANY_TEXT
@@ -42,12 +42,12 @@ def refuse_without_required(versioning: Versioning, operation: str, document: JS
         if not _fits(extra.get(key), pattern)
     }
     if unmet:
-        missing = {key: pattern for key, pattern in unmet.items() if not extra.get(key)}
+        missing = {key: pattern for key, pattern in unmet.items() if not says_something(extra.get(key))}
         unfit = {key: pattern for key, pattern in unmet.items() if key not in missing}
         raise RequiredChangeInfoError(versioning.name, operation, missing, unfit)
 
 
 def _fits(value: object, pattern: re.Pattern[str]) -> bool:
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str) or not says_something(value):
         return False
     return pattern == ANY_TEXT or (len(value) <= LONGEST and pattern.fullmatch(value) is not None)

@@ -81,10 +81,7 @@ def _settable(versioning: Versioning) -> Mapping[str, sa.Column[Any]]:
     return {
         name: column
         for name, column in versioning.columns.items()
-        if name not in versioning.key
-        and column.computed is None
-        and not (column.identity is not None and column.identity.always)
-        and column is not versioning.mapper.version_id_col
+        if name not in versioning.key and name not in versioning.generated
     }
 
 

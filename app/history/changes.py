@@ -178,4 +178,5 @@ def _position(resources: Any, what: str, cursor: str | None) -> Position | None:
         return None
     name, at, key_text, version = read_cursor(what, cursor)
     resource = resources[name]
-    return Position(place_of(resource.versioning), parse_instant(at), resource.parse_key(key_text), version)
+    key = resource.parse_key(key_text, is_stored=True)
+    return Position(place_of(resource.versioning), parse_instant(at), key, version)

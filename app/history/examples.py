@@ -1,12 +1,15 @@
 """What the OpenAPI document shows of a model: a record that was made on one day, and changed on the next."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import jsonpatch
+import sqlalchemy as sa
 
-from app.columns import state_schema
-from app.examples import example_of
+from app.columns import changeable, new_schema, state_schema
+from app.examples import another, example_of
 from app.instants import instant_text
 from app.registry import Resource
 from chrononaut import Span
@@ -26,6 +29,28 @@ SPANS = [Span(0, _MADE, _CHANGED), Span(1, _CHANGED, None)]
 """When the record's two versions were valid."""
 
 
+@dataclass(frozen=True, slots=True)
+class Another:
+    """A record that is made beside that one.
+
+    :ivar new: its columns, as they are sent
+    """
+
+    key_text: str
+    new: Document
+
+
+def _unique(table: sa.FromClause) -> set[Any]:
+    """The last column of each set of columns whose values no two rows have in common."""
+    rules: Iterable[Any] = (*table.constraints, *table.indexes) if isinstance(table, sa.Table) else ()
+    return {
+        [*rule.columns][-1]
+        for rule in rules
+        if isinstance(rule, sa.UniqueConstraint) or (isinstance(rule, sa.Index) and rule.unique)
+        if len(rule.columns) > 0
+    }
+
+
 class Examples:
     """The documents about that record.
 
@@ -34,8 +59,11 @@ class Examples:
 
     def __init__(self, resource: Resource) -> None:
         versioning = resource.versioning
+        self._resource = resource
         self.after = example_of(state_schema(resource)())
-        empty = [name for name, column in versioning.tracked.items() if column.nullable][:1]
+        empty = [
+            name for name, column in changeable(resource).items() if column.nullable and name in versioning.tracked
+        ][:1]
         self.before = self.after | dict.fromkeys(empty)
         self.key_text = resource.key_text(tuple(self.after[name] for name in versioning.key))
         self.identified = resource.identified(self.key_text)
@@ -49,6 +77,18 @@ class Examples:
             "change_info": CHANGE_INFO,
             "transaction_id": TRANSACTION_ID,
         }
+
+    @property
+    def another(self) -> "Another":
+        """Another record that is made: it differs in what no two records have in common."""
+        new, key = new_schema(self._resource)(), self._resource.versioning.key
+        columns = self._resource.versioning.columns
+        alone = {key[-1], *(name for name, column in columns.items() if column in _unique(column.table))}
+        fields, values = state_schema(self._resource)().fields | new.fields, self.after | example_of(new)
+        values |= {name: another(values[name], fields[name]) for name in alone if name in values}
+        return Another(
+            self._resource.key_text(tuple(values[name] for name in key)), {name: values[name] for name in new.fields}
+        )
 
     @property
     def prior(self) -> Document:

@@ -7,12 +7,11 @@ from typing import Any
 import sqlalchemy as sa
 from marshmallow import Schema, ValidationError
 from sqlalchemy.exc import StatementError
-from werkzeug.http import parse_etags, quote_etag
+from werkzeug.http import quote_etag
 
 from app.api import Blueprint
-from app.conditional import precondition_failed
+from app.conditional import matches, precondition_failed
 from app.db import session
-from app.examples import example_of
 from app.history.examples import Document, Examples
 from app.history.routes import unknown_record
 from app.problems import Problem, problem_document, problem_of, repeatable
@@ -26,15 +25,19 @@ from app.records.live import (
     patching,
     replacing,
 )
-from app.records.schemas import BulkSchemas, bulk_schemas
+from app.records.schemas import bulk_schemas
 from app.registry import Resource, UnknownKeyError
 from chrononaut.history import Key
 from chrononaut.types import is_among
 
+_MOST_REFUSALS = 100
 _LARGEST_BODY = 8 * 1024 * 1024
 
 Refusals = MutableMapping[int, Problem]
 """Place of an item in the request → what is wrong with it."""
+
+_Records = Mapping[Key | None, Any]
+"""Key → live object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ def add_bulk(blueprint: Blueprint, resource: Resource) -> None:
     schemas = bulk_schemas(resource)
     loading = {operation: schema() for operation, schema in schemas.items.items()}
     examples = Examples(resource)
-    sent, answered = _examples(resource, examples, schemas)
+    sent, answered = _examples(resource, examples)
 
     @blueprint.operation(
         "POST",
@@ -80,21 +83,22 @@ def add_bulk(blueprint: Blueprint, resource: Resource) -> None:
         header `If-Match` does. The headers `X-Change-*` are kept with all the changes, which share one `transaction_id`
         and one instant. The answer tells of each item in the order sent. If one of them cannot be written, none is,
         and `items` of the problem tell what is wrong with each one that cannot. There is at most one item for a record.
-        The items are written together; only where they conflict so, in the order sent. The body
-        may have 8 MiB.
+        The items are written together; only where they conflict so, in the order sent: then those that cannot be
+        written are looked for until 100 are found. The body may have 8 MiB.
         """
         refusals: Refusals = {}
         items = [*_read(resource, loading, body["items"], refusals)]
         try:
             with session().no_autoflush:
-                records = _write(resource, items, refusals)
+                found = _find(resource, items, refusals)
+                records = _write(resource, _writable(items, refusals), found)
         except StatementError as error:
             _problem_of_item(error)
             session().rollback()
             with session().no_autoflush:
                 # All are locked first, in the order of their keys: the parts are in another.
-                _find(resource, items, refusals)
-                records = _write_in_parts(resource, items, refusals)
+                found = _find(resource, items, refusals)
+                records = _write_in_parts(resource, _writable(items, refusals), found, refusals)
         if refusals:
             session().rollback()
             raise _refused(refusals, len(body["items"]))
@@ -146,37 +150,47 @@ def _item(resource: Resource, schemas: Mapping[str, Schema], index: int, given: 
     return _Item(index, str(operation), key, body, loaded.get("if_match"))
 
 
-def _write(resource: Resource, items: Sequence[_Item], refusals: Refusals) -> Mapping[int, Any]:
-    """Write all items by one flush, but those that what is there does not allow.
+def _writable(items: Sequence[_Item], refusals: Refusals) -> Sequence[_Item]:
+    return [item for item in items if item.index not in refusals]
 
+
+def _write(resource: Resource, items: Sequence[_Item], found: _Records) -> Mapping[int, Any]:
+    """Write items by one flush.
+
+    :param found: the records that are there
     :return: place of an item → its record
     """
-    records = _find(resource, items, refusals)
     # In the order of their keys, so that two requests that make records of the same ones do not wait for one another.
-    writable = sorted(
-        (item for item in items if item.index not in refusals), key=lambda item: (item.key is None, item.key or ())
-    )
-    written = {item.index: _apply(resource, item, records.get(item.key)) for item in writable}
+    ordered = sorted(items, key=lambda item: (item.key is None, item.key or ()))
+    written = {item.index: _apply(resource, item, found.get(item.key)) for item in ordered}
     session().flush()
     return written
 
 
-def _write_in_parts(resource: Resource, items: Sequence[_Item], refusals: Refusals) -> Mapping[int, Any]:
+def _write_in_parts(
+    resource: Resource, items: Sequence[_Item], found: _Records, refusals: Refusals
+) -> Mapping[int, Any]:
     """Write items in the order sent, in as large parts as the database takes, to find those that it refuses by itself.
 
-    It may refuse none of them.
+    It may refuse none of them. Others wait meanwhile for the locks: it ends when as many are refused as are told of.
+
+    :param found: the records that are there, which are locked
     """
+    if not items or len(refusals) >= _MOST_REFUSALS:
+        return {}
     try:
         with session().begin_nested():
-            return _write(resource, items, refusals)
+            return _write(resource, items, found)
     except StatementError as error:
         problem = _problem_of_item(error)
         if len(items) == 1:
             refusals[items[0].index] = problem
             return {}
+    # What was to be changed is expired, and would be loaded one by one.
+    _load(resource, _select(resource, [item.key for item in items if item.key in found]))
     half = len(items) // 2
-    first = _write_in_parts(resource, items[:half], refusals)
-    return {**first, **_write_in_parts(resource, items[half:], refusals)}
+    first = _write_in_parts(resource, items[:half], found, refusals)
+    return {**first, **_write_in_parts(resource, items[half:], found, refusals)}
 
 
 def _problem_of_item(error: StatementError) -> Problem:
@@ -190,22 +204,30 @@ def _problem_of_item(error: StatementError) -> Problem:
     return problem
 
 
-def _find(resource: Resource, items: Sequence[_Item], refusals: Refusals) -> Mapping[Key | None, Any]:
+def _select(resource: Resource, keys: Sequence[Key | None]) -> sa.Select[Any] | None:
+    """The records that have some keys; ``None`` where there are no keys."""
+    given = [key for key in keys if key is not None]
+    if not given:
+        return None
+    among = is_among(resource.versioning.key_columns, given, session().get_bind().dialect.name)
+    return sa.select(resource.model).where(among).options(*resource.shown)
+
+
+def _load(resource: Resource, select: sa.Select[Any] | None) -> _Records:
+    """The records that are selected, as the database has them."""
+    if select is None:
+        return {}
+    records = session().scalars(select.execution_options(populate_existing=True))
+    return {resource.versioning.key_of(record): record for record in records}
+
+
+def _find(resource: Resource, items: Sequence[_Item], refusals: Refusals) -> _Records:
     """Lock and load the records of items, and refuse the items that what is there does not allow."""
-    keys = [item.key for item in items if item.key is not None]
-    columns, dialect = resource.versioning.key_columns, session().get_bind().dialect.name
-    select = (
-        sa.select(resource.model)
-        .where(is_among(columns, keys, dialect))
+    select = _select(resource, [item.key for item in items])
+    if select is not None:
         # Two requests lock what both want in one order.
-        .options(*resource.shown)
-        .order_by(*columns)
-        .with_for_update(key_share=True)
-        .execution_options(populate_existing=True)
-    )
-    records: dict[Key | None, Any] = {
-        resource.versioning.key_of(record): record for record in (session().scalars(select) if keys else ())
-    }
+        select = select.order_by(*resource.versioning.key_columns).with_for_update(key_share=True)
+    records = _load(resource, select)
     missing = [item for item in items if item.operation != "create" and item.key not in records]
     deleted = _deleted(resource, [item.key for item in missing if item.key is not None])
     for item in items:
@@ -223,7 +245,7 @@ def _problem(resource: Resource, item: _Item, record: Any, deleted: set[Key]) ->
     if record is None:
         return (deleted_record if item.key in deleted else unknown_record)(resource, key_text)
     etags = etags_of(resource, record)
-    if item.if_match is not None and not any(parse_etags(item.if_match).contains(etag) for etag in etags):
+    if item.if_match is not None and not matches(item.if_match, etags):
         return precondition_failed(etags)
     return None
 
@@ -266,26 +288,30 @@ def _written(resource: Resource, item: _Item, record: Any) -> Document:
 def _refused(refusals: Refusals, sent: int) -> Problem:
     """The problem of a request some of whose items cannot be written."""
     described = [{"index": index, "problem": problem_document(refusals[index])} for index in sorted(refusals)]
+    # Of more it was not asked whether the database takes them.
+    at_least = "at least " if _MOST_REFUSALS <= len(described) < sent else ""
     unfit = any(problem.kind == "invalid" for problem in refusals.values())
     return Problem(
         "bulk-invalid" if unfit else "bulk-failed",
-        f"{len(described)} of {sent} items cannot be written, so none was; items say what is wrong with each",
+        f"{at_least}{len(described)} of {sent} items cannot be written, so none was; items say what is wrong with each",
         items=described,
     )
 
 
-def _examples(resource: Resource, examples: Examples, schemas: BulkSchemas) -> tuple[Document, Document]:
+def _examples(resource: Resource, examples: Examples) -> tuple[Document, Document]:
     """A request that makes one record and changes another, and its answer."""
-    made = example_of(schemas.items["create"]())
+    digest = ".4f0d6a54b1f0" if resource.versioning.untracked else ""
+    other, changed_to = examples.another, 1 if examples.values else 0
+    made = {"operation": "create", "record": other.new}
     changed = {
         "operation": "change",
         "key": examples.key_text,
         "if_match": '"v0"',
         "changes": examples.values,
     }
-    identified = {"key": examples.key_text, "links": resource.links(examples.key_text)}
     answered = [
-        identified | {"operation": "create", "version": 0, "etag": '"v0"'},
-        identified | {"operation": "change", "version": 1, "etag": '"v1"'},
+        {"operation": operation, "key": key, "version": version, "etag": quote_etag(f"v{version}{digest}")}
+        | {"links": resource.links(key)}
+        for operation, key, version in (("create", other.key_text, 0), ("change", examples.key_text, changed_to))
     ]
     return {"items": [made, changed]}, {"model": resource.name, "items": answered}

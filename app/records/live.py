@@ -1,11 +1,14 @@
 """Live records: how they are found, what identifies them, and how they are given values."""
 
 import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm.attributes import flag_modified
 
+from app.columns import changeable
 from app.db import session
 from app.history.examples import Document
 from app.history.routes import find_live, unknown_record
@@ -51,11 +54,20 @@ def existing_record(resource: Resource, key_text: str) -> Problem:
 
 
 def replacing(resource: Resource, body: Document) -> Document:
-    """The values that a record is replaced by: what is left out gets its default; the key and hidden columns do not."""
-    defaults = {attribute: _default(column) for attribute, column in resource.versioning.columns.items()}
-    left_alone = {*resource.versioning.key, *resource.versioning.hidden} - body.keys()
-    values = defaults | body
-    return {name: values[name] for name in values.keys() - left_alone}
+    """The values that a record is replaced by: what is left out gets its default.
+
+    Not so hidden columns, numbers that the database gives, and what every UPDATE stamps: they are left alone.
+
+    :return: attribute name → value, or the SQL expression of one
+    """
+    columns, versioning = changeable(resource), resource.versioning
+    left_alone = versioning.stamped.union(versioning.hidden)
+    row = _Row({columns[name].key: value for name, value in body.items()})
+    return {
+        name: body[name] if name in body else _default(column, row)
+        for name, column in columns.items()
+        if name in body or not (name in left_alone or _is_numbered(column))
+    }
 
 
 def patching(resource: Resource, record: Any, patch: Document) -> Document:
@@ -85,7 +97,9 @@ def assign(resource: Resource, record: Any, values: Document) -> None:
             continue
         before = getattr(record, name)
         setattr(record, name, value)
-        if before == value and _is_json(resource.versioning.columns[name].type) and not is_same(before, value):
+        if isinstance(value, sa.ClauseElement) or not _is_json(resource.versioning.columns[name].type):
+            continue
+        if before == value and not is_same(before, value):
             # Python takes them for equal, and would not write what JSON tells apart.
             flag_modified(record, name)
 
@@ -118,5 +132,31 @@ def _is_json(type_: sa.types.TypeEngine[Any]) -> bool:
     return isinstance(type_.impl_instance if isinstance(type_, sa.TypeDecorator) else type_, sa.JSON)
 
 
-def _default(column: sa.Column[Any]) -> Any:
-    return column.default.arg if isinstance(column.default, sa.ColumnDefault) and column.default.is_scalar else None
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """What a default is called with that depends on the other values of its row, as SQLAlchemy's context."""
+
+    values: Mapping[str, Any]
+
+    def get_current_parameters(self, isolate_multiinsert_params: bool = True) -> Mapping[str, Any]:
+        return self.values
+
+
+def _default(column: sa.Column[Any], row: _Row) -> Any:
+    """The default of a column: a value, or the SQL expression of one."""
+    default, server_default = column.default, column.server_default
+    if isinstance(default, sa.ColumnDefault):
+        return default.arg(row) if default.is_callable else default.arg
+    if not isinstance(server_default, sa.DefaultClause):
+        return None
+    if isinstance(server_default.arg, str):
+        # As it stands in CREATE TABLE: a literal whose type is the column's.
+        escaped = server_default.arg.replace("'", "''")
+        return sa.literal_column(f"'{escaped}'")
+    return server_default.arg
+
+
+def _is_numbered(column: sa.Column[Any]) -> bool:
+    """Does a sequence or a trigger of the database give the column its value, so that no expression says which?"""
+    is_fetched = column.server_default is not None and not isinstance(column.server_default, sa.DefaultClause)
+    return is_fetched or isinstance(column.default, sa.Sequence)

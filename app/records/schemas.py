@@ -16,6 +16,8 @@ from app.variants import Constant, Variants
 
 MOST_ITEMS = 1000
 """How many records one request may write."""
+LONGEST_IF_MATCH = 1000
+"""Characters of what one item says as ``If-Match``."""
 
 
 class RecordQuery(Query):
@@ -101,9 +103,18 @@ class _Items(Schema):
 def bulk_schemas(resource: Resource) -> BulkSchemas:
     """The schemas of writing many records of a model."""
     title = resource.title
-    key = fields.String(required=True, metadata={"description": "the record's key, as every answer carries it"})
+    key = fields.String(
+        required=True,
+        validate=validate.Length(max=resource.longest_key_text),
+        metadata={"description": "the record's key, as every answer carries it"},
+    )
     if_match = fields.String(
-        metadata={"description": "write only if the record is still at this version: an `ETag`", "example": '"v3"'}
+        validate=validate.Length(max=LONGEST_IF_MATCH),
+        metadata={
+            "description": "write only if the record is still at this version: an `ETag`, quotes included, or whatever "
+            "else the header `If-Match` takes",
+            "example": '"v3"',
+        },
     )
     existing: dict[str, fields.Field[Any]] = {"key": key, "if_match": if_match}
     contents: Mapping[str, dict[str, fields.Field[Any]]] = {

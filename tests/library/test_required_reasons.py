@@ -372,3 +372,21 @@ def test_subclass_cannot_have_another_pattern() -> None:
     parent = define(database, "Animal", id=sa.Column(sa.Integer, primary_key=True), __chrononaut_required__=["why"])
     with pytest.raises(OptionError, match=r"^Dog\.__chrononaut_required__: .* has a pattern for why already"):
         type("Dog", (parent,), {"__chrononaut_required__": {"why": "x"}})
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\t\n", "\xa0", "\u200b", "\u2060\ufeff", "\u3164", "\u2800", "\u0301"])
+def test_text_without_a_character_that_can_be_seen_is_missing(session: Session, blank: str) -> None:
+    page = _loaded(session)
+    page.text = "b"
+    with extra_change_info(**GOOD | {"why": blank}), pytest.raises(RequiredChangeInfoError) as refused:
+        session.commit()
+    assert (refused.value.missing, refused.value.unfit) == ({"why": r"[\s\S]+"}, {})
+
+
+@pytest.mark.parametrize("text", [".", "é", "e\u0301", "理由", "\N{BUG}", " x "])
+def test_text_of_any_characters_that_can_be_seen_is_a_reason(session: Session, text: str) -> None:
+    page = _loaded(session)
+    page.text = "b"
+    with extra_change_info(**GOOD | {"why": text}):
+        session.commit()
+    assert changes(history_rows(session, "page_history")) == [(-1, "insert"), (0, "update")]

@@ -57,6 +57,15 @@ def test_update_without_a_reason_is_refused_before_anything_is_written(
     assert changes(history_rows(session, "appuser_history")) == CREATED
 
 
+@pytest.mark.parametrize("blank", [" ", "\xa0", "\u200b"])
+def test_blank_text_is_no_reason(session: Session, user: User, blank: str) -> None:
+    user.email = "b"
+    with extra_change_info(why=blank), pytest.raises(MissingChangeInfoError):
+        session.commit()
+    session.rollback()
+    assert changes(history_rows(session, "appuser_history")) == CREATED
+
+
 def test_delete_without_a_reason_is_refused_before_anything_is_written(
     session: Session, user: User, statements: Statements
 ) -> None:

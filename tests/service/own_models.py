@@ -1,6 +1,6 @@
 """Models that are not the bundled ones, on a database object of their own."""
 
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from chrononaut import Versioned, VersionedSQLAlchemy
+from chrononaut.types import Instant
 
 
 class Base(DeclarativeBase):
@@ -98,3 +99,28 @@ class Invoice(Model, Versioned):
     amount: Mapped[int]
     number: Mapped[str | None] = mapped_column(sa.String(20), unique=True)
     details: Mapped[Any | None] = mapped_column(sa.JSON)
+
+
+def _shout(context: Any) -> str:
+    return str(context.get_current_parameters()["title"]).upper()
+
+
+class Article(Model, Versioned):
+    """An article, with columns that the database makes, and defaults of every kind."""
+
+    __chrononaut_untracked__ = ("letters",)
+
+    slug: Mapped[str] = mapped_column(sa.Text, primary_key=True)
+    title: Mapped[str]
+    twice: Mapped[str | None] = mapped_column(sa.Computed("title || title", persisted=True))
+    letters: Mapped[int | None] = mapped_column(sa.Computed("length(title)", persisted=True))
+    loud: Mapped[str] = mapped_column(default=_shout)
+    pages: Mapped[int] = mapped_column(server_default="5")
+    genre: Mapped[str] = mapped_column(server_default=sa.text("'it''s 100%'"))
+    motto: Mapped[str] = mapped_column(server_default="it's 100%")
+    shown: Mapped[bool] = mapped_column(server_default=sa.true())
+    rating: Mapped[int] = mapped_column(default=3)
+    words: Mapped[int] = mapped_column(default=sa.text("40 + 2"))
+    printed_at: Mapped[datetime] = mapped_column(Instant, default=lambda: datetime(2026, 3, 1, tzinfo=UTC))
+    proofs: Mapped[int | None] = mapped_column(onupdate=7)
+    note: Mapped[str | None] = mapped_column(sa.Text)

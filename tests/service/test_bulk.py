@@ -300,6 +300,49 @@ def _padded(body: Any, size: int) -> bytes:
     return json.dumps(body).encode().ljust(size)
 
 
+def test_as_many_refusals_are_looked_for_as_are_told_of(api: Api, statements: Statements) -> None:
+    made = api.post("/bulk/user", {"items": [create(email=f"{number}") for number in range(400)]})["items"]
+    items = [change(item["key"], email="0") for item in made[1:]]
+    before = all_rows()
+    statements.clear()
+    problem = assert_problem(api.call("POST", "/bulk/user", {"items": items}), 409, "bulk-failed")
+    assert problem["detail"].startswith("at least 100 of 399 items cannot be written")
+    assert [item["index"] for item in problem["items"]] == [*range(100)]
+    assert _without_last_use(all_rows()) == _without_last_use(before)
+    # A tree of 100 leaves, and the way to it.
+    assert len(statements.matching("SAVEPOINT")) < 2 * (2 * 100 + 10)
+    assert len([one for one, _ in statements.executed if one.startswith("SELECT appuser.")]) < 130
+    assert (
+        len([one for one, _ in statements.executed if "FOR NO KEY UPDATE" in one and "appuser_history" not in one]) <= 2
+    )
+
+
+def test_refusals_that_are_all_told_of_are_counted_exactly(api: Api) -> None:
+    api.post("/records/user", {"email": "a"})
+    problem = api.call("POST", "/bulk/user", {"items": [create(email="a")] * 100}).json
+    assert problem["detail"].startswith("100 of 100 items")
+
+
+@pytest.mark.parametrize("if_match", ["*", '"v0"', '"v7", "v0"', '"v0:gzip"', "{etag}"])
+def test_item_is_conditional_as_the_header_is(api: Api, keys: list[str], if_match: str) -> None:
+    etag = api.call("GET", f"/records/user/{keys[0]}").headers["ETag"]
+    (written,) = api.post("/bulk/user", {"items": [change(keys[0], if_match.format(etag=etag), name="A")]})["items"]
+    assert written["version"] == 1
+
+
+@pytest.mark.parametrize("if_match", ["v0", 'W/"v0"', "", '"v1"', 'v0, "v0"'])
+def test_item_whose_condition_does_not_hold_is_not_written(api: Api, keys: list[str], if_match: str) -> None:
+    failing = _failing(api, [change(keys[0], if_match, name="A")], 409, "bulk-failed")
+    assert failing == {0: (412, "precondition-failed")}
+
+
+def test_condition_and_key_of_an_item_are_bounded(api: Api, keys: list[str]) -> None:
+    longest = '"v0"'.rjust(1000, ",")
+    api.post("/bulk/user", {"items": [change(keys[0], longest, name="A")]})
+    items = [change(keys[1], f",{longest}", name="B"), change("1" * 21, name="B")]
+    assert _failing(api, items, 422, "bulk-invalid") == dict.fromkeys((0, 1), (422, "invalid"))
+
+
 def test_key_that_is_called_bulk_is_a_record_like_any_other(api: Api) -> None:
     made = api.post("/records/release", {"product": "bulk", "cycle": "bulk"})
     assert api.get(made["links"]["record"])["key"] == "bulk,bulk"

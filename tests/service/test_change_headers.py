@@ -1,5 +1,6 @@
 """``X-Change-*`` headers → extra change info."""
 
+import re
 from urllib.parse import quote
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.change_headers import ChangeHeaderError, change_info_of
-from tests.service.api import Api
+from tests.service.api import Api, assert_problem
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=60)
 
@@ -41,6 +42,25 @@ def test_language_and_case_of_an_ext_value_do_not_matter(value: str) -> None:
 def test_what_cannot_be_taken_is_refused(value: str) -> None:
     with pytest.raises(ChangeHeaderError, match="x-change-rationale"):
         change_info_of([("X-Change-Rationale", value)])
+
+
+@pytest.mark.parametrize("name", ["X-Change-", "X-Change---", "X-Change-Foo.Bar", "X-Change-Foo!", "X-Change-a_b"])
+def test_name_of_other_characters_is_refused(name: str) -> None:
+    with pytest.raises(ChangeHeaderError, match="a name of letters, digits and hyphens"):
+        change_info_of([(name, "why")])
+
+
+def test_document_says_which_names_are_taken(api: Api) -> None:
+    told = api.get("/openapi.json")["components"]["parameters"]["X-Change-Rationale"]["x-open-set"]["namePattern"]
+    for name, status in (("X-Change-Foo-1", 201), ("X-Change-Foo.Bar", 400), ("X-Change---", 400)):
+        assert bool(re.search(told, name)) == (status == 201)
+        sent = {name: "why"}
+        response = api.call("POST", "/records/user", {"email": "a@example.com"}, headers=sent)
+        assert response.status_code == status, response.text
+    assert_problem(response, 400, "change-header-invalid")
+    assert [one["change_info"]["extra"] for one in api.get("/history/user?extra.change_foo_1=why")["changes"]] == [
+        {"change_foo_1": "why"}
+    ]
 
 
 def test_limits_are_inclusive() -> None:

@@ -32,12 +32,16 @@ def test_read_of_what_the_client_has_is_304(api: Api, record: str, known: str) -
             assert set(response.headers.keys()).isdisjoint({"Content-Type", "Content-Length", "Last-Modified"})
 
 
-@pytest.mark.parametrize("known", ['"v0"', '"other", W/"v"', "", '"'])
+@pytest.mark.parametrize(
+    "known", ['"v0"', '"other", W/"v"', "", '"', "{bare}", '{bare}, "v0"', "w/{etag}", '"v0" {etag}']
+)
 def test_read_of_what_the_client_does_not_have_is_answered(api: Api, record: str, known: str) -> None:
-    assert api.call("GET", record, headers={"If-None-Match": known}).status_code == 200
+    etag = _etag(api, record)
+    sent = {"If-None-Match": known.format(etag=etag, bare=etag.strip('"'))}
+    assert api.call("GET", record, headers=sent).status_code == 200
 
 
-@pytest.mark.parametrize("wanted", ["{etag}", "*", '"v0", {etag}', '"v1"'])
+@pytest.mark.parametrize("wanted", ["{etag}", "*", '"v0", {etag}', '"v1"', ',, "v1" ,', '"v1:gzip"', '"a,b","v1"'])
 @pytest.mark.parametrize(("method", "body"), [("PUT", {"email": "b@example.com"}), ("PATCH", {}), ("DELETE", None)])
 def test_write_is_done_if_the_record_is_as_the_client_wants_it(
     api: Api, record: str, method: str, body: object, wanted: str
@@ -52,6 +56,11 @@ def test_write_is_done_if_the_record_is_as_the_client_wants_it(
         {"If-Match": '"v0"'},
         {"If-Match": "W/{etag}"},
         {"If-Match": ""},
+        {"If-Match": "v1"},
+        {"If-Match": 'v1, "v1"'},
+        {"If-Match": "'v1'"},
+        {"If-Match": '"v1" "v1"'},
+        {"If-Match": '*, "v1"'},
         {"If-Match": '"v0", W/{etag}'},
         {"If-None-Match": "*"},
         {"If-None-Match": "{etag}"},

@@ -89,25 +89,40 @@ def test_every_body_has_examples_that_fit_its_schema(module: str) -> None:
 
 def _check_examples_are_taken(api: Api, name: str) -> None:
     document = api.get("/openapi.json")
-    of_all, of_one = document["paths"][f"/records/{name}"], document["paths"][f"/records/{name}/{{key}}"]
-    answer = of_one["get"]["responses"]["200"]["content"]["application/json"]
-
-    def sent(operation: Any) -> Any:
-        return next(content["example"] for content in operation["requestBody"]["content"].values())
-
-    restoration = sent(document["paths"][f"/records/{name}/{{key}}/restore"]["post"])
-    created = api.post(f"/records/{name}", sent(of_all["post"]))
+    bodies = {
+        item[method]["operationId"]: next(told["example"] for told in item[method]["requestBody"]["content"].values())
+        for path, item in document["paths"].items()
+        for method in item.keys() - {"parameters"}
+        if path.split("/")[2:3] == [name] and "requestBody" in item[method]
+    }
+    bulk = document["paths"][f"/bulk/{name}"]["post"]["responses"]["200"]["content"]["application/json"]["example"]
+    answer = document["paths"][f"/records/{name}/{{key}}"]["get"]["responses"]["200"]["content"]["application/json"]
+    example = answer["examples"]["now"]["value"]
+    created = api.post(f"/records/{name}", bodies.pop(f"create_{name}"))
     path = created["links"]["record"]
+    identity = {"key": created["key"]}
+    sent = bodies.pop(f"write_{name}_records")
+    written = api.post(
+        f"/bulk/{name}", {"items": [item | (identity if "key" in item else {}) for item in sent["items"]]}
+    )
+    assert [item["operation"] for item in written["items"]] == [item["operation"] for item in bulk["items"]]
+    assert [item["key"] for item in bulk["items"]][1] == example["key"]
+    assert len({item["key"] for item in bulk["items"]}) == len({item["key"] for item in written["items"]}) == 2
+    if created["key"] == example["key"]:
+        assert [item["key"] for item in written["items"]] == [item["key"] for item in bulk["items"]]
+    assert len({len(item["items"][0]["etag"]) for item in (bulk, written)}) == 1
+    restoration = bodies.pop(f"restore_{name}")
     answers = [created, api.post(f"{path}/restore", restoration)]
     api.delete(path)
     answers += [
         api.post(f"{path}/restore", restoration),
-        api.put(path, sent(of_one["put"])),
-        api.patch(path, sent(of_one["patch"])),
+        api.put(path, bodies.pop(f"replace_{name}")),
+        api.patch(path, bodies.pop(f"change_{name}")),
     ]
+    assert not bodies
     for given in answers:
-        assert given.keys() == answer["examples"]["now"]["value"].keys()
-        assert given["state"].keys() == answer["examples"]["now"]["value"]["state"].keys()
+        assert given.keys() == example.keys()
+        assert given["state"].keys() == example["state"].keys()
 
 
 @pytest.mark.parametrize("name", ["user", "release"])
@@ -115,8 +130,9 @@ def test_examples_of_bodies_are_taken(api: Api, name: str) -> None:
     _check_examples_are_taken(api, name)
 
 
-@pytest.mark.parametrize("name", ["account", "parcel"])
+@pytest.mark.parametrize("name", ["account", "article", "invoice", "parcel", "specimen"])
 def test_examples_of_bodies_of_other_models_are_taken(own_api: Api, name: str) -> None:
+    own_api.headers |= {"X-Change-Ticket": "OPS-1", "X-Change-Rationale": "why"}
     _check_examples_are_taken(own_api, name)
 
 

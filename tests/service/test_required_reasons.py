@@ -1,13 +1,15 @@
 """A model can require reasons: a write without them is refused before anything is read or written."""
 
+import re
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from app.headers import change_parameters
+from app.headers import VISIBLE, change_parameters
 from app.registry import RegistrationError, Registry
 from chrononaut import VersionedSQLAlchemy
+from chrononaut.change_info import says_something
 from tests.library.models import define
 from tests.service.api import Api, assert_problem
 from tests.service.own_models import db
@@ -45,8 +47,8 @@ def test_write_without_the_reasons_names_the_headers_and_writes_nothing(own_api:
     problem = assert_problem(response, 400, "change-info-required")
     assert problem["errors"] == {
         "headers": {
-            "X-Change-Ticket": [f"missing; send a text that matches {TICKET}"],
-            "X-Change-Rationale": [r"missing; send a text that matches ^(?:[\s\S]+)$"],
+            "X-Change-Ticket": [f"missing or blank; send a text that matches {TICKET}"],
+            "X-Change-Rationale": [r"missing or blank; send a text that matches ^(?:[\s\S]+)$"],
         }
     }
     assert "X-Change-Ticket, X-Change-Rationale" in problem["detail"]
@@ -75,6 +77,24 @@ def test_value_that_does_not_match_is_refused(own_api: Api, key: str, ticket: st
 def test_encoded_value_is_matched_as_it_is_kept(own_api: Api, key: str) -> None:
     encoded = {"X-Change-Ticket": "UTF-8''OPS%2D17", "X-Change-Rationale": "UTF-8''%F0%9F%90%9B"}
     assert own_api.call("DELETE", f"/records/invoice/{key}", headers=encoded).status_code == 204
+
+
+@pytest.mark.parametrize("blank", ["", " ", "UTF-8''%20", "UTF-8''%C2%A0", "UTF-8''%E2%80%8B", "UTF-8''%E3%85%A4"])
+def test_blank_text_is_no_reason_even_where_any_text_will_do(own_api: Api, key: str, blank: str) -> None:
+    before = _rows()
+    for method, path, body in WRITES.values():
+        response = own_api.call(method, path.format(key=key), body, headers=GOOD | {"X-Change-Rationale": blank})
+        problem = assert_problem(response, 400, "change-info-required")
+        assert "missing or blank" in problem["errors"]["headers"]["X-Change-Rationale"][0]
+    assert _rows() == before
+
+
+def test_document_takes_all_texts_for_reasons_that_are_taken_and_hardly_any_others() -> None:
+    told, taken = re.compile(VISIBLE), {chr(code) for code in range(0x110000) if says_something(chr(code))}
+    assert [character for character in taken if not told.search(character)] == []
+    for blank in " \t\n\xa0\xad\u115f\u1160\u2002\u200b\u200d\u2028\u2060\u2800\u3000\u3164\ufe0f\ufeff\uffa0":
+        assert not told.search(blank)
+        assert blank not in taken
 
 
 @pytest.mark.parametrize(
@@ -110,7 +130,7 @@ def test_document_shows_the_headers_as_required_with_their_patterns(own_api: Api
         assert shown["X-Change-Ticket"]["required"] is True, write
         assert shown["X-Change-Ticket"]["schema"] == {"type": "string", "pattern": TICKET, "maxLength": 1000}
         assert shown["X-Change-Rationale"]["required"] is True
-        assert shown["X-Change-Rationale"]["schema"] == {"type": "string", "minLength": 1}
+        assert shown["X-Change-Rationale"]["schema"] == {"type": "string", "pattern": VISIBLE}
         assert "ChangeInfoRequired" in str(operation["responses"]["400"]), write
     others = [_resolved(document, one) for one in document["paths"]["/records/account"]["post"]["parameters"]]
     assert [one.get("required", False) for one in others if one["name"] == "X-Change-Rationale"] == [False]
