@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial, wraps
 from typing import Any
@@ -12,6 +12,7 @@ from urllib.parse import unquote_to_bytes
 import flask_smorest
 import marshmallow
 from apispec import APISpec
+from apispec.ext.marshmallow import MarshmallowPlugin, resolver
 from flask import Flask, Request, request
 from flask_swagger_ui.flask_swagger_ui import get_swaggerui_blueprint
 from webargs.flaskparser import FlaskParser
@@ -40,7 +41,7 @@ from app.media import JSON, acceptable, body_types
 from app.pages import next_link
 from app.problems import KINDS, Problem
 from app.reasons import with_reasons
-from app.registry import Resource
+from app.registry import RENAME, RegistrationError, Resource
 from app.settings import Settings
 from app.variants import properties_of
 
@@ -323,6 +324,11 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
 
         return declare
 
+    @property
+    def operation_ids(self) -> Set[str]:
+        """The ids of its operations."""
+        return self._contracts.keys()
+
     def _tell_contract(
         self, doc: dict[str, Any], doc_info: Mapping[str, Any], *, api: "Api", spec: APISpec, **kwargs: Any
     ) -> dict[str, Any]:
@@ -391,6 +397,10 @@ def _by_status(kinds: Sequence[str]) -> Mapping[int, list[str]]:
     return dict(sorted(by_status.items()))
 
 
+class _NameTakenError(Exception):
+    """The message says what has the name already."""
+
+
 class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no types
     """The API and its OpenAPI document, at ``/openapi.json``; its documentation page is at ``/docs``."""
 
@@ -398,6 +408,7 @@ class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no type
 
     def __init__(self, app: Flask, settings: Settings) -> None:
         self._settings = settings
+        self._operation_ids: set[str] = set()
         app.config.update(
             API_TITLE="Chrononaut",
             API_VERSION="1",
@@ -409,12 +420,43 @@ class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no type
         app.before_request(refuse_long_address)
         app.before_request(refuse_undecodable)
         app.after_request(ask_again)
-        super().__init__(app, spec_kwargs={"info": INFO, "servers": SERVERS, "security": self.security("read")})
+        schemas = MarshmallowPlugin(schema_name_resolver=self._name_of_schema)
+        told = {"info": INFO, "servers": SERVERS, "security": self.security("read"), "marshmallow_plugin": schemas}
+        super().__init__(app, spec_kwargs=told)
         # Where a column does not say otherwise.
         self.register_field(marshmallow.fields.Integer, "integer", "int32")
         self.ma_plugin.converter.add_attribute_function(properties_of)
         register_components(self.spec, settings.provider)
         app.register_blueprint(get_swaggerui_blueprint("/docs", "/openapi.json", config={"app_name": "Chrononaut"}))
+
+    def register_blueprint(self, blueprint: Blueprint, **options: Any) -> None:
+        """Add a group of operations.
+
+        :raises RegistrationError: a name that the model's would give is another's already. Nothing is renamed silently:
+            names that depended on what else is served would change under the feet of generated clients.
+        """
+        try:
+            self._take_names(blueprint)
+            super().register_blueprint(blueprint, **options)
+        except _NameTakenError as error:
+            raise RegistrationError(
+                f"the model {blueprint.name} cannot have its name: there is {error} already; {RENAME}"
+            ) from None
+
+    def _take_names(self, blueprint: Blueprint) -> None:
+        if blueprint.name in self._app.blueprints:
+            raise _NameTakenError(f"a group of operations {blueprint.name}")
+        if taken := sorted(self._operation_ids & blueprint.operation_ids):
+            raise _NameTakenError(f"an operation {taken[0]}")
+        self._operation_ids |= blueprint.operation_ids
+
+    def _name_of_schema(self, schema: Any) -> str:
+        """The name of a schema that the document does not have yet."""
+        name: str = resolver(schema)
+        components = self.spec.components
+        if name in components.schemas or name in components.schemas_lazy:
+            raise _NameTakenError(f"a schema {name}")
+        return name
 
     def security(self, scope: Scope | None) -> list[dict[str, list[str]]]:
         """What an operation takes that is not public, as a list of alternatives."""
