@@ -24,6 +24,7 @@ from app.history.routes import add_history, add_list_of_models
 from app.history.timemap import add_timemap
 from app.limits import init_limits
 from app.methods import init_methods
+from app.problem_kinds import add_problem_kinds
 from app.problems import register_problems
 from app.proxies import TrustedProxies
 from app.records.bulk import add_bulk
@@ -85,6 +86,7 @@ def _create_app(environment: Mapping[str, str]) -> Flask:
     models = Blueprint("service", __name__, description="What is served")
     add_list_of_models(models, registry)
     add_transactions(models, registry)
+    add_problem_kinds(models)
     api.register_blueprint(models)
     login = Blueprint("session", __name__, description="A browser's login")
     add_session(login, db, limiter)

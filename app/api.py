@@ -17,6 +17,7 @@ from flask import Flask, Request, request
 from flask_swagger_ui.flask_swagger_ui import get_swaggerui_blueprint
 from webargs.flaskparser import FlaskParser
 from werkzeug import Response
+from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.routing import IntegerConverter
 
 from app.auth.access import requires
@@ -101,12 +102,18 @@ def _body_of(req: Request) -> bytes:
         body = req.get_data(cache=True)
     except OSError as error:
         raise Problem("malformed-request", "the body cannot be read: it ended too early") from error
+    except RequestEntityTooLarge as error:
+        raise _too_large(req) from error
     if req.content_length is not None and len(body) < req.content_length:
         raise Problem("malformed-request", "the body ended before its Content-Length; send it whole")
     # A body that comes in chunks is cut at the limit, silently.
     if req.content_length is None and len(body) >= (req.max_content_length or len(body) + 1):
-        raise Problem("content-too-large", f"a body may have {req.max_content_length} bytes at the most")
+        raise _too_large(req)
     return body
+
+
+def _too_large(req: Request) -> Problem:
+    return Problem("content-too-large", f"a body may have {req.max_content_length} bytes at the most")
 
 
 def refuse_undecodable() -> None:
@@ -228,7 +235,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         :param body_example: of the body; by default one with all its fields
         :param largest_body: how many bytes the body may have, where it is not what the application's config says
         :param media: media types that it answers with besides JSON, as the OpenAPI document tells of them
-        :param conditional: does it take ``If-Match``?
+        :param conditional: does it take ``If-Match`` and ``If-None-Match``?
         :param cacheable: does it take ``If-Match`` and ``If-None-Match``, and answer with what
             `app.conditional.cacheable` makes?
         :param timegate: does it take ``Accept-Datetime``, and answer by sending to a Memento?
@@ -299,7 +306,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
                             ("X-Request-ID", True),
                             ("X-CSRF-Token", unsafe),
                             ("If-Match", conditional or cacheable),
-                            ("If-None-Match", cacheable),
+                            ("If-None-Match", conditional or cacheable),
                             ("Accept-Datetime", timegate),
                         )
                         if is_taken

@@ -9,7 +9,6 @@ from flask import Flask
 from app.auth.grants import Grants
 from app.auth.tokens import create_token
 from app.db import db
-from app.problems import KINDS
 from tests.service.api import Api, all_rows, assert_problem
 
 _JSON = {"Content-Type": "application/json"}
@@ -306,8 +305,3 @@ def test_unexpected_error_is_logged_and_tells_nothing(
     problem = assert_problem(response, 500, "internal-error")
     assert "secret" not in str(problem)
     assert "the secret plan" in caplog.text
-
-
-def test_every_kind_of_problem_is_described(api: Api) -> None:
-    for kind, what in KINDS.items():
-        assert api.get(f"/problems/{kind}") == {"type": f"/problems/{kind}", "title": what.title, "status": what.status}
