@@ -39,6 +39,7 @@ from app.document import (
 from app.examples import example_of
 from app.headers import change_parameters
 from app.media import JSON, acceptable, body_types
+from app.names import NameTakenError, free_schema_name
 from app.pages import next_link
 from app.problems import KINDS, Problem
 from app.reasons import with_reasons
@@ -404,10 +405,6 @@ def _by_status(kinds: Sequence[str]) -> Mapping[int, list[str]]:
     return dict(sorted(by_status.items()))
 
 
-class _NameTakenError(Exception):
-    """The message says what has the name already."""
-
-
 class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no types
     """The API and its OpenAPI document, at ``/openapi.json``; its documentation page is at ``/docs``."""
 
@@ -445,25 +442,20 @@ class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no type
         try:
             self._take_names(blueprint)
             super().register_blueprint(blueprint, **options)
-        except _NameTakenError as error:
+        except NameTakenError as error:
             raise RegistrationError(
                 f"the model {blueprint.name} cannot have its name: there is {error} already; {RENAME}"
             ) from None
 
     def _take_names(self, blueprint: Blueprint) -> None:
         if blueprint.name in self._app.blueprints:
-            raise _NameTakenError(f"a group of operations {blueprint.name}")
+            raise NameTakenError(f"a group of operations {blueprint.name}")
         if taken := sorted(self._operation_ids & blueprint.operation_ids):
-            raise _NameTakenError(f"an operation {taken[0]}")
+            raise NameTakenError(f"an operation {taken[0]}")
         self._operation_ids |= blueprint.operation_ids
 
     def _name_of_schema(self, schema: Any) -> str:
-        """The name of a schema that the document does not have yet."""
-        name: str = resolver(schema)
-        components = self.spec.components
-        if name in components.schemas or name in components.schemas_lazy:
-            raise _NameTakenError(f"a schema {name}")
-        return name
+        return free_schema_name(self.spec.components, resolver(schema))
 
     def security(self, scope: Scope | None) -> list[dict[str, list[str]]]:
         """What an operation takes that is not public, as a list of alternatives."""

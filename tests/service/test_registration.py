@@ -79,6 +79,8 @@ def _names(app: Flask) -> tuple[list[str], set[str]]:
         (["Change"], "change", "a schema ChangeList"),
         (["Model"], "model", "a schema ModelList"),
         (["NewOrder", "Order"], "order", "a schema NewOrder"),
+        (["Operation"], "operation", "a schema Operation"),
+        (["Order", "OrderBulkItem"], "order_bulk_item", "a schema OrderBulkItem"),
         (["Order", "OrderState"], "order_state", "a schema OrderState"),
         (["OrderV2", "OrderV_2"], "order_v_2", "a schema OrderV2Versions"),
     ],
