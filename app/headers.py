@@ -47,8 +47,8 @@ TAKEN: Mapping[str, Mapping[str, Any]] = {
         "01990e5c-7d2a-7a31-9c1f-0d6a54b1f0aa",
     ),
     "If-Match": _parameter(
-        "Only if it is still the one with this `ETag` (RFC 9110): 412 otherwise. Of a record the bare version is "
-        "enough.",
+        "Only if it is still the one with this `ETag`, quotes included (RFC 9110): 412 otherwise. Of a record the bare "
+        "version is enough.",
         '"v3"',
     ),
     "If-None-Match": _parameter(

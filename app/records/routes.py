@@ -138,7 +138,7 @@ def _add_writes(
         "links": links_to_record(name) | links_to_writes(name) | links_to_version(name),
     }
     changing: Document = common | {
-        "problems": ["unknown-record", "deleted", "conflict", "concurrent-change"],
+        "problems": ["unknown-record", "deleted"],
         "conditional": True,
     }
 
@@ -183,7 +183,7 @@ def _add_writes(
         f"restore_{name}",
         body=schemas.restoration,
         body_example=restoration,
-        **changing | {"problems": ["unknown-record", "unknown-version", "conflict", "concurrent-change"]},
+        **changing | {"problems": ["unknown-record", "unknown-version"]},
     )
     def restore_record(query: Document, body: Document, key: str) -> Response:
         """Give a record the state of a prior version, as a new version; a deleted record is made again.
