@@ -20,7 +20,7 @@ OTHERS := CHRONONAUT_MODELS=tests.service.own_models CHRONONAUT_DB=tests.service
 NODE_TOOLS := openapi/node_modules/installed
 QUIETLY := REDOCLY_TELEMETRY=off REDOCLY_SUPPRESS_UPDATE_NOTICE=true SCARF_ANALYTICS=false DO_NOT_TRACK=1
 
-.PHONY: run test test-sqlalchemy-2.0 test-clients test-contract soak soak-contract bench-reading check lint openapi lint-openapi lock clean
+.PHONY: run test test-sqlalchemy-2.0 client-tools test-clients test-contract soak soak-contract bench-reading check lint openapi lint-openapi lock clean
 
 run: $(VENV)/service
 	@$(BIN)/python -m app.demo --port $(PORT)
@@ -32,9 +32,12 @@ test: $(VENV)/dev
 test-sqlalchemy-2.0: $(OLDER)/test
 	$(OLDER)/bin/python -m pytest
 
+# What generates typed clients: the commands of openapi/README.md take it. Takes Node 20.
+client-tools: $(CONTRACT)/tools $(NODE_TOOLS)
+
 # Generates the typed clients that openapi/README.md shows, compiles them and uses them. Takes Node 20 and Java 17.
-test-clients: $(VENV)/dev $(CONTRACT)/tools $(NODE_TOOLS)
-	CONTRACT_TOOLS=$(abspath $(CONTRACT)/bin) $(BIN)/python -m pytest tests/contract/test_clients.py -m contract -v -s
+test-clients: $(VENV)/dev client-tools
+	$(BIN)/python -m pytest tests/contract/test_clients.py -m contract -v -s
 
 # Requests made from the OpenAPI document: all checks and phases of schemathesis, with a token and without.
 test-contract: $(VENV)/dev $(CONTRACT)/tools

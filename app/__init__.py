@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
+import click
 from flask import Flask
 
 from app.api import Api, Blueprint
@@ -23,13 +24,15 @@ from app.history.routes import add_history, add_list_of_models
 from app.history.timemap import add_timemap
 from app.limits import init_limits
 from app.methods import init_methods
+from app.problem_kinds import add_problem_kinds
 from app.problems import register_problems
 from app.proxies import TrustedProxies
 from app.records.bulk import add_bulk
 from app.records.routes import add_records
-from app.registry import Registry
+from app.registry import RegistrationError, Registry
 from app.request_id import init_request_ids
-from app.settings import Settings
+from app.settings import SettingError, Settings
+from chrononaut import OptionError
 
 
 def create_app(environment: Mapping[str, str] = os.environ) -> Flask:
@@ -37,8 +40,19 @@ def create_app(environment: Mapping[str, str] = os.environ) -> Flask:
 
     :param environment: where `Settings` are read from
     :raises SettingError: a setting is missing, unknown or wrong
+    :raises OptionError: the options of a model are wrong
     :raises RegistrationError: a model cannot be served
+    :raises ClickException: one of these, in a command of ``flask``, which prints the message alone
     """
+    try:
+        return _create_app(environment)
+    except (SettingError, OptionError, RegistrationError) as error:
+        if click.get_current_context(silent=True) is None:
+            raise
+        raise click.ClickException(str(error)) from error
+
+
+def _create_app(environment: Mapping[str, str]) -> Flask:
     settings = Settings.from_environment(environment)
     app = Flask(__name__, static_folder=None)
     app.wsgi_app = TrustedProxies(app.wsgi_app, settings.trusted_proxies)  # type: ignore[method-assign]  # as Flask wants it
@@ -72,6 +86,7 @@ def create_app(environment: Mapping[str, str] = os.environ) -> Flask:
     models = Blueprint("service", __name__, description="What is served")
     add_list_of_models(models, registry)
     add_transactions(models, registry)
+    add_problem_kinds(models)
     api.register_blueprint(models)
     login = Blueprint("session", __name__, description="A browser's login")
     add_session(login, db, limiter)

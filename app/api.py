@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial, wraps
 from typing import Any
@@ -12,10 +12,12 @@ from urllib.parse import unquote_to_bytes
 import flask_smorest
 import marshmallow
 from apispec import APISpec
+from apispec.ext.marshmallow import MarshmallowPlugin, resolver
 from flask import Flask, Request, request
 from flask_swagger_ui.flask_swagger_ui import get_swaggerui_blueprint
 from webargs.flaskparser import FlaskParser
 from werkzeug import Response
+from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.routing import IntegerConverter
 
 from app.auth.access import requires
@@ -37,10 +39,11 @@ from app.document import (
 from app.examples import example_of
 from app.headers import change_parameters
 from app.media import JSON, acceptable, body_types
+from app.names import NameTakenError, free_schema_name
 from app.pages import next_link
 from app.problems import KINDS, Problem
 from app.reasons import with_reasons
-from app.registry import Resource
+from app.registry import RENAME, RegistrationError, Resource
 from app.settings import Settings
 from app.variants import properties_of
 
@@ -100,12 +103,18 @@ def _body_of(req: Request) -> bytes:
         body = req.get_data(cache=True)
     except OSError as error:
         raise Problem("malformed-request", "the body cannot be read: it ended too early") from error
+    except RequestEntityTooLarge as error:
+        raise _too_large(req) from error
     if req.content_length is not None and len(body) < req.content_length:
         raise Problem("malformed-request", "the body ended before its Content-Length; send it whole")
     # A body that comes in chunks is cut at the limit, silently.
     if req.content_length is None and len(body) >= (req.max_content_length or len(body) + 1):
-        raise Problem("content-too-large", f"a body may have {req.max_content_length} bytes at the most")
+        raise _too_large(req)
     return body
+
+
+def _too_large(req: Request) -> Problem:
+    return Problem("content-too-large", f"a body may have {req.max_content_length} bytes at the most")
 
 
 def refuse_undecodable() -> None:
@@ -227,7 +236,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         :param body_example: of the body; by default one with all its fields
         :param largest_body: how many bytes the body may have, where it is not what the application's config says
         :param media: media types that it answers with besides JSON, as the OpenAPI document tells of them
-        :param conditional: does it take ``If-Match``?
+        :param conditional: does it take ``If-Match`` and ``If-None-Match``?
         :param cacheable: does it take ``If-Match`` and ``If-None-Match``, and answer with what
             `app.conditional.cacheable` makes?
         :param timegate: does it take ``Accept-Datetime``, and answer by sending to a Memento?
@@ -298,7 +307,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
                             ("X-Request-ID", True),
                             ("X-CSRF-Token", unsafe),
                             ("If-Match", conditional or cacheable),
-                            ("If-None-Match", cacheable),
+                            ("If-None-Match", conditional or cacheable),
                             ("Accept-Datetime", timegate),
                         )
                         if is_taken
@@ -322,6 +331,11 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
             return view
 
         return declare
+
+    @property
+    def operation_ids(self) -> Set[str]:
+        """The ids of its operations."""
+        return self._contracts.keys()
 
     def _tell_contract(
         self, doc: dict[str, Any], doc_info: Mapping[str, Any], *, api: "Api", spec: APISpec, **kwargs: Any
@@ -398,6 +412,7 @@ class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no type
 
     def __init__(self, app: Flask, settings: Settings) -> None:
         self._settings = settings
+        self._operation_ids: set[str] = set()
         app.config.update(
             API_TITLE="Chrononaut",
             API_VERSION="1",
@@ -409,12 +424,38 @@ class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no type
         app.before_request(refuse_long_address)
         app.before_request(refuse_undecodable)
         app.after_request(ask_again)
-        super().__init__(app, spec_kwargs={"info": INFO, "servers": SERVERS, "security": self.security("read")})
+        schemas = MarshmallowPlugin(schema_name_resolver=self._name_of_schema)
+        told = {"info": INFO, "servers": SERVERS, "security": self.security("read"), "marshmallow_plugin": schemas}
+        super().__init__(app, spec_kwargs=told)
         # Where a column does not say otherwise.
         self.register_field(marshmallow.fields.Integer, "integer", "int32")
         self.ma_plugin.converter.add_attribute_function(properties_of)
         register_components(self.spec, settings.provider)
         app.register_blueprint(get_swaggerui_blueprint("/docs", "/openapi.json", config={"app_name": "Chrononaut"}))
+
+    def register_blueprint(self, blueprint: Blueprint, **options: Any) -> None:
+        """Add a group of operations.
+
+        :raises RegistrationError: a name that the model's would give is another's already. Nothing is renamed silently:
+            names that depended on what else is served would change under the feet of generated clients.
+        """
+        try:
+            self._take_names(blueprint)
+            super().register_blueprint(blueprint, **options)
+        except NameTakenError as error:
+            raise RegistrationError(
+                f"the model {blueprint.name} cannot have its name: there is {error} already; {RENAME}"
+            ) from None
+
+    def _take_names(self, blueprint: Blueprint) -> None:
+        if blueprint.name in self._app.blueprints:
+            raise NameTakenError(f"a group of operations {blueprint.name}")
+        if taken := sorted(self._operation_ids & blueprint.operation_ids):
+            raise NameTakenError(f"an operation {taken[0]}")
+        self._operation_ids |= blueprint.operation_ids
+
+    def _name_of_schema(self, schema: Any) -> str:
+        return free_schema_name(self.spec.components, resolver(schema))
 
     def security(self, scope: Scope | None) -> list[dict[str, list[str]]]:
         """What an operation takes that is not public, as a list of alternatives."""

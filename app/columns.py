@@ -2,23 +2,43 @@
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 import sqlalchemy as sa
 from marshmallow import Schema, ValidationError, fields, pre_load, validate
 
 from app.answers import Answer
-from app.fields import Whole, default_of, field_of
+from app.fields import Whole, default_of, explain, field_of
 from app.registry import Resource, integer_range
 
 
-class Strict(Schema):
-    """What a request says; any field that is not known is refused, and any text that no database can store."""
+class Exact(Schema):
+    """What a request says; any field that is not known is refused, with those that are."""
+
+    thing: ClassVar = "field"
+    """What its fields are called."""
 
     class Meta:
         """Refuse what is not known."""
 
         unknown = "raise"
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        names = [field.data_key or name for name, field in self.load_fields.items()]
+        there_are = f"there are {', '.join(names)}" if names else "there is none here"
+        self.error_messages = self.error_messages | {
+            "unknown": f"there is no such {self.thing}; {there_are}",
+            "type": "must be an object",
+        }
+
+    def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
+        """marshmallow calls it for each field."""
+        explain(field_obj)
+
+
+class Strict(Exact):
+    """What a request says; any text in it that no database can store is refused too."""
 
     @pre_load
     def refuse_unstorable_text(self, data: Any, **kwargs: Any) -> Any:
@@ -32,6 +52,8 @@ class Strict(Schema):
 
 class Query(Strict):
     """The parameters of a query."""
+
+    thing = "parameter"
 
 
 class Body(Strict):

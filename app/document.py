@@ -12,7 +12,8 @@ from apispec import APISpec
 from app.auth.access import CSRF_HEADER, SESSION_COOKIE
 from app.headers import ANSWERED, RATE_LIMIT, TAKEN
 from app.json_patch import JSON_PATCH_OPERATION
-from app.problems import KINDS, MEDIA_TYPE, BulkProblemSchema, ProblemSchema, problem_type
+from app.problem_examples import EXAMPLES
+from app.problems import KINDS, MEDIA_TYPE, BulkProblemSchema, ProblemSchema
 from app.registry import Resource
 from app.settings import ProviderSettings
 
@@ -21,8 +22,11 @@ INFO: Mapping[str, Any] = {
 Version history of records: what a record was at an instant, who changed it, and why.
 
 Every write takes `X-Change-*` headers, which are kept with the change: `X-Change-Rationale: why`. Every error is a
-problem (RFC 9457) with a stable `type`. A key is the parts of a record's primary key joined by `,`; in a part `~` is
-`~0`, `/` is `~1` and `,` is `~2`. Instants are RFC 3339 with an offset.
+problem (RFC 9457) with a stable `type`, at whose address stands what it means. A key is the parts of a record's primary
+key joined by `,`; in a part `~` is `~0`, `/` is `~1` and `,` is `~2`. Instants are RFC 3339 with an offset.
+
+Every `GET` is there as `HEAD` too, and every address answers `OPTIONS` with the methods that it has. A `POST` to a list
+is refused (412) with a tag in `If-Match` or with `If-None-Match: *`: the list is there, and has no `ETag`.
 
 What is added later breaks no client that passes over what it does not know: fields of answers, headers, and kinds of
 problems. Fields that a request does not know are refused.
@@ -46,6 +50,7 @@ SECURITY_SCHEMES: Mapping[str, Mapping[str, Any]] = {
     },
 }
 PATH_PARAMETERS: Mapping[str, Mapping[str, Any]] = {
+    "kind": {"description": "The kind of problem: the last part of its `type`.", "example": "precondition-failed"},
     "number": {"description": "The number of the version, from 0 on.", "example": 0},
     "transaction_id": {
         "description": "The id of the transaction, as its changes tell it.",
@@ -53,6 +58,17 @@ PATH_PARAMETERS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 """What is told of the parts of a path, by their names; of a record's key by `key_parameter`."""
+
+_BEFORE_ALL = (
+    "unknown-model",
+    "method-not-allowed",
+    "request-timeout",
+    "headers-too-large",
+    "expectation-failed",
+    "not-implemented",
+    "http-version-not-supported",
+)
+"""The kinds of problems that come before it is known which operation is asked for."""
 
 
 def register_components(spec: APISpec, provider: ProviderSettings | None = None) -> None:
@@ -64,7 +80,8 @@ def register_components(spec: APISpec, provider: ProviderSettings | None = None)
         spec.components.header(name, dict(header), lazy=True)
     for name, parameter in TAKEN.items():
         spec.components.parameter(name, "header", dict(parameter), lazy=True)
-    spec.components.response("Problem", _problem("Any other problem", sorted(_headers(KINDS))))
+    others = {kind: _example(kind) for kind in _BEFORE_ALL}
+    spec.components.response("Problem", _problem("Any other problem", sorted(_headers(KINDS)), others))
     for name, scheme in SECURITY_SCHEMES.items():
         spec.components.security_scheme(name, dict(scheme) | (_of(provider, scheme) if name == "token" else {}))
 
@@ -81,27 +98,20 @@ def problem_response(spec: APISpec, kinds: Sequence[str]) -> str:
     """The name of the response that is one of some kinds of problems, all of one status; it is added if it is new."""
     name = "Or".join("".join(word.capitalize() for word in kind.split("-")) for kind in kinds)
     if name not in spec.components.responses:
-        examples = {
-            kind: {
-                "summary": KINDS[kind].title,
-                "value": {
-                    "type": problem_type(kind),
-                    "title": KINDS[kind].title,
-                    "status": KINDS[kind].status,
-                    "detail": "what was wrong, and what would be right",
-                    **({"errors": {"query": {"limit": ["Must be between 1 and 500."]}}} if kind == "invalid" else {}),
-                },
-            }
-            for kind in kinds
-        }
+        examples = {kind: _example(kind) for kind in kinds}
         description = " or ".join(KINDS[kind].title for kind in kinds)
         spec.components.response(name, _problem(description, _headers(kinds), examples))
     return name
 
 
-def _problem(description: str, headers: Iterable[str], examples: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    is_bulk = any(kind.startswith("bulk-") for kind in examples or ())
-    content = {"schema": "BulkProblem" if is_bulk else "Problem", **({"examples": examples} if examples else {})}
+def _example(kind: str) -> dict[str, Any]:
+    told = KINDS[kind]
+    return {"summary": told.title, "description": told.description, "value": EXAMPLES[kind]}
+
+
+def _problem(description: str, headers: Iterable[str], examples: Mapping[str, Any]) -> dict[str, Any]:
+    is_bulk = any(kind.startswith("bulk-") for kind in examples)
+    content = {"schema": "BulkProblem" if is_bulk else "Problem", "examples": examples}
     return {"description": description, "headers": answered(*headers), "content": {MEDIA_TYPE: content}}
 
 

@@ -2,7 +2,7 @@
 
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -239,6 +239,31 @@ def _enum(type_: sa.Enum, options: dict[str, Any]) -> fields.Field[Any]:
     return fields.Enum(
         type_.enum_class, by_value=fields.String if not set(type_.enums) <= set(names) else False, **options
     )
+
+
+_MESSAGES: tuple[tuple[type[fields.Field[Any]], Mapping[str, str]], ...] = (
+    (fields.Field, {"required": "is missing, and must be given", "null": "must not be null"}),
+    (fields.String, {"invalid": "must be a text"}),
+    (fields.Boolean, {"invalid": "must be true or false"}),
+    (fields.Number, {"invalid": "must be a number"}),
+    (fields.Integer, {"invalid": "must be a number without a fraction"}),
+    (fields.UUID, {"invalid_uuid": f"must be a UUID, as {_UUID_EXAMPLE}"}),
+    (fields.List, {"invalid": "must be an array"}),
+    (fields.Mapping, {"invalid": "must be an object"}),
+)
+"""Kind of field → what would be right, in the place of what marshmallow says is wrong."""
+
+
+def explain(field: fields.Field[Any]) -> None:
+    """Let a field say what would be right, where it says no more than marshmallow does."""
+    for kind, messages in _MESSAGES:
+        if isinstance(field, kind):
+            theirs = kind.default_error_messages
+            field.error_messages = field.error_messages | {
+                name: text for name, text in messages.items() if field.error_messages.get(name) == theirs[name]
+            }
+    if isinstance(field, fields.List):
+        explain(field.inner)
 
 
 def _telling(options: dict[str, Any], **told: Any) -> dict[str, Any]:

@@ -47,9 +47,13 @@ TAKEN: Mapping[str, Mapping[str, Any]] = {
         "01990e5c-7d2a-7a31-9c1f-0d6a54b1f0aa",
     ),
     "If-Match": _parameter(
-        "Only if it is still the one with this `ETag` of a read, quotes included (RFC 9110): 412 otherwise.", '"v3"'
+        "Only if it is still the one with this `ETag`, quotes included (RFC 9110): 412 otherwise. Of a record the bare "
+        "version is enough.",
+        '"v3"',
     ),
-    "If-None-Match": _parameter("Answer only if it is not the one with this `ETag` (RFC 9110): 304 otherwise.", '"v3"'),
+    "If-None-Match": _parameter(
+        "Only if it is not the one with this `ETag` (RFC 9110): otherwise 304 for a read, and 412 for a write.", '"v2"'
+    ),
     "Accept-Datetime": _parameter(
         "Go to the Memento of this datetime (RFC 7089): to the version that was valid when this second ended; to the "
         "last one before if the record was deleted then, and to the first one if it was not yet made.",
@@ -109,7 +113,13 @@ ANSWERED: Mapping[str, Mapping[str, Any]] = {
         "with its `ETag` if it has one. Always by the client alone; what holds a CSRF token by nobody (`no-store`).",
         "private, no-cache",
     ),
-    "ETag": _header("What identifies this answer (RFC 9110).", '"v3"'),
+    "ETag": _header(
+        "What identifies this answer (RFC 9110): of a record its version. Of a model with columns that are not tracked "
+        'it has their digest after it (`"v3.778d5d27b716"`), and of an answer that was compressed `:gzip` '
+        '(`"v3:gzip"`). Sent back as it is, each is good for `If-Match` and `If-None-Match`; for `If-Match` the bare '
+        'version (`"v3"`) is enough.',
+        '"v3"',
+    ),
     "Link": _header(
         "Links to what belongs to it (RFC 8288): of a page, `next`; of a record and its versions, the Mementos "
         "(RFC 7089) and the versions (RFC 5829) around it.",

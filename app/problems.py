@@ -12,7 +12,7 @@ from gunicorn.http.errors import ParseException
 from marshmallow import fields
 from sqlalchemy import exc
 from sqlalchemy.orm.exc import StaleDataError
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.sansio.response import Response as SansIOResponse
 
 from app.answers import Answer
@@ -28,48 +28,205 @@ MEDIA_TYPE = "application/problem+json"
 class Kind:
     """A kind of problem: what is always the same about it.
 
+    :ivar description: when it comes, and what to do
     :ivar headers: names of headers that its answers may have, besides those that any answer may have
     """
 
     status: int
     title: str
+    description: str
     headers: tuple[str, ...] = ()
 
 
 KINDS: Mapping[str, Kind] = {
-    "malformed-request": Kind(400, "The request cannot be read"),
-    "change-header-invalid": Kind(400, "An X-Change-* header cannot be taken"),
-    "change-info-required": Kind(400, "The change needs a reason"),
-    "unauthenticated": Kind(401, "A valid token is needed, or a login", ("WWW-Authenticate",)),
-    "login-failed": Kind(401, "Nobody logs in with this e-mail and password", ("WWW-Authenticate",)),
-    "forbidden": Kind(403, "The grants do not allow this", ("WWW-Authenticate",)),
-    "csrf-failed": Kind(403, "The CSRF token is missing or wrong"),
-    "not-found": Kind(404, "There is nothing at this address"),
-    "unknown-model": Kind(404, "No such model"),
-    "unknown-record": Kind(404, "No such record"),
-    "unknown-version": Kind(404, "No such version"),
-    "unknown-transaction": Kind(404, "No such transaction"),
-    "method-not-allowed": Kind(405, "The method is not allowed here", ("Allow",)),
-    "not-acceptable": Kind(406, "No acceptable representation"),
-    "request-timeout": Kind(408, "The request took too long to arrive"),
-    "record-exists": Kind(409, "The record exists already"),
-    "conflict": Kind(409, "The change conflicts with other records"),
-    "concurrent-change": Kind(409, "The record was changed meanwhile"),
-    "bulk-failed": Kind(409, "Some items cannot be written"),
-    "deleted": Kind(410, "The record was deleted", ("Link",)),
-    "precondition-failed": Kind(412, "The record is at another version"),
-    "content-too-large": Kind(413, "The request is too large"),
-    "uri-too-long": Kind(414, "The address is too long"),
-    "unsupported-media-type": Kind(415, "The body must be JSON", ("Accept", "Accept-Encoding", "Accept-Patch")),
-    "expectation-failed": Kind(417, "The expectation cannot be met"),
-    "invalid": Kind(422, "The request does not fit"),
-    "bulk-invalid": Kind(422, "Some items do not fit"),
-    "too-many-requests": Kind(429, "Too many requests", ("Retry-After",)),
-    "headers-too-large": Kind(431, "The headers are too large"),
-    "internal-error": Kind(500, "Something went wrong here"),
-    "not-implemented": Kind(501, "This is not implemented"),
-    "unavailable": Kind(503, "The service cannot answer now", ("Retry-After",)),
-    "http-version-not-supported": Kind(505, "This version of HTTP is not spoken here"),
+    "malformed-request": Kind(
+        400,
+        "The request cannot be read",
+        "It is no HTTP/1.1, its address or its body is no UTF-8, or its body is no JSON (RFC 8259) or ended too early. "
+        "Nothing was done. Mend how the request is written before you send it again.",
+    ),
+    "change-header-invalid": Kind(
+        400,
+        "An X-Change-* header cannot be taken",
+        "There are too many of them, they are too long, or one has no name, control characters or no UTF-8. Nothing "
+        "was written. Send plain text on one line, as ASCII, UTF-8 or an ext-value of RFC 8187.",
+    ),
+    "change-info-required": Kind(
+        400,
+        "The change needs a reason",
+        "The model takes no write without certain `X-Change-*` headers. Nothing was written. `errors.headers` says "
+        "which are missing or do not match, and the pattern that the whole of each must match.",
+    ),
+    "unauthenticated": Kind(
+        401,
+        "A valid token is needed, or a login",
+        "No token or session came with the request, or the token is unknown, expired or revoked. Send a valid one as "
+        "`Authorization: Bearer …`, or log in at `POST /session`. `WWW-Authenticate` says what was wrong with the "
+        "token.",
+        ("WWW-Authenticate",),
+    ),
+    "login-failed": Kind(
+        401,
+        "Nobody logs in with this e-mail and password",
+        "One of the two is wrong, or the login is disabled; which of these is not told. After too many of them, 429 "
+        "comes.",
+        ("WWW-Authenticate",),
+    ),
+    "forbidden": Kind(
+        403,
+        "The grants do not allow this",
+        "It is known who asks, and they may not. `WWW-Authenticate` names the scope that it takes; ask who operates "
+        "the service for a token that has it.",
+        ("WWW-Authenticate",),
+    ),
+    "csrf-failed": Kind(
+        403,
+        "The CSRF token is missing or wrong",
+        "What changes something in a session takes the `csrf_token` of `GET /session` as `X-CSRF-Token`. Read it "
+        "again, as it ends with the session, and repeat.",
+    ),
+    "not-found": Kind(
+        404,
+        "There is nothing at this address",
+        "No operation has it: a segment is missing, misspelt or too many. The OpenAPI document has all addresses.",
+    ),
+    "unknown-model": Kind(
+        404,
+        "No such model",
+        "No model of this name is served. `GET /history` lists those that are, as far as you may read.",
+    ),
+    "unknown-record": Kind(
+        404,
+        "No such record",
+        "There never was a record with this key, or no record can have it. A record that was deleted is `deleted` "
+        "instead.",
+    ),
+    "unknown-version": Kind(
+        404,
+        "No such version",
+        "The record has no version of this number, or did not exist at this instant. Its history lists those that it "
+        "has.",
+    ),
+    "unknown-transaction": Kind(
+        404,
+        "No such transaction",
+        "No transaction of this id has changed a record that you may read. Ids of transactions are told by changes.",
+    ),
+    "method-not-allowed": Kind(
+        405, "The method is not allowed here", "The address takes other methods, which `Allow` names.", ("Allow",)
+    ),
+    "not-acceptable": Kind(
+        406,
+        "No acceptable representation",
+        "The answer has none of the media types in `Accept`. Nothing was done. Name one of those that `detail` says, "
+        "or leave `Accept` out.",
+    ),
+    "request-timeout": Kind(
+        408,
+        "The request took too long to arrive",
+        "Its last byte did not come in time. Nothing was done. Send it anew, on a new connection.",
+    ),
+    "record-exists": Kind(
+        409,
+        "The record exists already",
+        "A record with this key is there. Nothing was written. Change or replace that one.",
+    ),
+    "conflict": Kind(
+        409,
+        "The change conflicts with other records",
+        "A value that must be unique is taken, or another record is missing or in the way. Nothing was written. Give "
+        "another value, or change the other record first.",
+    ),
+    "concurrent-change": Kind(
+        409,
+        "The record was changed meanwhile",
+        "Another request changed it at the same time, and won. Nothing of this one was written. Read the record again, "
+        "and repeat what you still want.",
+    ),
+    "bulk-failed": Kind(
+        409,
+        "Some items cannot be written",
+        "What is there does not allow them. None of the items was written, those that could have been included. "
+        "`items` says what is wrong with each; mend or leave out these, and send all again.",
+    ),
+    "deleted": Kind(
+        410,
+        "The record was deleted",
+        "It was there, and has no current state. `Link` leads to its history, which stays readable; "
+        "`POST …/restore` makes it again.",
+        ("Link",),
+    ),
+    "precondition-failed": Kind(
+        412,
+        "The record is at another version",
+        "`If-Match` names none of its entity tags, or `If-None-Match` one of them. Nothing was written. Read the "
+        "record again, decide whether the change is still right, and repeat it with the new `ETag`.",
+    ),
+    "content-too-large": Kind(
+        413,
+        "The request is too large",
+        "The body has more bytes than the operation takes. Nothing was done. Send less at once, in several requests.",
+    ),
+    "uri-too-long": Kind(
+        414, "The address is too long", "Path and query have more characters than are taken. Ask for less at once."
+    ),
+    "unsupported-media-type": Kind(
+        415,
+        "The body must be JSON",
+        "Its `Content-Type` is another or missing, it is not UTF-8, or it has a `Content-Encoding`. Nothing was done. "
+        "`Accept` names the media types that are taken.",
+        ("Accept", "Accept-Encoding", "Accept-Patch"),
+    ),
+    "expectation-failed": Kind(
+        417, "The expectation cannot be met", "`Expect` may say `100-continue`, or be left out; nothing else is known."
+    ),
+    "invalid": Kind(
+        422,
+        "The request does not fit",
+        "It can be read, and parameters or fields are missing, unknown or have values that cannot be. Nothing was "
+        "written. `errors` says by location and name what each must be.",
+    ),
+    "bulk-invalid": Kind(
+        422,
+        "Some items do not fit",
+        "Of some items fields are missing, unknown or have values that cannot be; others may be refused by what is "
+        "there. None of the items was written. `items` says what is wrong with each; mend these, and send all again.",
+    ),
+    "too-many-requests": Kind(
+        429,
+        "Too many requests",
+        "You asked, or tried to log in, more often than the limits allow. Nothing was done. Wait for as many seconds "
+        "as `Retry-After` says.",
+        ("Retry-After",),
+    ),
+    "headers-too-large": Kind(
+        431,
+        "The headers are too large",
+        "There are too many, or one is too long. Nothing was done. Send fewer or shorter.",
+    ),
+    "internal-error": Kind(
+        500,
+        "Something went wrong here",
+        "The service has a defect, or what it stands on. Nothing was written. Tell who operates it the "
+        "`X-Request-ID` of the answer, by which their log has it.",
+    ),
+    "not-implemented": Kind(
+        501,
+        "This is not implemented",
+        "The request uses a part of HTTP that the service does not have; `detail` says which.",
+    ),
+    "unavailable": Kind(
+        503,
+        "The service cannot answer now",
+        "The database, or the identity provider, does not answer. Send it again after as many seconds as `Retry-After` "
+        "says; a write whose answer was lost may have been made: read before you repeat it.",
+        ("Retry-After",),
+    ),
+    "http-version-not-supported": Kind(
+        505,
+        "This version of HTTP is not spoken here",
+        "Only HTTP/1.0 and HTTP/1.1 are. Set your client to one of these.",
+    ),
 }
 """Every kind of problem, by the last part of its ``type``."""
 
@@ -92,6 +249,8 @@ _KINDS_BY_STATUS = {
 }
 
 
+_LOCATIONS = {"json": "body"}
+"""Location as `errors` have it → as a sentence has it, if it is another word."""
 _MOST_ERRORS = 100
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _NAME = re.compile(r"[A-Za-z_][\w.-]{0,63}")
@@ -114,8 +273,8 @@ class ProblemSchema(Answer):
         required=True,
         metadata={
             "format": "uri-reference",
-            "description": "The kind of problem: what a client decides by. Others may be added, which a client takes "
-            "for a problem of their status.",
+            "description": "The kind of problem: what a client decides by. It is an address that tells what the kind "
+            "means. Others may be added, which a client takes for a problem of their status.",
             "example": problem_type("invalid"),
             # Not `enum`: a client that was generated before a kind was added would fail to read it.
             "x-extensible-enum": [problem_type(kind) for kind in KINDS],
@@ -127,7 +286,8 @@ class ProblemSchema(Answer):
     errors = fields.Raw(
         metadata={
             "type": "object",
-            "description": "Of what was sent, by location (`json`, `query`) and name: what was wrong with it.",
+            "description": "Of what was sent, by location and name: what was wrong with it, and what would be right. "
+            "Locations are `json` (the body), `query` and `headers`; `_schema` is the name of all that is there.",
             "additionalProperties": _ERRORS,
         }
     )
@@ -185,7 +345,6 @@ def register_problems(app: Flask) -> None:
     app.register_error_handler(exc.StatementError, _answer_database)
     app.register_error_handler(exc.TimeoutError, _answer_no_connection)
     app.register_error_handler(Exception, _answer_unexpected)
-    app.add_url_rule("/problems/<kind>", "problem", _describe)
 
 
 def problem_document(problem: Problem) -> dict[str, Any]:
@@ -217,6 +376,8 @@ def _answer_http(error: HTTPException) -> Response | SansIOResponse:
     code = error.code or 500
     if code < 400:  # noqa: PLR2004  a redirect is no error
         return error.get_response()
+    if isinstance(error, MethodNotAllowed):
+        return _answer(_not_allowed(error))
     kind = _KINDS_BY_STATUS.get(code, "malformed-request" if code < 500 else "internal-error")  # noqa: PLR2004
     headers = {name: value for name, value in error.get_headers() if name not in {"Content-Type", "Content-Length"}}
     if kind == "not-found":
@@ -247,7 +408,10 @@ def repeatable(messages: Any) -> Any:
 def _places(errors: Mapping[str, Any]) -> list[str]:
     places = []
     for location, names in errors.items():
-        places += [f"{name} in the {location}" for name in names] if isinstance(names, Mapping) else [f"the {location}"]
+        where = _LOCATIONS.get(location, location)
+        # marshmallow's name for all of it together.
+        inside = [name for name in names if name != "_schema"] if isinstance(names, Mapping) else []
+        places += [f"{name} in the {where}" for name in inside] or [f"the {where}"]
     return places
 
 
@@ -259,6 +423,12 @@ def _not_found() -> tuple[str, str]:
     if section == "transactions" and len(rest) == 1:
         return "unknown-transaction", f"the id of a transaction is a UUID, as changes tell it; not {rest[0][:60]!r}"
     return "not-found", f"there is nothing at {request.path[:200]}; /docs tells what there is"
+
+
+def _not_allowed(error: MethodNotAllowed) -> Problem:
+    allowed = ", ".join(sorted(error.valid_methods or ()))
+    detail = f"this address takes {allowed}, not {request.method[:20]!r}"
+    return Problem("method-not-allowed", detail, headers={"Allow": allowed})
 
 
 def _answer_unreadable(error: ParseException) -> Response:
@@ -331,11 +501,3 @@ def _answer_no_connection(error: exc.TimeoutError) -> Response:
 def _answer_unexpected(error: Exception) -> Response:
     log_unexpected(current_app.logger, error)
     return _respond("internal-error", "the error was logged; nothing was changed")
-
-
-def _describe(kind: str) -> SansIOResponse:
-    """What a ``type`` of a problem means."""
-    if kind not in KINDS:
-        raise Problem("not-found", f"there is no kind of problem {kind[:60]!r}; there are {', '.join(KINDS)}")
-    body = {"type": problem_type(kind), "title": KINDS[kind].title, "status": KINDS[kind].status}
-    return current_app.json.response(body)

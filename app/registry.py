@@ -20,6 +20,9 @@ _ESCAPES = {"~": "~0", "/": "~1", ",": "~2"}
 _UNESCAPES = {escape: character for character, escape in _ESCAPES.items()}
 # What a regular expression of Python has and one of JavaScript (ECMA-262) has not, or has with another meaning.
 _PYTHON_ONLY = re.compile(r"\(\?(?![:=!]|<[=!])|(?<!\\)(?:\\\\)*\\[AZ]")
+_NAME = re.compile("[a-z][a-z0-9]*(_[a-z0-9]+)*")
+_LONGEST_NAME = 60
+"""Characters of a public name: what is made of it must be a name of a file too."""
 _BITS: Mapping[type, int] = {sa.SmallInteger: 16, sa.BigInteger: 64, sa.Integer: 32}
 
 
@@ -28,6 +31,9 @@ LONGEST_KEY: Final = 600
 (`app.bounds.LONGEST_ADDRESS`), and with the number of a version into an entry of an index of PostgreSQL (2,704 bytes).
 """
 _LONGEST_PARTS: Mapping[type, int] = {int: 20, UUID: 36, date: 10}
+
+RENAME = "register it under another name by __resource_name__"
+"""What to do about a model whose name cannot be had."""
 
 
 class RegistrationError(Exception):
@@ -87,13 +93,13 @@ class Resource:
 
     @property
     def title(self) -> str:
-        """The name as it stands in the names of schemas: ``User``."""
-        return self.versioning.name
+        """The name as it stands in the names of schemas: ``UserGroup`` of ``user_group``."""
+        return "".join(word.capitalize() for word in self.name.split("_"))
 
     @property
     def description(self) -> str:
         """The first sentence of the model's docstring."""
-        return (self.model.__doc__ or self.title).strip().split("\n\n")[0]
+        return (self.model.__doc__ or self.versioning.name).strip().split("\n\n")[0]
 
     @property
     def shown(self) -> tuple[ORMOption, ...]:
@@ -168,8 +174,8 @@ class Registry(Mapping[str, Resource]):
     def __init__(self, db: SQLAlchemy) -> None:
         """Register the versioned models of a database object.
 
-        :raises RegistrationError: two models of one name, a key that no URL can carry, or a required reason that no
-            header can give
+        :raises RegistrationError: two models of one name, a name that is none, a key that no URL can carry, or a
+            required reason that no header can give
         """
         self._resources: dict[str, Resource] = {}
         base: Any = db.Model
@@ -180,7 +186,7 @@ class Registry(Mapping[str, Resource]):
     def _register(self, versioning: Versioning) -> None:
         name = _public_name(versioning)
         if name in self._resources:
-            raise RegistrationError(f"two models are called {name}; give one another __resource_name__")
+            raise RegistrationError(f"two models are called {name}; {RENAME}")
         for column in versioning.key_columns:
             if column.type.python_type not in _PARSERS:
                 raise RegistrationError(
@@ -215,8 +221,15 @@ def _refuse_untellable(name: str, key: str, pattern: str) -> None:
 
 
 def _public_name(versioning: Versioning) -> str:
-    return getattr(versioning.model, "__resource_name__", None) or _snake_case(versioning.name)
+    name = getattr(versioning.model, "__resource_name__", None) or _snake_case(versioning.name)
+    if not isinstance(name, str) or len(name) > _LONGEST_NAME or not _NAME.fullmatch(name):
+        raise RegistrationError(
+            f"{versioning.name} would be served as {name!r}, and a name has small letters of ASCII, digits and single "
+            f"_ between them, as user_group, at most {_LONGEST_NAME} characters; {RENAME}"
+        )
+    return name
 
 
 def _snake_case(name: str) -> str:
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name)
+    return re.sub("_+", "_", words).strip("_").lower()

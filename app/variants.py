@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from apispec.ext.marshmallow.common import get_unique_schema_name
 from marshmallow import Schema, fields, validate
+
+from app.names import free_schema_name
 
 
 class Choice(fields.String):
@@ -62,11 +63,13 @@ def properties_of(converter: Any, field: fields.Field[Any], ret: dict[str, Any],
 
 
 def _reference(converter: Any, name: str, schema: dict[str, Any]) -> dict[str, Any]:
-    """A reference to a component, which is made when it is first needed."""
+    """A reference to a component, which is made when it is first needed.
+
+    :raises NameTakenError: another one has its name
+    """
     components, names = converter.spec.components, converter.refs
     if name not in names:
-        # A model may have the name already.
-        names[name] = get_unique_schema_name(components, name)
-        components.schema(names[name], schema)
-    reference: dict[str, Any] = components.get_ref("schema", names[name])
+        names[name] = free_schema_name(components, name)
+        components.schema(name, schema)
+    reference: dict[str, Any] = components.get_ref("schema", name)
     return reference

@@ -7,7 +7,16 @@ from typing import Any
 from marshmallow import Schema, fields, validate
 
 from app.answers import Answer
-from app.columns import Body, Query, new_schema, patch_schema, record_schema, replacement_schema, restoration_schema
+from app.columns import (
+    Body,
+    Exact,
+    Query,
+    new_schema,
+    patch_schema,
+    record_schema,
+    replacement_schema,
+    restoration_schema,
+)
 from app.history.schemas import LinksSchema, version_field
 from app.instants import Instant
 from app.pages import cursor_field, limit_field
@@ -91,13 +100,8 @@ class BulkSchemas:
     answer: type[Schema]
 
 
-class _Items(Schema):
-    """Refuses what is not known; what its items hold is for their own schemas to say, item by item."""
-
-    class Meta:
-        """Refuse what is not known."""
-
-        unknown = "raise"
+class _Items(Exact):
+    """What its items hold is for their own schemas to say, item by item."""
 
 
 def bulk_schemas(resource: Resource) -> BulkSchemas:

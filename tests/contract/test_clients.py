@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.service import ROOT, Service, require, running_service, tool
+from tests.contract.service import ROOT, Service, require, running_service
 
 pytestmark = pytest.mark.contract
 _FOLDER = ROOT / "openapi"
@@ -33,21 +33,23 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     service.flask("history", "verify")
 
 
-def _commands(name: str) -> str:
-    """The commands that README shows for a language."""
-    (block,) = re.findall(rf"```sh {name}\n(.*?)```", (_FOLDER / "README.md").read_text(), re.DOTALL)
-    return str(block)
+def _blocks(name: str) -> list[str]:
+    return re.findall(rf"```sh {name}\n(.*?)```", (_FOLDER / "README.md").read_text(), re.DOTALL)
+
+
+def _commands(language: str) -> str:
+    """The commands that README shows for a language, after those that set up a fresh shell."""
+    (block,) = _blocks(language)
+    return "".join([*_blocks("setup"), block])
 
 
 def _run(script: str, service: Service) -> str:
     """Run commands as a user would, each shown before it runs."""
-    jar = next(tool("python").parent.parent.glob("lib/python*/site-packages/openapi_generator_cli/*.jar"))
     environment = {
-        "PATH": f"{tool('python').parent}:{os.environ['PATH']}",
+        "PATH": os.environ["PATH"],
         "HOME": os.environ.get("HOME", "/tmp"),
         "CHRONONAUT_URL": service.url,
         "CHRONONAUT_TOKEN": service.token,
-        "JACKSON": str(jar),
     }
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-x", "-c", script],

@@ -13,7 +13,7 @@ from openapi_schema_validator import OAS31Validator, oas31_format_checker
 from werkzeug.exceptions import HTTPException
 
 PROBLEM = "application/problem+json"
-_OPERATIONS = ("/history", "/records", "/transactions")
+_OPERATIONS = ("/history", "/problems", "/records", "/transactions")
 # Of every answer that has a body: OpenAPI tells of the first by the media type.
 _ALWAYS = {"Content-Encoding", "Content-Type", "Content-Length"}
 

@@ -24,7 +24,7 @@ from app.models import Release, User
 from tests.service.api import assert_problem
 from tests.service.contract import resolve
 
-OPEN_TO_ALL = {"/openapi.json", "/docs/", "/docs/<path:path>", "/problems/<kind>"}
+OPEN_TO_ALL = {"/openapi.json", "/docs/", "/docs/<path:path>"}
 """What is no operation, and for everyone. What else is no operation fails here until somebody decides."""
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
@@ -32,6 +32,7 @@ _IMPLIED = {"read": {"read"}, "write": {"read", "write"}, "admin": {"read", "wri
 # Of the operations that are not about records: whom they are for.
 _ANYONE, _WHO_IS_KNOWN = "anyone", "who is known"
 _OTHERS = {
+    ("/problems/{kind}", "GET"): _ANYONE,
     ("/session", "POST"): _ANYONE,
     ("/session", "GET"): _WHO_IS_KNOWN,
     ("/session", "DELETE"): _WHO_IS_KNOWN,
@@ -206,7 +207,7 @@ class World:
         """The address of something that is there."""
         model = _model(template)
         key = _KEYS[model] if model else ""
-        parts = {"key": key, "number": "0", "transaction_id": self.transaction_id}
+        parts = {"key": key, "number": "0", "transaction_id": self.transaction_id, "kind": "deleted"}
         return template.format(**parts)
 
     def calling(self, caller: Caller, model: str | None) -> tuple[FlaskClient, dict[str, str]]:

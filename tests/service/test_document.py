@@ -1,6 +1,7 @@
 """What the parts of the OpenAPI document say of each other."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -136,6 +137,30 @@ def test_writes_tell_of_the_open_set_of_change_headers(document: Any) -> None:
         assert ("X-Change-Rationale" in headers) == ({"token": ["write"]} in operation["security"])
     open_set = document["components"]["parameters"]["X-Change-Rationale"]["x-open-set"]
     assert (open_set["in"], open_set["maxCount"], open_set["maxBytes"]) == ("header", 16, 8192)
+
+
+def test_preconditions_are_told_of_where_they_are_honoured(document: Any) -> None:
+    name = "user" if "/records/user" in document["paths"] else "parcel"
+    taken = {
+        operation["operationId"]: {told["name"] for told in operation["parameters"]} & {"If-Match", "If-None-Match"}
+        for _, operation in _operations(document)
+    }
+    honouring = [f"{verb}_{name}" for verb in ("get", "replace", "change", "delete", "restore")]
+    honouring += [f"get_{name}_version", f"diff_{name}_versions", "get_transaction"]
+    for operation_id in honouring:
+        assert taken[operation_id] == {"If-Match", "If-None-Match"}, operation_id
+    assert all(len(headers) != 1 for headers in taken.values())
+    assert taken[f"create_{name}"] == taken[f"write_{name}_records"] == set()
+    assert "If-None-Match: *" in document["info"]["description"]
+
+
+def test_entity_tags_are_told_of_in_each_form(api: Api) -> None:
+    created = api.post("/records/user", {"email": "a@example.com"})
+    etag = api.call("GET", created["links"]["record"]).headers["ETag"]
+    assert re.fullmatch(r'"v0\.[0-9a-f]{12}"', etag)
+    told = api.get("/openapi.json")["components"]["headers"]["ETag"]["description"]
+    assert re.search(r'"v3\.[0-9a-f]{12}"', told)
+    assert '"v3:gzip"' in told
 
 
 def test_open_reading_needs_no_token_and_writing_does() -> None:

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from marshmallow import ValidationError, fields
 
 from app.auth.grants import Grants
 from app.auth.tokens import create_token
+from app.columns import Strict
 from app.db import db
-from app.problems import KINDS
 from tests.service.api import Api, all_rows, assert_problem
 
 _JSON = {"Content-Type": "application/json"}
@@ -268,7 +269,55 @@ def test_release_that_exists_is_a_conflict(api: Api) -> None:
 def test_method_not_allowed_names_what_is(api: Api, user: str) -> None:
     response = api.call("POST", user, {})
     assert_problem(response, 405, "method-not-allowed")
-    assert set(response.headers["Allow"].split(", ")) == {"GET", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE"}
+    assert response.headers["Allow"] == "DELETE, GET, HEAD, OPTIONS, PATCH, PUT"
+    assert response.headers["Allow"] == api.call("OPTIONS", user).headers["Allow"]
+    assert response.json["detail"] == "this address takes DELETE, GET, HEAD, OPTIONS, PATCH, PUT, not 'POST'"
+
+
+_COLUMNS = "there is no such field; there are email, name, active, password_hash, last_seen_at"
+
+
+@pytest.mark.parametrize(
+    ("body", "detail", "errors"),
+    [
+        ({"nickname": "A"}, "nickname in the body", {"nickname": [_COLUMNS]}),
+        ({"id": 9}, "id in the body", {"id": [_COLUMNS]}),
+        ({"name": 7}, "name in the body", {"name": ["must be a text"]}),
+        ({"active": "yes"}, "active in the body", {"active": ["must be true or false"]}),
+        ({"email": None}, "email in the body", {"email": ["must not be null"]}),
+        (["name"], "the body", {"_schema": ["must be an object"]}),
+    ],
+)
+def test_errors_say_what_would_be_right(api: Api, user: str, body: Any, detail: str, errors: Any) -> None:
+    problem = assert_problem(api.call("PATCH", user, body), 422, "invalid")
+    assert problem["detail"] == f"not as it must be: {detail}; errors say what is wrong with each"
+    assert problem["errors"] == {"json": errors}
+
+
+def test_errors_of_what_is_missing_or_unknown_elsewhere_say_what_would_be_right(api: Api, user: str) -> None:
+    problem = assert_problem(api.call("POST", "/records/user", {"name": "A"}), 422, "invalid")
+    assert problem["errors"] == {"json": {"email": ["is missing, and must be given"]}}
+    problem = assert_problem(api.call("GET", f"{user}?colour=red"), 422, "invalid")
+    assert problem["errors"] == {"query": {"colour": ["there is no such parameter; there are as_of"]}}
+    problem = assert_problem(api.call("DELETE", f"{user}?force=1"), 422, "invalid")
+    assert problem["errors"] == {"query": {"force": ["there is no such parameter; there is none here"]}}
+    problem = assert_problem(api.call("POST", f"{user}/restore", {"version": "0", "values": {"a": 1}}), 422, "invalid")
+    assert problem["errors"] == {
+        "json": {"version": ["must be a number without a fraction"], "values": {"a": [_COLUMNS]}}
+    }
+
+
+def test_fields_keep_messages_of_their_own() -> None:
+    class Query(Strict):
+        codes = fields.List(fields.Integer(error_messages={"invalid": "must be a code, as 17"}))
+        ids = fields.List(fields.UUID())
+
+    with pytest.raises(ValidationError) as raised:
+        Query().load({"codes": ["a"], "ids": ["a"]})
+    assert raised.value.messages == {
+        "codes": {0: ["must be a code, as 17"]},
+        "ids": {0: ["must be a UUID, as 01990e5c-7d2a-7a31-9c1f-0d6a54b1f0aa"]},
+    }
 
 
 def test_invalid_fields_are_named(api: Api, user: str) -> None:
@@ -306,8 +355,3 @@ def test_unexpected_error_is_logged_and_tells_nothing(
     problem = assert_problem(response, 500, "internal-error")
     assert "secret" not in str(problem)
     assert "the secret plan" in caplog.text
-
-
-def test_every_kind_of_problem_is_described(api: Api) -> None:
-    for kind, what in KINDS.items():
-        assert api.get(f"/problems/{kind}") == {"type": f"/problems/{kind}", "title": what.title, "status": what.status}

@@ -18,7 +18,12 @@ def record(api: Api) -> str:
 
 def _every_operation(api: Api, record: str) -> list[tuple[str, str, Any]]:
     """Method, path and description of each."""
-    parts = {"key": record.rpartition("/")[2], "number": 0, "transaction_id": "019ff871-32e0-7000-94a9-1dd0c289ae4a"}
+    parts = {
+        "key": record.rpartition("/")[2],
+        "number": 0,
+        "transaction_id": "019ff871-32e0-7000-94a9-1dd0c289ae4a",
+        "kind": "deleted",
+    }
     return [
         (method.upper(), path.format(**parts), item[method])
         for path, item in api.get("/openapi.json")["paths"].items()

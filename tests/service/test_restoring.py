@@ -62,12 +62,12 @@ def test_deleted_record_is_made_again(
     [
         ({}, 422, "invalid", "say which version"),
         ({"version": 7}, 404, "unknown-version", "the record has no version 7"),
-        ({"version": -1}, 422, "invalid", "version in the json"),
-        ({"version": "0"}, 422, "invalid", "version in the json"),
-        ({"version": 0, "values": {"email": None}}, 422, "invalid", "values in the json"),
-        ({"version": 0, "values": {"id": 3}}, 422, "invalid", "values in the json"),
-        ({"version": 0, "set": {}}, 422, "invalid", "set in the json"),
-        ([], 422, "invalid", "json"),
+        ({"version": -1}, 422, "invalid", "version in the body"),
+        ({"version": "0"}, 422, "invalid", "version in the body"),
+        ({"version": 0, "values": {"email": None}}, 422, "invalid", "values in the body"),
+        ({"version": 0, "values": {"id": 3}}, 422, "invalid", "values in the body"),
+        ({"version": 0, "set": {}}, 422, "invalid", "set in the body"),
+        ([], 422, "invalid", "the body"),
     ],
 )
 def test_what_cannot_be_restored_is_told(
