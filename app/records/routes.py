@@ -68,9 +68,7 @@ def _add_reads(
         select = select.order_by(*columns).limit(query["limit"] + 1)
         if "cursor" in query:
             (last,) = read_cursor(what, query["cursor"])
-            select = select.where(
-                sa.tuple_(*columns) > sa.tuple_(*_bound(columns, resource.parse_key(last, is_stored=True)))
-            )
+            select = select.where(sa.tuple_(*columns) > sa.tuple_(*_bound(columns, resource.parse_key(last))))
         rows = list(session().execute(select))
         following = None
         if len(rows) > query["limit"]:
@@ -131,10 +129,7 @@ def _add_writes(
     name = resource.name
     path = f"/records/{name}/<key>"
     columns = example_of(schemas.patch())
-    restoration = {
-        "version": 0,
-        "values": {name: columns[name] for name in resource.versioning.hidden if name in columns},
-    }
+    restoration = {"version": 0, "values": {column: columns[column] for column in resource.versioning.hidden}}
     common: Document = {
         "scope": "write",
         "answer": schemas.record,
@@ -170,10 +165,7 @@ def _add_writes(
 
     @blueprint.operation("PUT", path, f"replace_{name}", body=schemas.replacement, **changing)
     def replace_record(query: Document, body: Document, key: str) -> Response:
-        """Replace a record: what is left out gets its default.
-
-        Left alone where they are left out are hidden columns, what the database numbers, and what every change stamps.
-        """
+        """Replace a record: what is left out gets its default. Hidden columns that are left out are left alone."""
         return _change(schemas, resource, key, lambda record: replacing(resource, body))
 
     @blueprint.operation("PATCH", path, f"change_{name}", body=schemas.patch, body_example=examples.values, **changing)
