@@ -39,8 +39,8 @@ def _problems() -> Iterator[Problem]:
     yield Problem("request-timeout", "the request did not arrive in time; send it anew")
     exists = Problem("record-exists", "there is a release with the key 'python,3.13' already")
     yield exists
-    yield Problem("conflict", "a value that must be unique is taken, or a record that this one refers to is missing")
-    yield Problem("concurrent-change", "another request changed the record meanwhile; read it again and repeat")
+    yield Problem("conflict", "a value that must be unique is taken")
+    yield Problem("concurrent-change", "another request was in the way; read again what is there, and repeat")
     yield _bulk("bulk-failed", 2, [(1, exists)])
     yield Problem("deleted", "the release was deleted; /history/release/python,3.12 tells its history")
     yield Problem("precondition-failed", 'it is at "v1" now; read it again before you decide what to do')

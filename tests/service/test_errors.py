@@ -329,7 +329,7 @@ def test_unknown_name_is_told_only_where_a_field_could_have_it(api: Api, user: s
     body = {"emial": "A", "it is a secret": 1, "x" * 65: 1}
     problem = assert_problem(api.call("PATCH", user, body), 422, "invalid")
     assert problem["errors"]["json"].keys() == {"emial", "…"}
-    assert "emial in the json" in problem["detail"]
+    assert "emial in the body" in problem["detail"]
     assert "secret" not in str(problem)
 
 
