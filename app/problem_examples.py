@@ -11,7 +11,7 @@ def _problems() -> Iterator[Problem]:
         "malformed-request", "the body is no JSON that can be taken: Expecting value: line 1 column 10 (char 9)"
     )
     yield Problem("change-header-invalid", "x-change-rationale holds a control character; send plain text on one line")
-    said = "missing; send a text that matches ^(?:[A-Z]+-\\d+)$"
+    said = "missing or blank; send a text that matches ^(?:[A-Z]+-\\d+)$"
     yield Problem(
         "change-info-required",
         "a write of Invoice needs X-Change-Ticket; errors say what each must be",
