@@ -39,6 +39,16 @@ def exists(model: type, key: Key) -> sa.Select[bool]:
     return sa.select(changes(model, key).order_by(None).exists())
 
 
+def known(model: type, keys: Sequence[Key], dialect: Dialect) -> sa.Select[Any]:
+    """Those of some record keys that have any history.
+
+    :param keys: primary key values, in mapping order
+    """
+    versioning = versioning_of(model)
+    columns = [getattr(versioning.history, name) for name in versioning.key]
+    return sa.select(*columns).where(is_among(columns, keys, dialect.name), *of_model(versioning)).distinct()
+
+
 def versions(model: type, key: Key, before: datetime | None = None, after: datetime | None = None) -> HistorySelect:
     """The prior versions of a record, oldest first.
 

@@ -27,6 +27,7 @@ from app.records.live import (
 )
 from app.records.schemas import bulk_schemas
 from app.registry import Resource, UnknownKeyError
+from chrononaut import queries
 from chrononaut.history import Key
 from chrononaut.types import is_among
 
@@ -254,9 +255,7 @@ def _deleted(resource: Resource, keys: Sequence[Key]) -> set[Key]:
     """Those of some keys that have history."""
     if not keys:
         return set()
-    versioning = resource.versioning
-    columns = [versioning.history_table.c[column.key] for column in versioning.key_columns]
-    select = sa.select(*columns).where(is_among(columns, keys, session().get_bind().dialect.name)).distinct()
+    select = queries.known(resource.model, keys, session().get_bind().dialect)
     return {tuple(key) for key in session().execute(select)}
 
 

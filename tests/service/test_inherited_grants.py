@@ -170,6 +170,15 @@ def test_transaction_tells_who_may_read_the_history_of_what_it_changed(
     calling(f"{granted}:read").get(told["links"]["record"])
 
 
+@pytest.mark.parametrize(("asked", "other"), [("dog", "animal"), ("dog", "cat"), ("cat", "animal"), ("cat", "dog")])
+def test_record_of_another_model_is_unknown_to_a_bulk_write_too(
+    calling: As, keys: dict[str, str], asked: str, other: str
+) -> None:
+    items = [{"operation": "delete", "key": keys[other]}]
+    problem = assert_problem(calling("write").call("POST", f"/bulk/{asked}", {"items": items}), 409, "bulk-failed")
+    assert problem["items"][0]["problem"]["type"] == "/problems/unknown-record"
+
+
 def test_grant_for_a_model_tells_nothing_of_the_other_records_of_its_parent(
     zoo: Flask, calling: As, keys: dict[str, str]
 ) -> None:
