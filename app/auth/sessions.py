@@ -8,10 +8,10 @@ from flask_limiter import Limiter
 from flask_login import current_user, login_user
 from flask_sqlalchemy import SQLAlchemy
 from flask_wtf.csrf import generate_csrf
-from marshmallow import Schema, fields, validate
+from marshmallow import fields, validate
 from werkzeug import Response
 
-from app.answers import no_content
+from app.answers import Answer, no_content
 from app.api import Blueprint
 from app.auth import logins
 from app.auth.access import CSRF_HEADER, Principal, unauthenticated
@@ -43,7 +43,7 @@ class CredentialsSchema(Body):
     )
 
 
-class SessionSchema(Schema):
+class SessionSchema(Answer):
     """Who makes a request, and what they may do."""
 
     user = fields.String(required=True, metadata={"description": "whom changes are recorded as made by"})
