@@ -12,7 +12,8 @@ from typing import Final
 from flask import Flask
 from tqdm import tqdm
 
-from benchmarks.reading.databases import DATABASES, database, release
+from benchmarks.machine import release
+from benchmarks.reading.databases import DATABASES, database
 from benchmarks.reading.filling import contents, fill, settle
 from benchmarks.reading.measuring import WrongAnswerError, measure
 from benchmarks.reading.models import FULL, QUICK, Sizes, db

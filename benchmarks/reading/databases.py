@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-import sqlalchemy as sa
 from flask import Flask
 
 from benchmarks.reading.models import db
@@ -47,12 +46,3 @@ def connected(url: str) -> Iterator[Flask]:
         finally:
             db.session.remove()
             db.engine.dispose()
-
-
-def release(engine: sa.Engine) -> str:
-    """The name and the version of a database, for a person."""
-    with engine.connect() as connection:
-        if engine.dialect.name == "postgresql":
-            number: str = connection.exec_driver_sql("SHOW server_version").scalar_one()
-            return f"PostgreSQL {number.split(maxsplit=1)[0]}"
-        return f"SQLite {connection.exec_driver_sql('SELECT sqlite_version()').scalar_one()}"

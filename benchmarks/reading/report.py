@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from typing import Final
 
 import sqlalchemy as sa
 
+from benchmarks.machine import cores, processor
 from benchmarks.reading.measuring import Measured
 from benchmarks.reading.models import Sizes
 
@@ -72,8 +71,8 @@ def document(results: Sequence[Results], sizes: Sizes, day: datetime) -> str:
     again = sizes.items // sizes.again
     head = _HEAD.format(
         day=day,
-        cores=len(os.sched_getaffinity(0)),
-        processor=_processor(),
+        cores=cores(),
+        processor=processor(),
         python=platform.python_version(),
         sqlalchemy=sa.__version__,
         long=sizes.long,
@@ -128,13 +127,3 @@ def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 def _duration(seconds: float) -> str:
     milliseconds = seconds * 1000
     return f"{milliseconds:,.{0 if milliseconds >= _ROUND else 2}f} ms"
-
-
-def _processor() -> str:
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        for line in information.read_text().splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine()
