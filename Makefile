@@ -22,7 +22,7 @@ OTHERS := CHRONONAUT_MODELS=tests.service.own_models CHRONONAUT_DB=tests.service
 NODE_TOOLS := openapi/node_modules/installed
 QUIETLY := REDOCLY_TELEMETRY=off REDOCLY_SUPPRESS_UPDATE_NOTICE=true SCARF_ANALYTICS=false DO_NOT_TRACK=1
 
-.PHONY: run test test-sqlalchemy-2.0 client-tools test-clients test-contract soak soak-contract bench-reading check lint openapi lint-openapi lock clean
+.PHONY: run test test-sqlalchemy-2.0 client-tools test-clients test-contract soak soak-contract bench-reading bench-http check lint openapi lint-openapi lock clean
 
 run: $(VENV)/service
 	@$(BIN)/python -m app.demo --port $(PORT)
@@ -56,6 +56,10 @@ soak: $(VENV)/dev
 # Long histories against short ones, on both databases; takes some ten minutes.
 bench-reading: $(VENV)/dev
 	$(BIN)/python -m benchmarks.reading
+
+# The service under gunicorn against views that do less, on both databases; takes some six minutes, and wrk.
+bench-http: $(VENV)/dev
+	$(BIN)/python -m benchmarks.serving
 
 check: lint
 	@$(MAKE) --no-print-directory test

@@ -22,15 +22,22 @@ def database(kind: str) -> Iterator[Flask]:
 
     :param kind: one of `DATABASES`
     """
+    with empty_database(kind) as url, connected(url) as app:
+        yield app
+
+
+@contextmanager
+def empty_database(kind: str) -> Iterator[str]:
+    """The URL of a database with nothing in it.
+
+    :param kind: one of `DATABASES`
+    """
     if kind == "postgresql":
-        with postgres_server() as server, connected(server.get_uri(driver="psycopg")) as app:
-            yield app
+        with postgres_server() as server:
+            yield server.get_uri(driver="psycopg")
     else:
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            connected(f"sqlite:///{Path(folder) / 'reading.db'}") as app,
-        ):
-            yield app
+        with tempfile.TemporaryDirectory() as folder:
+            yield f"sqlite:///{Path(folder) / 'benchmark.db'}"
 
 
 @contextmanager

@@ -37,13 +37,22 @@ class Server:
 
 @contextmanager
 def running(
-    database_url: str, token: str, log: Path, *, settings: Mapping[str, str] | None = None, options: Sequence[str] = ()
+    database_url: str,
+    token: str,
+    log: Path,
+    *,
+    settings: Mapping[str, str] | None = None,
+    options: Sequence[str] = (),
+    application: str = "app:create_app()",
+    first: str = "/openapi.json",
 ) -> Iterator[Server]:
-    """The service with two workers, until the end of the block.
+    """The service with two workers, until the end of the block, which begins when it has answered.
 
     :param log: the file that gunicorn's log goes to; at the end no traceback may be in it
     :param settings: of the service, besides those that it needs
     :param options: of gunicorn
+    :param application: as gunicorn is told of it
+    :param first: the path that it is asked for, with the token, until it answers
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -52,12 +61,13 @@ def running(
     environment = {"SECRET_KEY": SECRET_KEY, "DATABASE_URL": database_url, "PATH": "/usr/bin:/bin", **(settings or {})}
     with log.open("w+") as written:
         process = subprocess.Popen(
-            [*command, *options, "app:create_app()"], cwd=_ROOT, env=environment, stdout=written, stderr=written
+            [*command, *options, application], cwd=_ROOT, env=environment, stdout=written, stderr=written
         )
         server = Server(port, token)
         try:
             retries = urllib3.Retry(1200, backoff_factor=0.05, backoff_max=0.05)
-            assert server.pool.request("GET", "/openapi.json", retries=retries).status == 200
+            known = {"Authorization": f"Bearer {token}"}
+            assert server.pool.request("GET", first, headers=known, retries=retries).status == 200
             yield server
         finally:
             server.pool.close()
