@@ -7,8 +7,8 @@ constant
     The bytes that the service answers, kept in memory.
 hand-written
     What a developer would write who serves this one model and nothing else: select the rows, put them into a
-    dictionary. The statements go past the session, which captures. That for ``PATCH`` changes a table that has
-    neither history nor versions.
+    dictionary. The statements go past the session, which captures, and do not share a snapshot. That for ``PATCH``
+    changes a table that has neither history nor versions.
 unversioned
     The service's own view, with capture suppressed.
 """
@@ -99,10 +99,11 @@ def create_app(environment: Mapping[str, str] = os.environ) -> Flask:
 
 
 def _add_constants(floors: Blueprint, app: Flask) -> None:
-    for endpoint in ("list_user_versions", "get_user_version_at", "diff_user_versions"):
-        view = app.view_functions[_endpoint(app, endpoint)]
-        for rule in app.url_map.iter_rules(_endpoint(app, endpoint)):
-            floors.add_url_rule(f"/constant{rule.rule}", f"constant_{endpoint}", _constant(view))
+    for operation_id in ("list_user_versions", "get_user_version_at", "diff_user_versions"):
+        endpoint = f"user.{operation_id}"
+        (rule,) = app.url_map.iter_rules(endpoint)
+        view = _constant(app.view_functions[endpoint])
+        floors.add_url_rule(f"/constant{rule.rule}", f"constant_{operation_id}", view)
 
 
 def _constant(view: _View) -> _View:
@@ -119,16 +120,12 @@ def _constant(view: _View) -> _View:
 
 
 def _add_unversioned(floors: Blueprint, app: Flask) -> None:
-    change_user = app.view_functions[_endpoint(app, "change_user")]
+    change_user = app.view_functions["user.change_user"]
 
     @floors.patch("/unversioned/records/user/<key>")
     def unversioned(key: str) -> Any:
         with suppress_versioning():
             return change_user(key=key)
-
-
-def _endpoint(app: Flask, operation_id: str) -> str:
-    return next(name for name in app.view_functions if name.rpartition(".")[2] == operation_id)
 
 
 def _add_hand_written(floors: Blueprint) -> None:
