@@ -25,6 +25,11 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def busy() -> float:
+    """How many processes wanted a processor at a time, in the last five minutes: they disturb what is measured."""
+    return os.getloadavg()[1]
+
+
 def release(engine: sa.Engine) -> str:
     """The name and the version of a database, for a person."""
     with engine.connect() as connection:

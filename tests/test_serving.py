@@ -203,9 +203,10 @@ def test_missed_targets_are_failures() -> None:
 
 def test_results_tell_targets_loads_and_ratios() -> None:
     results = _results("postgresql", 0.5, 1, 1)
-    told = document([results], 11, 1, datetime(2026, 1, 2, tzinfo=UTC))
+    told = document([results], 11, 1, 2.34, datetime(2026, 1, 2, tzinfo=UTC))
     assert "2026-01-02; " in told
     assert "11 rounds of 1 s each" in told
+    assert "Before, 2.3 processes of others wanted a processor" in told
     assert "| history, 20 versions | service | 33 | 3.0 ms | 6.0 ms |  |" in told
     assert "| history, 20 versions | hand-written | 67 | 3.0 ms | 6.0 ms | 0.50 (0.50 to 0.50) |" in told
     target = "history, 20 versions: requests per second, to those of hand-written"

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from app import create_app
 from app.db import autocommitting, db
 from app.models import User
-from benchmarks.machine import release
+from benchmarks.machine import busy, release
 from benchmarks.reading.databases import DATABASES, empty_database
 from benchmarks.serving.filling import fill
 from benchmarks.serving.load import LoadError, MissingToolError, find_tool, send
@@ -66,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     effort = QUICK if options.quick else FULL
     kinds = DATABASES if options.database == "both" else (options.database,)
+    busy_before = busy()
     try:
         find_tool()
         results = [_measured(kind, effort) for kind in kinds]
@@ -77,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(str(error), _FAILED)
     if not options.quick:
         RESULTS.parent.mkdir(exist_ok=True)
-        told = document(results, effort.rounds, effort.seconds, datetime.now(UTC))
+        told = document(results, effort.rounds, effort.seconds, busy_before, datetime.now(UTC))
         RESULTS.write_text(told, encoding="utf-8")
     status = 0
     for failure in failures(results):

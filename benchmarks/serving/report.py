@@ -91,17 +91,24 @@ second and latencies are medians of the rounds. The ratio is that of the service
 the same round: the median of the rounds, with the quartiles. Starting was measured {starts} times.
 
 {day:%Y-%m-%d}; {cores} cores of {processor}; Python {python}, Flask {flask}, SQLAlchemy {sqlalchemy},
-gunicorn {gunicorn}.
+gunicorn {gunicorn}. Before, {busy:.1f} processes of others wanted a processor at a time; what is told in
+seconds and not as a ratio is longer for each.
 """
 
 
-def document(results: Sequence[Results], rounds: int, seconds: int, day: datetime) -> str:
-    """All that was measured, as Markdown."""
+def document(results: Sequence[Results], rounds: int, seconds: int, busy: float, day: datetime) -> str:
+    """All that was measured, as Markdown.
+
+    :param rounds: how many there were
+    :param seconds: how long the service and each floor was under load in each
+    :param busy: how many processes wanted a processor before
+    """
     head = _HEAD.format(
         connections=CONNECTIONS,
         rounds=rounds,
         seconds=seconds,
         starts=len(results[0].starts),
+        busy=busy,
         day=day,
         cores=cores(),
         processor=processor(),
