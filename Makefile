@@ -24,7 +24,7 @@ OTHERS := CHRONONAUT_MODELS=tests.service.own_models CHRONONAUT_DB=tests.service
 NODE_TOOLS := openapi/node_modules/installed
 QUIETLY := REDOCLY_TELEMETRY=off REDOCLY_SUPPRESS_UPDATE_NOTICE=true SCARF_ANALYTICS=false DO_NOT_TRACK=1
 
-.PHONY: run test test-sqlalchemy-2.0 client-tools test-clients test-contract soak soak-contract bench bench-reading check lint openapi lint-openapi lock clean
+.PHONY: run test test-sqlalchemy-2.0 client-tools test-clients test-contract soak soak-contract bench test-bench bench-reading check lint openapi lint-openapi lock clean
 
 run: $(VENV)/service
 	@$(BIN)/python -m app.demo --port $(PORT)
@@ -58,6 +58,10 @@ soak: $(VENV)/dev
 # What writing history costs, on both databases: a table and a chart in benchmarks/results; takes some ten minutes.
 bench: $(BENCH)/tools
 	$(BENCH)/bin/python -m benchmarks.writing
+
+# That what it compares with keeps history, and that the chart is drawn.
+test-bench: $(BENCH)/tools
+	$(BENCH)/bin/python -m pytest tests/test_writing.py -m bench
 
 # Long histories against short ones, on both databases; takes some ten minutes.
 bench-reading: $(VENV)/dev

@@ -56,9 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(str(error), _FAILED)
     if is_whole:
         RESULTS.mkdir(exist_ok=True)
-        TABLE.write_text(
-            document(results, options.rounds, datetime.now(UTC), version("sqlalchemy-continuum")), encoding="utf-8"
-        )
+        continuum = version("sqlalchemy-continuum")
+        TABLE.write_text(document(results, options.rounds, datetime.now(UTC), continuum), encoding="utf-8")
         draw(results, CHART)
     status = 0
     for failure in failures(results):

@@ -8,14 +8,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from statistics import median, quantiles
-from typing import Final, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from benchmarks.writing import working
-from benchmarks.writing.contestants import FLOOR, SLOW
+from benchmarks.writing.contestants import FLOOR, ROUNDS
 from benchmarks.writing.workloads import Workload
-
-SLOW_ROUNDS: Final = 3
-"""Rounds of those that are slow, at the most."""
 
 _T = TypeVar("_T")
 
@@ -104,7 +101,7 @@ def measure(own: Workers, measured: Measured, rounds: int) -> Iterator[str]:
 
 
 def _rounds(contestant: str, rounds: int) -> int:
-    return min(rounds, SLOW_ROUNDS) if contestant in SLOW else rounds
+    return min(rounds, ROUNDS.get(contestant, rounds))
 
 
 def _turned(contestants: Sequence[str], number: int) -> list[str]:

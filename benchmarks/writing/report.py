@@ -10,8 +10,8 @@ from typing import Final
 import sqlalchemy as sa
 
 from benchmarks.machine import cores, processor
-from benchmarks.writing.contestants import NAMES
-from benchmarks.writing.measuring import SLOW_ROUNDS, Measured
+from benchmarks.writing.contestants import CONTINUUM, HISTORY_OBJECT, NAMES, ROUNDS
+from benchmarks.writing.measuring import Measured
 from benchmarks.writing.targets import Results, verdicts
 
 Rows = list[Sequence[str]]
@@ -37,8 +37,9 @@ Written by `make bench`. The same model of ten mixed columns, written through th
 Each has a database and a process of its own, of which one works at a time. A round lets every contestant do the work
 once, in a changing order, on new tables; loading, and making new objects, is not timed, the change of the first object
 and the end of the commit are. Figures are how many times as long as the floor of the same round it takes: the median
-of {rounds} rounds ({slow} of history object and continuum) after one to warm up, with their quartiles. The databases
-sync every commit, as they do by default. A row of history is counted for each change, or the run fails.
+of {rounds} rounds (of {objects} of history object, of {others} of continuum) after one to warm up, with their
+quartiles. The databases sync every commit, as they do by default. Rows of history are counted after each work: one for
+each change, or the run fails.
 
 ![Times as long as without history](writing.svg)
 
@@ -58,7 +59,8 @@ def document(results: Sequence[Results], rounds: int, day: datetime, continuum: 
         _HEAD.format(
             continuum=continuum,
             rounds=rounds,
-            slow=min(rounds, SLOW_ROUNDS),
+            objects=min(rounds, ROUNDS[HISTORY_OBJECT]),
+            others=min(rounds, ROUNDS[CONTINUUM]),
             day=day,
             cores=cores(),
             processor=processor(),

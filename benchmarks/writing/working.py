@@ -16,7 +16,7 @@ from benchmarks.writing.meters import Clock, Memory, Meter, Statements
 from benchmarks.writing.models import values
 from benchmarks.writing.workloads import Workload
 
-_BATCH: Final = 10_000
+_BATCH: Final = 1_000
 """Records whose values are computed; further ones repeat them."""
 
 
@@ -38,57 +38,69 @@ class Sizes(NamedTuple):
 def seconds(name: str, url: str, workload: Workload) -> float:
     """How long a contestant takes."""
     with _ready(name, url, workload) as ready:
-        return _done(name, ready, workload, Clock())
+        return done(name, ready, workload, Clock())
 
 
 def statements(name: str, url: str, workload: Workload) -> float:
     """How many statements a contestant sends to the database."""
     with _ready(name, url, workload) as ready:
-        return _done(name, ready, workload, Statements(ready.db.engine))
+        return done(name, ready, workload, Statements(ready.db.engine))
 
 
 def memory(name: str, url: str, workload: Workload) -> float:
     """How many bytes a contestant holds at once, at the most, beyond those at the start."""
     with _ready(name, url, workload) as ready:
-        return _done(name, ready, workload, Memory())
+        return done(name, ready, workload, Memory())
 
 
 def sizes(name: str, url: str, workload: Workload) -> Sizes:
     """How large rows are on PostgreSQL: the live ones before the work, and those of history after it."""
     with _ready(name, url, workload) as ready:
         live = _bytes(ready, ready.model.__table__)
-        _done(name, ready, workload, Clock())
+        done(name, ready, workload, Clock())
         return Sizes(live, None if ready.history is None else _bytes(ready, ready.history))
 
 
-@cache
-def _opened(name: str, url: str) -> tuple[Contestant, Flask]:
+def opened(name: str, url: str) -> tuple[Contestant, Flask]:
+    """A contestant and an application whose database it works on."""
     # SQLite has no decimal numbers; SQLAlchemy says so.
     warnings.filterwarnings("ignore", "Dialect sqlite.* does .*not.* support Decimal")
-    app, opened = Flask(__name__), contestant(name)
+    app, found = Flask(__name__), contestant(name)
     app.config.update(SQLALCHEMY_DATABASE_URI=url)
-    opened.db.init_app(app)
-    with app.app_context():
-        _make_template(opened.db.engine, opened.model.__table__)
-    return opened, app
+    found.db.init_app(app)
+    return found, app
+
+
+_kept = cache(opened)
 
 
 @contextmanager
 def _ready(name: str, url: str, workload: Workload) -> Iterator[Contestant]:
-    """A contestant in an application's context, on new tables with the records that the work needs."""
-    ready, app = _opened(name, url)
+    """A contestant in an application's context, with the records that the work needs."""
+    ready, app = _kept(name, url)
     with app.app_context():
-        ready.db.drop_all()
-        ready.db.create_all()
-        with ready.db.engine.begin() as connection:
-            connection.execute(_fill(ready.model.__table__, workload.filled))
-            for statement in ready.installing.get(connection.dialect.name, ()):
-                connection.exec_driver_sql(statement)
-        _settle(ready.db.engine)
+        prepare(ready, workload.filled)
         yield ready
 
 
-def _done(name: str, ready: Contestant, workload: Workload, meter: Meter) -> float:
+def prepare(ready: Contestant, count: int) -> None:
+    """Make the tables anew, with so many records and no history, on the database of the application's context."""
+    engine, live = ready.db.engine, ready.model.__table__
+    _make_template(engine, live)
+    ready.db.drop_all()
+    ready.db.create_all()
+    with engine.begin() as connection:
+        connection.execute(_fill(live, count))
+        for statement in ready.installing.get(connection.dialect.name, ()):
+            connection.exec_driver_sql(statement)
+    _settle(engine, ready.db.metadata)
+
+
+def done(name: str, ready: Contestant, workload: Workload, meter: Meter) -> float:
+    """Let a contestant that is prepared do the work.
+
+    :raises LostHistoryError: it has not recorded it
+    """
     workload.work(ready, meter, workload.size)
     ready.db.session.remove()
     if workload.counts and ready.history is not None:
@@ -99,11 +111,11 @@ def _done(name: str, ready: Contestant, workload: Workload, meter: Meter) -> flo
     return meter.figure
 
 
-def _settle(engine: sa.Engine) -> None:
+def _settle(engine: sa.Engine, metadata: sa.MetaData) -> None:
     """Let the database do now what it would do at some time or other."""
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         if engine.dialect.name == "postgresql":
-            connection.exec_driver_sql("VACUUM ANALYZE")
+            connection.exec_driver_sql(f"VACUUM ANALYZE {', '.join(metadata.tables)}")
             connection.exec_driver_sql("CHECKPOINT")
         else:
             connection.exec_driver_sql("ANALYZE")
@@ -121,11 +133,12 @@ def _plain(live: sa.Table) -> list[sa.Column[object]]:
 
 def _make_template(engine: sa.Engine, live: sa.Table) -> None:
     template = _template(live)
-    template.create(engine, checkfirst=True)
+    if sa.inspect(engine).has_table(template.name):
+        return
     with engine.begin() as connection:
-        if not connection.execute(sa.select(sa.func.count()).select_from(template)).scalar_one():
-            rows = [{"id": number, **values(number)} for number in range(1, _BATCH + 1)]
-            connection.execute(sa.insert(template), rows)
+        template.create(connection)
+        rows = [{"id": number, **values(number)} for number in range(1, _BATCH + 1)]
+        connection.execute(sa.insert(template), rows)
 
 
 def _fill(live: sa.Table, count: int) -> sa.Insert:

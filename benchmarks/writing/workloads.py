@@ -63,9 +63,13 @@ class Workload:
         """How many records are there before."""
         return self.size if self.is_filled else 0
 
+    def of(self, size: int) -> Workload:
+        """The same with so many records."""
+        return replace(self, size=size)
+
     def quickly(self) -> Workload:
         """The same with less records."""
-        return replace(self, size=self.quick)
+        return self.of(self.quick)
 
 
 def insert(contestant: Contestant, meter: Meter, size: int) -> None:

@@ -20,8 +20,8 @@ HISTORY_OBJECT: Final = "history object"
 CONTINUUM: Final = "continuum"
 
 NAMES: Final = (FLOOR, CHRONONAUT, TRIGGER, HISTORY_OBJECT, CONTINUUM)
-SLOW: Final = (HISTORY_OBJECT, CONTINUUM)
-"""Those that are measured in fewer rounds."""
+ROUNDS: Final = {HISTORY_OBJECT: 3, CONTINUUM: 2}
+"""In how many rounds those that are slow are measured, at the most."""
 
 
 @dataclass(frozen=True, slots=True)
