@@ -17,6 +17,9 @@ _BAR: Final = 0.8
 """The height of a bar; the next is at 1."""
 _GAP: Final = 0.9
 """Between two workloads."""
+_LABEL: Final = 9
+"""How many times as far as the longest bar its label reaches."""
+_STEPS: Final = (1, 2, 4, 10, 20, 50, 100)
 
 
 def draw(results: Sequence[Results], path: Path) -> None:
@@ -30,10 +33,15 @@ def draw(results: Sequence[Results], path: Path) -> None:
         shown = [[measured for measured in one.measured if FLOOR in measured.seconds] for one in results]
         bars = max(len(_shown(measured)) for one in shown for measured in one)
         height = max(len(one) for one in shown) * (bars + _GAP) * 0.21 + 1.2
-        figure = Figure(figsize=(5.6 * len(results), height), layout="constrained")
-        axes: Any = figure.subplots(1, len(results), squeeze=False, sharex=True)[0]
+        figure = Figure(figsize=(2 + 4.5 * len(results), height), layout="constrained")
+        axes: Any = figure.subplots(1, len(results), squeeze=False, sharex=True, sharey=True)[0]
         for one, measured, axis in zip(results, shown, axes, strict=True):
             _panel(axis, one.release, measured)
+        longest = max(one.ratio(name).median for measured in shown for one in measured for name in _shown(one))
+        steps = [step for step in _STEPS if step <= longest * 1.5]
+        axes[0].set_xlim(0.9, longest * _LABEL)
+        axes[0].set_xticks(steps, [f"{step} ×" for step in steps])  # noqa: RUF001
+        axes[0].set_xticks([], minor=True)
         figure.suptitle("Times as long as the same work without history (shorter is better)", color=_INK)
         figure.savefig(path, format="svg", transparent=True, metadata={"Date": None})
 
@@ -44,12 +52,11 @@ def _shown(measured: Measured) -> list[str]:
 
 def _panel(axis: Any, title: str, workloads: Sequence[Measured]) -> None:
     """A database: a group of bars for each workload, each bar with its contestant and its figure."""
-    top, ticks, longest = 0.0, [], 1.0
+    top, ticks = 0.0, []
     for measured in workloads:
         names = _shown(measured)
         for number, name in enumerate(names):
             ratio = measured.ratio(name)
-            longest = max(longest, ratio.median)
             is_own = name == CHRONONAUT
             # From 1 on, where the work without history ends: what is seen is what history adds.
             axis.barh(top + number, ratio.median - 1, left=1, height=_BAR, color=_COLOURS[name])
@@ -67,12 +74,8 @@ def _panel(axis: Any, title: str, workloads: Sequence[Measured]) -> None:
         top += len(names) + _GAP
     axis.set_title(title, color=_INK, loc="left", fontweight="bold")
     axis.set_xscale("log")
-    axis.set_xlim(0.8, longest * 4)
-    steps = [step for step in (1, 2, 5, 10, 20, 50, 100) if step <= longest * 1.5]
-    axis.set_xticks(steps, [f"{step} ×" for step in steps])  # noqa: RUF001
-    axis.set_xticks([], minor=True)
     axis.set_yticks([place for place, _ in ticks], [name for _, name in ticks])
-    axis.invert_yaxis()
+    axis.set_ylim(top - _GAP, -1)
     axis.axvline(1, color=_INK, linewidth=1)
     axis.tick_params(colors=_INK, length=0)
     for side in axis.spines.values():
