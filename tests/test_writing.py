@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -11,20 +12,29 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from benchmarks.writing import workloads
+from benchmarks.writing.__main__ import CHART, TABLE, main
 from benchmarks.writing.chart import draw
 from benchmarks.writing.contestants import CHRONONAUT, CONTINUUM, FLOOR, HISTORY_OBJECT, NAMES, TRIGGER, Contestant
 from benchmarks.writing.history import HISTORY
-from benchmarks.writing.lookups import Lookup
+from benchmarks.writing.lookups import Lookup, look_up
 from benchmarks.writing.measuring import Measured, runs
 from benchmarks.writing.meters import Clock, Memory, Statements
 from benchmarks.writing.models import change, values
 from benchmarks.writing.report import document, terminal
 from benchmarks.writing.targets import Results, failures, verdicts
 from benchmarks.writing.working import LostHistoryError, Sizes, done, opened, prepare
-from benchmarks.writing.workloads import BULK, DELETE, INSERT, LISTING, TRANSACTIONS, UPDATE, Workload
+from benchmarks.writing.workloads import BULK, DELETE, INSERT, LISTING, REPLAY, TRANSACTIONS, UPDATE, Workload
 
 DAY = datetime(2026, 1, 2, tzinfo=UTC)
 FILLED = 12
+CHANGES = [
+    {"op": "insert", "product": "a", "cycle": "1", "set": {"latest": "1.0"}, "rationale": "First", "ref": "x"},
+    {"op": "insert", "product": "b", "cycle": "1", "set": {"lts": True}, "rationale": "First", "ref": "x"},
+    {"op": "update", "product": "b", "cycle": "1", "set": {"latest": "1.1"}, "rationale": "Second", "ref": "y"},
+    {"op": "delete", "product": "a", "cycle": "1", "rationale": "Second", "ref": "y"},
+    {"op": "delete", "product": "b", "cycle": "1", "rationale": "Too many", "ref": "z"},
+]
 
 
 @contextmanager
@@ -147,6 +157,37 @@ def test_work_leaves_history(workload: Workload, name: str, database_url: str) -
         assert done(name, contestant, small, Clock()) > 0
 
 
+@pytest.mark.parametrize("name", REPLAY.contestants)
+def test_replay_makes_the_real_changes(
+    name: str, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "changes.ndjson"
+    file.write_text("\n".join(map(json.dumps, CHANGES)))
+    monkeypatch.setattr(workloads, "CHANGES", file)
+    workloads.real_changes.cache_clear()
+    with ready(name, database_url, 0) as contestant:
+        done(name, contestant, REPLAY.of(2), Clock())
+        (left,) = contestant.db.session.scalars(sa.select(contestant.release))
+        assert (left.product, left.cycle, left.lts, left.latest) == ("b", "1", "true", "1.1")
+        if name == CHRONONAUT:
+            changes = contestant.release.timeline(("b", "1")).changes()
+            assert [one.info["extra"]["rationale"] for one in changes] == ["First", "Second"]
+    workloads.real_changes.cache_clear()
+
+
+def test_lookups_find_the_middle_of_each_history() -> None:
+    *_, lookups = look_up("sqlite", (20, 50))
+    assert [one.versions for one in lookups] == [20, 50]
+    assert len(lookups[0].seconds) == len(lookups[1].seconds) > 100
+
+
+def test_single_round_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--rounds", "1"])
+    assert ended.value.code == 2
+    assert "one round has no quartiles" in capsys.readouterr().err
+
+
 def test_lost_history_ends_the_run(database_url: str) -> None:
     with ready(HISTORY_OBJECT, database_url) as contestant, pytest.raises(LostHistoryError, match="0 changes"):
         done(HISTORY_OBJECT, contestant, BULK.of(FILLED), Clock())
@@ -250,3 +291,13 @@ def test_continuum_keeps_history(workload: Workload, database_url: str) -> None:
     small = workload.of(FILLED)
     with ready(CONTINUUM, database_url, small.filled) as contestant:
         assert done(CONTINUUM, contestant, small, Clock()) > 0
+
+
+@pytest.mark.bench
+def test_quick_run_prints_its_targets_and_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    before = [path.read_bytes() if path.exists() else b"" for path in (TABLE, CHART)]
+    status = main(["--quick", "--only", "delete", "--database", "sqlite", "--rounds", "2"])
+    printed = capsys.readouterr().out
+    assert "delete 500 in one flush" in printed
+    assert status == (1 if "missed" in printed else 0)
+    assert [path.read_bytes() if path.exists() else b"" for path in (TABLE, CHART)] == before

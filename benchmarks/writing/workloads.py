@@ -147,7 +147,7 @@ def listing(contestant: Contestant, meter: Meter, size: int) -> None:
 def replay(contestant: Contestant, meter: Meter, size: int) -> None:
     """Make real changes again, one transaction for those that were made together, each in a session of its own."""
     model = contestant.release
-    together = [list(group) for _, group in groupby(_changes(), key=lambda one: one.ref)][:size]
+    together = [list(group) for _, group in groupby(real_changes(), key=lambda one: one.ref)][:size]
     gc.collect()
     for group in together:
         session = contestant.db.session()
@@ -166,7 +166,8 @@ def replay(contestant: Contestant, meter: Meter, size: int) -> None:
 
 
 @cache
-def _changes() -> Sequence[Change]:
+def real_changes() -> Sequence[Change]:
+    """All of them, from the file `CHANGES`."""
     return read(CHANGES)
 
 
