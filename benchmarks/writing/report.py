@@ -39,7 +39,8 @@ once, in a changing order, on new tables; loading, and making new objects, is no
 and the end of the commit are. Figures are how many times as long as the floor of the same round it takes: the median
 of {rounds} rounds (of {objects} of history object, of {others} of continuum) after one to warm up, with their
 quartiles. The databases sync every commit, as they do by default. Rows of history are counted after each work: one for
-each change, or the run fails.
+each change, or the run fails. Listed are the versions of one record, against as many records of the floor. The real
+changes are the first of `releases.ndjson.gz`, with their rationales; those that were made together are one transaction.
 
 ![Times as long as without history](writing.svg)
 
