@@ -55,7 +55,7 @@ soak-contract: $(VENV)/dev $(CONTRACT)/tools
 soak: $(VENV)/dev
 	$(BIN)/python -m pytest -m soak -v -s
 
-# What writing history costs, on both databases: a table and a chart in benchmarks/results; takes some ten minutes.
+# What writing history costs, on both databases: a table and a chart in benchmarks/results; takes a quarter of an hour.
 bench: $(BENCH)/tools
 	$(BENCH)/bin/python -m benchmarks.writing
 
