@@ -8,6 +8,8 @@ BIN := $(VENV)/bin
 OLDER := $(VENV)-sqlalchemy-2.0
 # Generators of clients and schemathesis, which need other releases of packages than the service.
 CONTRACT := $(VENV)-contract
+# What the library is compared with by measuring, and what draws the chart.
+BENCH := $(VENV)-bench
 COMPILE := $(BIN)/uv pip compile --quiet --upgrade --generate-hashes --universal --no-header --python-version 3.11
 # The tests take twice as long in one process; each has a database server of its own.
 PARALLEL := --numprocesses 2
@@ -22,7 +24,7 @@ OTHERS := CHRONONAUT_MODELS=tests.service.own_models CHRONONAUT_DB=tests.service
 NODE_TOOLS := openapi/node_modules/installed
 QUIETLY := REDOCLY_TELEMETRY=off REDOCLY_SUPPRESS_UPDATE_NOTICE=true SCARF_ANALYTICS=false DO_NOT_TRACK=1
 
-.PHONY: run test test-sqlalchemy-2.0 client-tools test-clients test-contract soak soak-contract bench-reading bench-http check lint openapi lint-openapi lock clean
+.PHONY: run test test-sqlalchemy-2.0 client-tools test-clients test-contract soak soak-contract bench test-bench bench-reading bench-http check lint openapi lint-openapi lock clean
 
 run: $(VENV)/service
 	@$(BIN)/python -m app.demo --port $(PORT)
@@ -52,6 +54,14 @@ soak-contract: $(VENV)/dev $(CONTRACT)/tools
 # The long runs of the tests, which show their progress.
 soak: $(VENV)/dev
 	$(BIN)/python -m pytest -m soak -v -s
+
+# What writing history costs, on both databases: a table and a chart in benchmarks/results; takes a quarter of an hour.
+bench: $(BENCH)/tools
+	$(BENCH)/bin/python -m benchmarks.writing
+
+# That what it compares with keeps history, and that the chart is drawn.
+test-bench: $(BENCH)/tools
+	$(BENCH)/bin/python -m pytest tests/test_writing.py -m bench
 
 # Long histories against short ones, on both databases; takes some ten minutes.
 bench-reading: $(VENV)/dev
@@ -87,6 +97,7 @@ lock: $(VENV)/dev
 	$(COMPILE) pyproject.toml --extra service -o requirements.txt
 	$(COMPILE) pyproject.toml --extra service --group dev -c requirements.txt -o requirements-dev.txt
 	$(COMPILE) pyproject.toml --extra service --group sqlalchemy-2-0 -o requirements-sqlalchemy-2.0.txt
+	$(COMPILE) pyproject.toml --extra service --group bench -c requirements-dev.txt -o requirements-bench.txt
 	$(COMPILE) --group contract -o requirements-contract.txt
 
 clean:
@@ -104,6 +115,9 @@ $(OLDER)/test: requirements-sqlalchemy-2.0.txt
 
 $(CONTRACT)/tools: requirements-contract.txt
 	@$(call install,$(CONTRACT),requirements-contract.txt)
+
+$(BENCH)/tools: requirements-bench.txt
+	@$(call install,$(BENCH),requirements-bench.txt)
 
 $(NODE_TOOLS): openapi/package.json openapi/package-lock.json openapi/.npmrc
 	@command -v npm >/dev/null || { echo "make: there is no npm; install Node 20 or newer"; exit 1; }
