@@ -25,16 +25,8 @@ from sqlalchemy.sql.annotation import Annotated
 from sqlalchemy.sql.elements import Grouping
 from sqlalchemy.sql.operators import custom_op
 
-from chrononaut.archive import (
-    CLOCK,
-    OPTIONS,
-    OWN,
-    Transaction,
-    fix_instant,
-    insert_into,
-    is_postgresql,
-    never_backwards,
-)
+from chrononaut.archive import OPTIONS, Transaction, fix_instant, is_postgresql
+from chrononaut.archive_statements import CLOCK, OWN, insert_into, never_backwards
 from chrononaut.exceptions import UncapturedWriteError
 from chrononaut.history import NEVER, Versioning
 from chrononaut.reasons import refuse_unreasoned
@@ -529,7 +521,7 @@ def _history_values(
     instant: sa.ColumnElement[Any] = bindparam(None, transaction.instant, type_=Instant)
     clock = CLOCK if is_postgresql(connection) else bindparam(None, now(), type_=Instant)
     # The history of a transaction that the statement waited for is there, but the statement does not see it.
-    first = sa.and_(earlier.is_(None), version == NEVER + 1)
+    first = version == NEVER + 1
     return {
         **{versioning.history_table.c[key]: row[key] for key in write.archived},
         versioning.column("operation"): sa.literal(write.operation),

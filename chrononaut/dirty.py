@@ -5,11 +5,12 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
-from sqlalchemy.orm import InstanceState, object_session
-from sqlalchemy.orm.attributes import get_history, set_committed_value
-from sqlalchemy.orm.base import PASSIVE_NO_INITIALIZE
+from sqlalchemy.orm import InstanceState, LoaderCallableStatus, object_session
+from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy.orm.base import NO_VALUE
 
-from chrononaut.archive import OPTIONS, Ending, Transaction, changed_meanwhile
+from chrononaut.archive import OPTIONS, Transaction, changed_meanwhile
+from chrononaut.archive_statements import Recorded
 from chrononaut.history import Versioning
 from chrononaut.locking import locking
 from chrononaut.types import is_distinct
@@ -38,15 +39,17 @@ class Compared(NamedTuple):
 def dirty(versioning: Versioning, state: InstanceState[Any]) -> Dirty:
     """What a flush sets of an object, as far as memory tells."""
     known, unknown, stamped = set(), [], False
-    for name in state.committed_state:
-        if name not in versioning.columns:
+    for name, loaded in state.committed_state.items():
+        column = versioning.columns.get(name)
+        if column is None:
             continue
-        added, _, deleted = get_history(state.obj(), name, PASSIVE_NO_INITIALIZE)
-        if not added and not deleted:
+        value = state.dict.get(name, NO_VALUE)
+        is_loaded = not isinstance(loaded, LoaderCallableStatus)
+        if is_loaded and value is not NO_VALUE and column.type.compare_values(value, loaded) is True:
             continue
         if name in versioning.untracked:
             stamped = bool(versioning.stamped)
-        elif deleted and not (added and _is_expression(added[0])):
+        elif is_loaded and not _is_expression(value):
             known.add(name)
         else:
             unknown.append(name)
@@ -108,7 +111,7 @@ def compare(
     with locking(versioning, [identity]):
         row = connection.execute(statement, execution_options=OPTIONS).one_or_none()
     if row is None:
-        raise changed_meanwhile(connection, versioning, [Ending(identity, None, {})], transaction)
+        raise changed_meanwhile(connection, versioning, [Recorded(identity, {})], transaction)
     version, *distinct = row
     return Compared(version, frozenset(name for name, differs in zip(names, distinct, strict=True) if differs))
 

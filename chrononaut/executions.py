@@ -10,7 +10,8 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import UpdateBase
 
 from chrononaut import bulk, inserts
-from chrononaut.archive import ARCHIVING, OWN, is_postgresql
+from chrononaut.archive import ARCHIVING, is_postgresql
+from chrononaut.archive_statements import OWN
 from chrononaut.exceptions import (
     ConcurrentChangeError,
     HistoryImmutableError,

@@ -35,9 +35,13 @@ def _require_change_info(session: Session) -> None:
         return
     shared: dict[type, JSONObject] = {}
     for operation, changed in (("insert", session.new), ("update", session.dirty), ("delete", session.deleted)):
+        requires: dict[type, Versioning | None] = {}
         for obj in changed:
-            versioning: Versioning | None = getattr(obj, "__chrononaut__", None)
-            if versioning is None or versioning.history is type(obj) or not needs_reason(versioning, operation):
+            class_ = type(obj)
+            if class_ not in requires:
+                requires[class_] = _requiring(class_, operation)
+            versioning = requires[class_]
+            if versioning is None:
                 continue
             state = sa.inspect(obj)
             if operation == "update" and not dirty(versioning, state).known:
@@ -45,6 +49,14 @@ def _require_change_info(session: Session) -> None:
             if versioning.model not in shared:
                 shared[versioning.model] = versioning.model._capture_change_info()
             refuse_unreasoned(versioning, operation, with_extra(shared[versioning.model], appended_to(state)))
+
+
+def _requiring(class_: type, operation: str) -> Versioning | None:
+    """The versioning of a model of which a write can be refused for what its change info says."""
+    versioning: Versioning | None = getattr(class_, "__chrononaut__", None)
+    if versioning is None or versioning.history is class_ or not needs_reason(versioning, operation):
+        return None
+    return versioning
 
 
 def _capture_of(versioning: Versioning, obj: object, connection: Connection) -> Capture | None:
@@ -83,7 +95,7 @@ def before_insert(mapper: Mapper[Any], connection: Connection, obj: Any) -> None
             known = found.version if known is None else known
             hidden = [name for name in hidden if name in found.changed]
         if not is_suppressed():
-            document = capture.change_info(versioning, state, hidden)
+            document = capture.change_info(versioning, "update", state, hidden)
             capture.announce(versioning, "update", known, replaced, by=state, document=document)
             known += 1
         setattr(obj, version, known)
@@ -93,8 +105,7 @@ def before_insert(mapper: Mapper[Any], connection: Connection, obj: Any) -> None
     if is_suppressed():
         capture.unrecorded[versioning].append(obj)
         return
-    document = capture.change_info(versioning, state, given_hidden(versioning, state))
-    refuse_unreasoned(versioning, "insert", document)
+    document = capture.change_info(versioning, "insert", state, given_hidden(versioning, state))
     capture.inserted[versioning].append((obj, document))
 
 
@@ -156,7 +167,7 @@ def before_update(mapper: Mapper[Any], connection: Connection, obj: Any) -> None
         capture.announce(versioning, "update", known, state, by=state)
         return
     # A record is its key: the one of the old key ends, and one of the new key begins.
-    document = capture.change_info(versioning, state, [])
+    document = capture.change_info(versioning, "delete", state, [])
     setattr(obj, version, NEVER + 1)
     flag_modified(obj, version)
     capture.expect(versioning, "update")

@@ -17,7 +17,8 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam
 from sqlalchemy.engine import Connection
 
-from chrononaut.archive import OPTIONS, OWN, insert_into, key_binds, key_parameters, naming_hidden
+from chrononaut.archive import OPTIONS
+from chrononaut.archive_statements import OWN, insert_into, key_binds, key_parameters, naming_hidden
 from chrononaut.exceptions import ConcurrentChangeError, HistoryImportError
 from chrononaut.history import NEVER, Key, Operation, Versioning
 from chrononaut.locking import locking

@@ -17,8 +17,6 @@ from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.sql.dml import UpdateBase
 
 from chrononaut.archive import (
-    Beginning,
-    Ending,
     Transaction,
     add_extra,
     archive_inserts,
@@ -28,6 +26,7 @@ from chrononaut.archive import (
     fix_instant,
     hidden_values,
 )
+from chrononaut.archive_statements import Recorded
 from chrononaut.change_info import (
     CapturesChangeInfo,
     appended_to,
@@ -88,7 +87,8 @@ class Capture:
     :ivar unrecorded: objects that get a key without history, inside `suppress_versioning`
     :ivar announced: how many rows of a table the flush is still to write, by kind of statement
     :ivar counted: the execution that was counted last
-    :ivar change_infos: what the documents of one flush share, by model
+    :ivar shared: what the documents of one flush share, by model
+    :ivar documents: the documents of one flush that are no object's own, by what they are for and what they name
     :ivar told: the objects whose marks are told by what the flush writes into history
     :ivar flushing: is a flush under way that writes versioned objects?
     :ivar captured: statements that were captured and are being executed
@@ -108,7 +108,8 @@ class Capture:
     unrecorded: dict[Versioning, list[object]] = field(default_factory=lambda: defaultdict(list))
     announced: Counter[tuple[sa.Table, str]] = field(default_factory=Counter)
     counted: Any = None
-    change_infos: dict[type, JSONObject] = field(default_factory=dict)
+    shared: dict[type, JSONObject] = field(default_factory=dict)
+    documents: dict[tuple[Versioning, str, tuple[str, ...]], JSONObject] = field(default_factory=dict)
     told: list[InstanceState[Any]] = field(default_factory=list)
     flushing: bool = False
     captured: dict[Any, Captured] = field(default_factory=dict)
@@ -133,28 +134,38 @@ class Capture:
             self.transaction = Transaction(uuid_utils.compat.uuid7())
         return self.transaction
 
-    def change_info(self, versioning: Versioning, state: InstanceState[Any], hidden: list[str]) -> JSONObject:
-        """The document for one change; what the changes of one flush share is made once for each model."""
-        model: type[CapturesChangeInfo] = versioning.model
-        shared = self.change_infos.get(model)
-        if shared is None:
-            shared = self.change_infos[model] = model._capture_change_info()
+    def change_info(
+        self, versioning: Versioning, operation: str, state: InstanceState[Any], hidden: list[str]
+    ) -> JSONObject:
+        """The document for one change. What the changes of one flush share is made once, and is one object.
+
+        :raises MissingChangeInfoError: it does not say what it must
+        """
         appended = appended_to(state)
         if appended:
             self.told.append(state)
-        return naming(with_extra(shared, appended), hidden)
+        kind = versioning, operation, tuple(hidden)
+        if appended or kind not in self.documents:
+            model: type[CapturesChangeInfo] = versioning.model
+            if model not in self.shared:
+                self.shared[model] = model._capture_change_info()
+            document = naming(with_extra(self.shared[model], appended), hidden)
+            refuse_unreasoned(versioning, operation, document)
+            if appended:
+                return document
+            self.documents[kind] = document
+        return self.documents[kind]
 
     def archive_pending(self, connection: Connection) -> None:
         """Write the rows that are about to be replaced into history."""
         pending, self.pending = self.pending, []
-        endings: dict[tuple[Versioning, Replacement], list[Ending]] = defaultdict(list)
+        endings: dict[tuple[Versioning, Replacement], list[Recorded]] = defaultdict(list)
         for versioning, operation, key, version, state, known in pending:
             document = known
             if document is None:
                 hidden = dirty_hidden(versioning, state) if operation == "update" else []
-                document = self.change_info(versioning, state, hidden)
-            refuse_unreasoned(versioning, operation, document)
-            endings[versioning, operation].append(Ending(key, version, document))
+                document = self.change_info(versioning, operation, state, hidden)
+            endings[versioning, operation].append(Recorded(key, document, version))
         for (versioning, operation), of_model in endings.items():
             archive_states(connection, versioning, operation, of_model, self.current_transaction())
 
@@ -163,11 +174,11 @@ class Capture:
         for versioning in {**self.inserted, **self.moved}:
             connection = session.connection(bind_arguments={"mapper": versioning.mapper})
             inserted, moved = self.inserted[versioning], self.moved[versioning]
-            beginnings = [Beginning(versioning.key_of(obj), document) for obj, document in inserted]
+            beginnings = [Recorded(versioning.key_of(obj), document) for obj, document in inserted]
             hidden = hidden_values(connection, versioning, [versioning.key_of(obj) for obj, _ in moved])
             for obj, document in moved:
                 key = versioning.key_of(obj)
-                beginnings.append(Beginning(key, naming(document, hidden.get(key, []))))
+                beginnings.append(Recorded(key, naming(document, hidden.get(key, []))))
             reused = archive_inserts(connection, versioning, beginnings, self.current_transaction())
             _show_versions(versioning, [obj for obj, _ in (*inserted, *moved)], reused)
         for state in self.told:
@@ -241,7 +252,7 @@ class Capture:
         else:
             shared = versioning.model._capture_change_info()
             hidden = hidden_values(connection, versioning.whole(), keys)
-            beginnings = [Beginning(key, naming(shared, hidden.get(key, []))) for key in keys]
+            beginnings = [Recorded(key, naming(shared, hidden.get(key, []))) for key in keys]
             reused = archive_inserts(connection, versioning, beginnings, self.current_transaction())
         for obj, key in self.loaded(versioning) if reused else ():
             if key in reused:
@@ -378,7 +389,8 @@ class Capture:
         self.unrecorded.clear()
         self.announced.clear()
         self.counted = None
-        self.change_infos.clear()
+        self.shared.clear()
+        self.documents.clear()
         self.told.clear()
         self.flushing = False
 

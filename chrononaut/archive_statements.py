@@ -1,0 +1,382 @@
+"""The statements that write history, made once for each model: set-based, from table to table.
+
+The records that a statement is about stand in it as a table that its parameters fill.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from typing import Any, Literal, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.engine import Dialect
+from sqlalchemy.sql.elements import Grouping
+
+from chrononaut.history import NEVER, Key, RecordTable, Versioning
+from chrononaut.types import Instant, JSONDocument, JSONObject, with_names
+
+OWN = "chrononaut_"
+"""How the names begin that we put into a statement besides those of columns."""
+
+CLOCK = sa.func.clock_timestamp(type_=Instant)
+_INSTANT = bindparam("instant", type_=Instant)
+_NOW = bindparam("now", type_=Instant)
+_TRANSACTION = bindparam("transaction_id", type_=sa.Uuid())
+
+
+class Recorded(NamedTuple):
+    """A record that history is written of, why, and the version that is about to be replaced, where it is known."""
+
+    key: Key
+    change_info: JSONObject
+    version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """The records that a statement is about, as a table in it."""
+
+    rows: sa.FromClause
+    key: Sequence[sa.ColumnElement[Any]]
+    version: sa.ColumnElement[int | None]
+    change_info: sa.ColumnElement[Any]
+
+    def is_in(self, versioning: Versioning, rows: sa.FromClause) -> list[sa.ColumnElement[bool]]:
+        """Is a row of a table that has the key columns one of a record given?"""
+        return [rows.c[column.key] == part for column, part in zip(versioning.key_columns, self.key, strict=True)]
+
+
+def _key(name: str) -> str:
+    return f"{OWN}key_{name}"
+
+
+def key_parameters(versioning: Versioning, key: Key) -> dict[str, Any]:
+    return {_key(name): part for name, part in zip(versioning.key, key, strict=True)}
+
+
+def key_binds(versioning: Versioning) -> Iterator[tuple[sa.Column[Any], sa.BindParameter[Any]]]:
+    for name, column in zip(versioning.key, versioning.key_columns, strict=True):
+        yield column, bindparam(_key(name), type_=column.type)
+
+
+def never_backwards(
+    before: sa.ColumnElement[datetime],
+    instant: sa.ColumnElement[datetime],
+    clock: sa.ColumnElement[datetime],
+    first: sa.ColumnElement[bool] | None = None,
+) -> sa.ColumnElement[datetime]:
+    """The transaction's instant, but where the version before was replaced later than that: the clock read anew.
+
+    :param before: when the version before was replaced; NULL if there is none
+    :param first: is there none, where ``before`` is NULL? By default, yes.
+    """
+    # Looked up once for a row: what else names it is computed for few.
+    in_time = sa.func.coalesce(before <= instant, sa.true() if first is None else first)
+    return sa.case((in_time, instant), else_=sa.case((before > clock, before), else_=clock))
+
+
+def insert_into(values: Mapping[sa.Column[Any], Any], source: sa.Select[Any]) -> sa.Insert:
+    """An INSERT … SELECT: column → what is inserted.
+
+    :param source: what it is selected from
+    """
+    (table,) = {column.table for column in values}
+    select = source.with_only_columns(*values.values(), maintain_column_froms=True)
+    return sa.insert(table).from_select(list(values), select, include_defaults=False)
+
+
+def naming_hidden(
+    document: sa.ColumnElement[Any],
+    hidden: Mapping[str, sa.Column[Any]],
+    row: Mapping[sa.Column[Any], sa.ColumnElement[Any]],
+    dialect: str,
+) -> sa.ColumnElement[Any]:
+    """A change info document that names the hidden attributes which a row has a value of."""
+    given = {name: row[column].is_not(None) for name, column in hidden.items()}
+    return with_names(document, "hidden_cols_changed", given, dialect)
+
+
+def _state(one: RecordTable, row: Mapping[sa.Column[Any], Any]) -> dict[sa.Column[Any], Any]:
+    """History column → what is archived in it: the key and the state.
+
+    :param row: column of the live table → the same in the row that is archived
+    """
+    return {one.history.c[column.key]: row[column] for column in (*one.key, *one.state)}
+
+
+def _archived_columns(versioning: Versioning) -> list[sa.Column[Any]]:
+    return [column for one in versioning.tables for column in (*one.key, *one.state)]
+
+
+# On PostgreSQL, arrays.
+
+
+def arrays(versioning: Versioning, changes: Sequence[Recorded]) -> dict[str, Any]:
+    """The parameters by which a statement for PostgreSQL is given records."""
+    keys, infos, versions = zip(*changes, strict=True)
+    documents = {id(info): info for info in infos}
+    numbers = {identity: number for number, identity in enumerate(documents, start=1)}
+    return {
+        **{_key(name): list(parts) for name, parts in zip(versioning.key, zip(*keys, strict=True), strict=True)},
+        "versions": list(versions),
+        "change_infos": list(documents.values()),
+        # Usually all changes of a flush share one.
+        "numbers": [numbers[id(info)] for info in infos] if len(documents) > 1 else [],
+    }
+
+
+def _given_arrays(versioning: Versioning) -> _Given:
+    key = [
+        (bindparam(_key(name), type_=postgresql.ARRAY(column.type)), sa.column(_key(name), column.type))
+        for name, column in zip(versioning.key, versioning.key_columns, strict=True)
+    ]
+    numbers = [
+        (bindparam(name, type_=postgresql.ARRAY(sa.Integer)), sa.column(f"{OWN}{name}", sa.Integer))
+        for name in ("versions", "numbers")
+    ]
+    binds, columns = zip(*key, *numbers, strict=True)
+    rows = sa.func.unnest(*binds).table_valued(*columns, name="given").render_derived()
+    *parts, version, number = rows.c
+    change_infos: Any = Grouping(bindparam("change_infos", type_=postgresql.ARRAY(JSONDocument)))
+    # A shorter array is filled up with NULL.
+    return _Given(rows, parts, version, change_infos[sa.func.coalesce(number, 1)])
+
+
+# Elsewhere (SQLite), a list of rows.
+
+
+def listed(changes: Sequence[Recorded], dialect: Dialect) -> dict[str, Any]:
+    """The parameters by which a statement for SQLite is given records."""
+    dump = JSONDocument.dialect_impl(dialect).bind_processor(dialect)
+    assert dump is not None
+    documents = {id(change.change_info): change.change_info for change in changes}
+    texts = {identity: dump(document) for identity, document in documents.items()}
+    return {"given": [(*key, version, texts[id(info)]) for key, info, version in changes]}
+
+
+def _given_listed(versioning: Versioning) -> _Given:
+    types = [*(column.type for column in versioning.key_columns), sa.Integer(), sa.Text()]
+    # The names that SQLite gives to the columns of VALUES.
+    columns = [sa.column(f"column{number}", type_) for number, type_ in enumerate(types, start=1)]
+    values = bindparam("given", expanding=True, type_=sa.tuple_(*columns).type)
+    rows = sa.text("SELECT * FROM :given").bindparams(values).columns(*columns).subquery("given")
+    *parts, version, change_info = rows.c
+    return _Given(rows, parts, version, sa.type_coerce(change_info, JSONDocument))
+
+
+@cache
+def archiving_by_arrays(versioning: Versioning, operation: Literal["update", "delete"]) -> sa.Select[Any]:
+    """Write the current states of records into history, and return how many it found, and when.
+
+    All of it is one statement: it locks the rows in key order, reads the clock and writes the history rows.
+    """
+    version = versioning.version
+    given = _given_arrays(versioning)
+    lost = versioning.hidden if operation == "delete" else {}
+    columns = [*_archived_columns(versioning), *lost.values(), version]
+    # Two tables may have columns of one name.
+    labels = {column: f"column_{number}" for number, column in enumerate(columns)}
+    locked = (
+        sa.select(*(column.label(label) for column, label in labels.items()), given.change_info.label(f"{OWN}info"))
+        .join_from(
+            versioning.rows,
+            given.rows,
+            sa.and_(*given.is_in(versioning, versioning.table), version == sa.func.coalesce(given.version, version)),
+        )
+        .order_by(*versioning.key_columns)
+        # An update leaves the key alone, so that rows which refer to it need not wait.
+        .with_for_update(of=[one.live for one in versioning.tables], key_share=operation == "update")
+        .cte("locked")
+        .prefix_with("MATERIALIZED")
+    )
+    row = {column: locked.c[label] for column, label in labels.items()}
+    # An aggregate over the locked rows: the clock is read when the last lock is held.
+    moment = (
+        sa.select(sa.func.count().label("archived"), sa.func.coalesce(_INSTANT, CLOCK).label("instant"))
+        .select_from(locked)
+        .cte("moment")
+        .prefix_with("MATERIALIZED")
+    )
+    before = versioning.began([row[column] for column in versioning.key_columns], row[version])
+    first, *others = versioning.tables
+    archived = insert_into(
+        _state(first, row)
+        | {
+            versioning.column("version"): row[version],
+            versioning.column("operation"): sa.literal(operation),
+            versioning.column("changed"): never_backwards(before, moment.c.instant, CLOCK),
+            versioning.column("change_info"): naming_hidden(locked.c[f"{OWN}info"], lost, row, "postgresql"),
+            versioning.column("transaction_id"): _TRANSACTION,
+        },
+        sa.select().select_from(locked.join(moment, sa.true())),
+    ).cte("archived")
+    further = [
+        insert_into(
+            _state(one, row) | {one.history.c[versioning.options.names.version]: row[version]},
+            sa.select().select_from(locked),
+        ).cte(f"archived_{number}")
+        for number, one in enumerate(others)
+    ]
+    return sa.select(moment.c.archived, moment.c.instant).add_cte(archived, *further)
+
+
+@cache
+def recording_by_arrays(versioning: Versioning) -> sa.Select[Any]:
+    """Write the ``insert`` rows of records, and return the instant, if the database sees two rows of one key, and those
+    records whose key was used before, with the version of their row.
+    """
+    given = _given_arrays(versioning)
+    history = versioning.history_table
+    names = versioning.options.names
+    moment = (
+        sa.select(sa.func.coalesce(_INSTANT, CLOCK).label("instant")).cte(f"{OWN}moment").prefix_with("MATERIALIZED")
+    )
+    before = history.alias("before")
+    last = (
+        sa.select(before.c[names.version].label("version"), before.c[names.changed].label("changed"))
+        .where(*given.is_in(versioning, before))
+        .order_by(before.c[names.version].desc())
+        .limit(1)
+        .lateral("last")
+    )
+    key_columns = [history.c[column.key] for column in versioning.key_columns]
+    archived = (
+        insert_into(
+            {
+                **dict(zip(key_columns, given.key, strict=True)),
+                versioning.column("version"): sa.func.coalesce(last.c.version, NEVER - 1) + 1,
+                versioning.column("operation"): sa.literal("insert"),
+                versioning.column("changed"): never_backwards(last.c.changed, moment.c.instant, CLOCK),
+                versioning.column("change_info"): given.change_info,
+                versioning.column("transaction_id"): _TRANSACTION,
+            },
+            sa.select().select_from(given.rows.join(moment, sa.true()).outerjoin(last, sa.true())),
+        )
+        .returning(versioning.column("version"), *key_columns)
+        .cte(f"{OWN}archived")
+    )
+    further = [
+        insert_into(
+            {
+                one.history.c[names.version]: archived.c[names.version],
+                **{
+                    one.history.c[own.key]: archived.c[column.key]
+                    for own, column in zip(one.key, key_columns, strict=True)
+                },
+            },
+            sa.select().select_from(archived),
+        ).cte(f"{OWN}archived_{number}")
+        for number, one in enumerate(versioning.tables[1:])
+    ]
+    # Above READ COMMITTED a transaction may insert a key that another one has deleted meanwhile, and sees neither that
+    # nor the history of it: it would number as if the key were new. But it still sees the row that was deleted, beside
+    # its own. Where it does not, because the other one has inserted that as well, their ``insert`` rows get one number.
+    # Counted for each key by itself: a join would take the database at its word that a key is unique.
+    found = (
+        sa.select(sa.func.count())
+        .select_from(versioning.table)
+        .where(*given.is_in(versioning, versioning.table))
+        .correlate(given.rows)
+        .scalar_subquery()
+    )
+    twice = sa.select(sa.func.bool_or(found > 1)).select_from(given.rows).scalar_subquery()
+    isolation = sa.func.current_setting("transaction_isolation", type_=sa.String)
+    return (
+        sa.select(
+            moment.c.instant,
+            sa.case((isolation.in_(["repeatable read", "serializable"]), twice), else_=sa.false()).label("twice"),
+            archived.c[names.version],
+            *(archived.c[column.key] for column in key_columns),
+        )
+        .select_from(moment.outerjoin(archived, archived.c[names.version] > NEVER))
+        .add_cte(*further)
+    )
+
+
+@cache
+def archiving_listed(versioning: Versioning, operation: Literal["update", "delete"]) -> Sequence[sa.Insert]:
+    """Write the current states of records into history: a statement for each of the tables that records are in, the
+    one with our own columns last.
+    """
+    version = versioning.version
+    given = _given_listed(versioning)
+    known = sa.and_(*given.is_in(versioning, versioning.table), version == sa.func.coalesce(given.version, version))
+    source = sa.select().select_from(given.rows.join(versioning.rows, known))
+    lost = versioning.hidden if operation == "delete" else {}
+    row = {column: column for column in (*_archived_columns(versioning), *lost.values())}
+    first, *others = versioning.tables
+    before = versioning.began(versioning.key_columns, version)
+    own = {
+        versioning.column("operation"): sa.literal(operation),
+        versioning.column("changed"): never_backwards(before, _INSTANT, _NOW),
+        versioning.column("change_info"): naming_hidden(given.change_info, lost, row, "sqlite"),
+        versioning.column("transaction_id"): _TRANSACTION,
+    }
+    return [
+        insert_into(
+            _state(one, row)
+            | {one.history.c[versioning.options.names.version]: version}
+            | (own if one is first else {}),
+            source,
+        )
+        for one in (*others, first)
+    ]
+
+
+@cache
+def recording_listed(versioning: Versioning) -> Sequence[sa.Insert]:
+    """Write the ``insert`` rows of records: a statement for each of the tables that records are in, the one with our
+    own columns first.
+    """
+    history = versioning.history_table
+    names = versioning.options.names
+    given = _given_listed(versioning)
+    before = history.alias("before")
+    last_changed = _of_earlier(given, versioning, before, sa.func.max(before.c[names.changed], type_=Instant))
+    last = _of_earlier(given, versioning, before, sa.func.max(before.c[names.version]))
+    own = {
+        **{history.c[column.key]: part for column, part in zip(versioning.key_columns, given.key, strict=True)},
+        versioning.column("version"): sa.func.coalesce(last, NEVER - 1) + 1,
+        versioning.column("operation"): sa.literal("insert"),
+        versioning.column("changed"): never_backwards(last_changed, _INSTANT, _NOW),
+        versioning.column("change_info"): given.change_info,
+        versioning.column("transaction_id"): _TRANSACTION,
+    }
+    further = [
+        {
+            one.history.c[names.version]: last,
+            **{one.history.c[column.key]: part for column, part in zip(one.key, given.key, strict=True)},
+        }
+        for one in versioning.tables[1:]
+    ]
+    return [insert_into(values, sa.select().select_from(given.rows)) for values in (own, *further)]
+
+
+@cache
+def reused_listed(versioning: Versioning) -> sa.Select[Any]:
+    """The version that follows the last row of each record whose key was used before it was recorded."""
+    given = _given_listed(versioning)
+    before = versioning.history_table.alias("before")
+    last = _of_earlier(given, versioning, before, sa.func.max(before.c[versioning.options.names.version]))
+    return sa.select(last + 1, *given.key).where(last > NEVER)
+
+
+def _of_earlier(
+    given: _Given, versioning: Versioning, before: sa.FromClause, value: sa.ColumnElement[Any]
+) -> sa.ScalarSelect[Any]:
+    """An aggregate of the history rows of each record that is given."""
+    return sa.select(value).where(*given.is_in(versioning, before)).correlate_except(before).scalar_subquery()
+
+
+@cache
+def renumbering(versioning: Versioning) -> sa.Update:
+    # What every UPDATE would stamp stays as it was inserted.
+    stamped = {column: column for column in versioning.table.c if column.onupdate is not None}
+    return (
+        sa.update(versioning.table)
+        .where(*(column == bind for column, bind in key_binds(versioning)))
+        .values({**stamped, versioning.version: bindparam(f"{OWN}live_version", type_=sa.Integer)})
+    )
