@@ -19,7 +19,7 @@ from sqlalchemy.engine import Connection
 from chrononaut.archive_statements import (
     CLOCK,
     OWN,
-    Recorded,
+    Records,
     archiving_by_arrays,
     archiving_listed,
     arrays,
@@ -59,7 +59,7 @@ def archive_states(
     connection: Connection,
     versioning: Versioning,
     operation: Literal["update", "delete"],
-    endings: Sequence[Recorded],
+    records: Records,
     transaction: Transaction,
 ) -> None:
     """Write the current states of records into history, before something replaces them.
@@ -68,9 +68,9 @@ def archive_states(
 
     :raises ConcurrentChangeError: a record is not at the version given; nothing may be written then
     """
-    for batch in _batches(endings):
+    for batch in records.batches(BATCH):
         shared = _shared(connection, transaction)
-        with locking(versioning, [ending.key for ending in batch]):
+        with locking(versioning, batch.keys):
             if is_postgresql(connection):
                 parameters = arrays(versioning, batch) | shared
                 statement = archiving_by_arrays(versioning, operation)
@@ -80,12 +80,12 @@ def archive_states(
                 parameters = listed(batch, connection.dialect) | shared
                 for archiving in archiving_listed(versioning, operation):
                     archived = connection.execute(archiving, parameters, execution_options=OPTIONS).rowcount
-        if archived != len(batch):
-            raise changed_meanwhile(connection, versioning, batch, transaction)
+        if archived != len(batch.keys):
+            raise changed_meanwhile(connection, versioning, batch.keys, batch.versions, transaction)
 
 
 def archive_inserts(
-    connection: Connection, versioning: Versioning, beginnings: Sequence[Recorded], transaction: Transaction
+    connection: Connection, versioning: Versioning, records: Records, transaction: Transaction
 ) -> dict[Key, int]:
     """Write the ``insert`` rows of records that were just inserted.
 
@@ -94,8 +94,8 @@ def archive_inserts(
         database; nothing may be written then
     """
     reused: dict[Key, int] = {}
-    for batch in _batches(beginnings):
-        keys = [beginning.key for beginning in batch]
+    for batch in records.batches(BATCH):
+        keys = batch.keys
         shared = _shared(connection, transaction)
         if is_postgresql(connection):
             parameters = arrays(versioning, batch) | shared
@@ -192,25 +192,28 @@ def add_extra(
 
 
 def changed_meanwhile(
-    connection: Connection, versioning: Versioning, endings: Sequence[Recorded], transaction: Transaction | None
+    connection: Connection,
+    versioning: Versioning,
+    keys: Sequence[Key],
+    versions: Sequence[int | None],
+    transaction: Transaction | None,
 ) -> ConcurrentChangeError:
     """The error that names the records which are not at the version that they were taken to be at.
 
+    :param versions: those of the records, where they are known
     :param transaction: ``None`` if it has captured nothing yet
     """
-    keys = [ending.key for ending in endings]
     live = sa.select(*versioning.key_columns, versioning.version).where(
         is_among(versioning.key_columns, keys, connection.dialect.name)
     )
     found = {tuple(key): version for *key, version in connection.execute(live, execution_options=OPTIONS)}
-    changed = [
-        ending for ending in endings if ending.key not in found or ending.version not in (None, found[ending.key])
-    ]
-    keys = [ending.key for ending in changed]
+    taken = zip(keys, versions, strict=True)
+    changed = [(key, version) for key, version in taken if key not in found or version not in (None, found[key])]
+    keys = [key for key, _ in changed]
     own = set() if transaction is None else archived_versions(connection, versioning, keys, transaction)
     # What is gone, and was changed by this transaction, was locked by it.
     gone = {key for key, _ in own} - found.keys()
-    by_others = [ending.key for ending in changed if (ending.key, ending.version) not in own and ending.key not in gone]
+    by_others = [key for key, version in changed if (key, version) not in own and key not in gone]
     return ConcurrentChangeError(versioning.name, by_others or keys, own=bool(changed) and not by_others)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam
@@ -27,12 +27,24 @@ _NOW = bindparam("now", type_=Instant)
 _TRANSACTION = bindparam("transaction_id", type_=sa.Uuid())
 
 
-class Recorded(NamedTuple):
-    """A record that history is written of, why, and the version that is about to be replaced, where it is known."""
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Records that history is written of, in lists beside each other: thousands of objects, each with one more beside
+    it, make the garbage collector run again and again.
 
-    key: Key
-    change_info: JSONObject
-    version: int | None = None
+    :ivar change_infos: why, of each
+    :ivar versions: the version of each that is about to be replaced, where it is known
+    """
+
+    keys: Sequence[Key]
+    change_infos: Sequence[JSONObject]
+    versions: Sequence[int | None]
+
+    def batches(self, size: int) -> Iterator["Records"]:
+        """The same records, some at a time."""
+        for start in range(0, len(self.keys), size):
+            part = slice(start, start + size)
+            yield Records(self.keys[part], self.change_infos[part], self.versions[part])
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,17 +126,18 @@ def _archived_columns(versioning: Versioning) -> list[sa.Column[Any]]:
 # On PostgreSQL, arrays.
 
 
-def arrays(versioning: Versioning, changes: Sequence[Recorded]) -> dict[str, Any]:
+def arrays(versioning: Versioning, records: Records) -> dict[str, Any]:
     """The parameters by which a statement for PostgreSQL is given records."""
-    keys, infos, versions = zip(*changes, strict=True)
-    documents = {id(info): info for info in infos}
+    documents = {id(info): info for info in records.change_infos}
     numbers = {identity: number for number, identity in enumerate(documents, start=1)}
     return {
-        **{_key(name): list(parts) for name, parts in zip(versioning.key, zip(*keys, strict=True), strict=True)},
-        "versions": list(versions),
+        **{
+            _key(name): list(parts) for name, parts in zip(versioning.key, zip(*records.keys, strict=True), strict=True)
+        },
+        "versions": list(records.versions),
         "change_infos": list(documents.values()),
         # Usually all changes of a flush share one.
-        "numbers": [numbers[id(info)] for info in infos] if len(documents) > 1 else [],
+        "numbers": [numbers[id(info)] for info in records.change_infos] if len(documents) > 1 else [],
     }
 
 
@@ -148,13 +161,14 @@ def _given_arrays(versioning: Versioning) -> _Given:
 # Elsewhere (SQLite), a list of rows.
 
 
-def listed(changes: Sequence[Recorded], dialect: Dialect) -> dict[str, Any]:
+def listed(records: Records, dialect: Dialect) -> dict[str, Any]:
     """The parameters by which a statement for SQLite is given records."""
     dump = JSONDocument.dialect_impl(dialect).bind_processor(dialect)
     assert dump is not None
-    documents = {id(change.change_info): change.change_info for change in changes}
+    documents = {id(info): info for info in records.change_infos}
     texts = {identity: dump(document) for identity, document in documents.items()}
-    return {"given": [(*key, version, texts[id(info)]) for key, info, version in changes]}
+    rows = zip(records.keys, records.versions, records.change_infos, strict=True)
+    return {"given": [(*key, version, texts[id(info)]) for key, version, info in rows]}
 
 
 def _given_listed(versioning: Versioning) -> _Given:

@@ -72,7 +72,8 @@ def append_change_info(obj: object, **values: str) -> None:
 
 def appended_to(state: InstanceState[Any]) -> Mapping[str, str]:
     """What `append_change_info` has put on an object."""
-    marks: list[_Mark] = state.info.get(_APPENDED, [])
+    # Asking for `info` gives a state one.
+    marks: list[_Mark] = state.info.get(_APPENDED, []) if "info" in vars(state) else []
     return marks[-1][1] if marks else {}
 
 

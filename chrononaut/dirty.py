@@ -10,7 +10,6 @@ from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.orm.base import NO_VALUE
 
 from chrononaut.archive import OPTIONS, Transaction, changed_meanwhile
-from chrononaut.archive_statements import Recorded
 from chrononaut.history import Versioning
 from chrononaut.locking import locking
 from chrononaut.types import is_distinct
@@ -111,7 +110,7 @@ def compare(
     with locking(versioning, [identity]):
         row = connection.execute(statement, execution_options=OPTIONS).one_or_none()
     if row is None:
-        raise changed_meanwhile(connection, versioning, [Recorded(identity, {})], transaction)
+        raise changed_meanwhile(connection, versioning, [identity], [None], transaction)
     version, *distinct = row
     return Compared(version, frozenset(name for name, differs in zip(names, distinct, strict=True) if differs))
 

@@ -17,7 +17,7 @@ from chrononaut.dirty import compare, dirty, forget, given_hidden, known_version
 from chrononaut.exceptions import UncapturedWriteError
 from chrononaut.history import NEVER, Versioning, versioning_of
 from chrononaut.reasons import needs_reason, refuse_unreasoned
-from chrononaut.session import Capture, Pending, capture_by, capture_of
+from chrononaut.session import Capture, capture_by, capture_of
 from chrononaut.suppression import is_suppressed
 from chrononaut.types import JSONObject
 
@@ -96,7 +96,8 @@ def before_insert(mapper: Mapper[Any], connection: Connection, obj: Any) -> None
             hidden = [name for name in hidden if name in found.changed]
         if not is_suppressed():
             document = capture.change_info(versioning, "update", state, hidden)
-            capture.announce(versioning, "update", known, replaced, by=state, document=document)
+            capture.expect(versioning, "update")
+            capture.replace(versioning, "update", known, replaced, by=state, document=document)
             known += 1
         setattr(obj, version, known)
         return
@@ -106,7 +107,7 @@ def before_insert(mapper: Mapper[Any], connection: Connection, obj: Any) -> None
         capture.unrecorded[versioning].append(obj)
         return
     document = capture.change_info(versioning, "insert", state, given_hidden(versioning, state))
-    capture.inserted[versioning].append((obj, document))
+    capture.inserted[versioning].add(obj, document)
 
 
 def _replaced_versioning(versioning: Versioning, replaced: InstanceState[Any]) -> Versioning:
@@ -164,15 +165,16 @@ def before_update(mapper: Mapper[Any], connection: Connection, obj: Any) -> None
     assert known is not None
     if changed.isdisjoint(versioning.key):
         setattr(obj, version, known + 1)
-        capture.announce(versioning, "update", known, state, by=state)
+        capture.expect(versioning, "update")
+        capture.replace(versioning, "update", known, state, by=state)
         return
     # A record is its key: the one of the old key ends, and one of the new key begins.
     document = capture.change_info(versioning, "delete", state, [])
     setattr(obj, version, NEVER + 1)
     flag_modified(obj, version)
     capture.expect(versioning, "update")
-    capture.pending.append(Pending(versioning, "delete", tuple(state.identity or ()), known, state, document))
-    capture.moved[versioning].append((obj, document))
+    capture.replace(versioning, "delete", known, state, by=state, document=document)
+    capture.moved[versioning].add(obj, document)
 
 
 def before_delete(mapper: Mapper[Any], connection: Connection, obj: Any) -> None:
@@ -183,7 +185,8 @@ def before_delete(mapper: Mapper[Any], connection: Connection, obj: Any) -> None
     if is_suppressed():
         return
     state = sa.inspect(obj)
-    capture.announce(versioning, "delete", known_version(versioning, state), state, by=state)
+    capture.expect(versioning, "delete")
+    capture.replace(versioning, "delete", known_version(versioning, state), state, by=state)
 
 
 def forget_flush(session: Session) -> None:
@@ -198,8 +201,8 @@ def after_flush(session: Session, context: UOWTransaction) -> None:
     capture = capture_by(session)
     if capture is not None and capture.pending:
         # The statement that should have archived it was not seen: a connection whose events are hidden.
-        left = capture.pending[0]
-        raise UncapturedWriteError(left.versioning.table.name, f"this {left.operation.upper()}")
+        versioning, operation = next(iter(capture.pending))
+        raise UncapturedWriteError(versioning.table.name, f"this {operation.upper()}")
     if capture is not None:
         capture.archive_inserted(session)
     forget_flush(session)

@@ -26,7 +26,7 @@ from chrononaut.archive import (
     fix_instant,
     hidden_values,
 )
-from chrononaut.archive_statements import Recorded
+from chrononaut.archive_statements import Records
 from chrononaut.change_info import (
     CapturesChangeInfo,
     appended_to,
@@ -46,19 +46,31 @@ _CAPTURE = "chrononaut"
 _COMPILED_CACHE = "compiled_cache"  # the ORM executes the statements of a flush with it, and nobody else does
 
 
-class Pending(NamedTuple):
-    """A row that a flush is about to replace.
+@dataclass(slots=True)
+class Pending:
+    """Rows of a model that a flush is about to replace, in lists beside each other.
 
-    :ivar state: of the object that replaces it, or is deleted
-    :ivar document: the change info, where it is known already
+    :ivar versions: those of the rows, where they are known
+    :ivar states: of the objects that replace them, or are deleted
+    :ivar documents: their change info, where it is known already
     """
 
-    versioning: Versioning
-    operation: Replacement
-    key: Key
-    version: int | None
-    state: InstanceState[Any]
-    document: JSONObject | None = None
+    keys: list[Key] = field(default_factory=list)
+    versions: list[int | None] = field(default_factory=list)
+    states: list[InstanceState[Any]] = field(default_factory=list)
+    documents: list[JSONObject | None] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Begun:
+    """Objects of a model that begin a record by a flush, and the change info of each beside it."""
+
+    objects: list[object] = field(default_factory=list)
+    documents: list[JSONObject] = field(default_factory=list)
+
+    def add(self, obj: object, document: JSONObject) -> None:
+        self.objects.append(obj)
+        self.documents.append(document)
 
 
 class Captured(NamedTuple):
@@ -82,8 +94,8 @@ class Capture:
     :ivar connections: those that the session has begun to use in its transaction
     :ivar transactional: those of them that were seen not to be in AUTOCOMMIT
     :ivar pending: rows that the flush replaces, until its first statement archives them
-    :ivar inserted: objects that the flush inserts, with their change info
-    :ivar moved: objects whose key the flush changes, with their change info
+    :ivar inserted: objects that the flush inserts
+    :ivar moved: objects whose key the flush changes
     :ivar unrecorded: objects that get a key without history, inside `suppress_versioning`
     :ivar announced: how many rows of a table the flush is still to write, by kind of statement
     :ivar counted: the execution that was counted last
@@ -102,9 +114,9 @@ class Capture:
     transaction: Transaction | None = None
     connections: WeakSet[Connection] = field(default_factory=WeakSet)
     transactional: WeakSet[Connection] = field(default_factory=WeakSet)
-    pending: list[Pending] = field(default_factory=list)
-    inserted: dict[Versioning, list[tuple[object, JSONObject]]] = field(default_factory=lambda: defaultdict(list))
-    moved: dict[Versioning, list[tuple[object, JSONObject]]] = field(default_factory=lambda: defaultdict(list))
+    pending: dict[tuple[Versioning, Replacement], Pending] = field(default_factory=lambda: defaultdict(Pending))
+    inserted: dict[Versioning, Begun] = field(default_factory=lambda: defaultdict(Begun))
+    moved: dict[Versioning, Begun] = field(default_factory=lambda: defaultdict(Begun))
     unrecorded: dict[Versioning, list[object]] = field(default_factory=lambda: defaultdict(list))
     announced: Counter[tuple[sa.Table, str]] = field(default_factory=Counter)
     counted: Any = None
@@ -158,29 +170,36 @@ class Capture:
 
     def archive_pending(self, connection: Connection) -> None:
         """Write the rows that are about to be replaced into history."""
-        pending, self.pending = self.pending, []
-        endings: dict[tuple[Versioning, Replacement], list[Recorded]] = defaultdict(list)
-        for versioning, operation, key, version, state, known in pending:
-            document = known
+        pending = {**self.pending}
+        self.pending.clear()
+        replaced = {
+            (versioning, operation): Records(rows.keys, [*self._documents(versioning, operation, rows)], rows.versions)
+            for (versioning, operation), rows in pending.items()
+        }
+        for (versioning, operation), records in replaced.items():
+            archive_states(connection, versioning, operation, records, self.current_transaction())
+
+    def _documents(self, versioning: Versioning, operation: Replacement, rows: Pending) -> Iterator[JSONObject]:
+        for state, document in zip(rows.states, rows.documents, strict=True):
             if document is None:
                 hidden = dirty_hidden(versioning, state) if operation == "update" else []
-                document = self.change_info(versioning, operation, state, hidden)
-            endings[versioning, operation].append(Recorded(key, document, version))
-        for (versioning, operation), of_model in endings.items():
-            archive_states(connection, versioning, operation, of_model, self.current_transaction())
+                yield self.change_info(versioning, operation, state, hidden)
+            else:
+                yield document
 
     def archive_inserted(self, session: Session) -> None:
         """Write the ``insert`` rows of what was inserted, or got another key."""
         for versioning in {**self.inserted, **self.moved}:
             connection = session.connection(bind_arguments={"mapper": versioning.mapper})
             inserted, moved = self.inserted[versioning], self.moved[versioning]
-            beginnings = [Recorded(versioning.key_of(obj), document) for obj, document in inserted]
-            hidden = hidden_values(connection, versioning, [versioning.key_of(obj) for obj, _ in moved])
-            for obj, document in moved:
-                key = versioning.key_of(obj)
-                beginnings.append(Recorded(key, naming(document, hidden.get(key, []))))
-            reused = archive_inserts(connection, versioning, beginnings, self.current_transaction())
-            _show_versions(versioning, [obj for obj, _ in (*inserted, *moved)], reused)
+            objects = [*inserted.objects, *moved.objects]
+            keys = [versioning.key_of(obj) for obj in objects]
+            hidden = hidden_values(connection, versioning, keys[len(inserted.objects) :])
+            of_moved = zip(keys[len(inserted.objects) :], moved.documents, strict=True)
+            documents = [*inserted.documents, *(naming(document, hidden.get(key, [])) for key, document in of_moved)]
+            records = Records(keys, documents, [None] * len(keys))
+            reused = archive_inserts(connection, versioning, records, self.current_transaction())
+            _show_versions(versioning, objects, reused)
         for state in self.told:
             take_appended(state)
         for versioning, objects in self.unrecorded.items():
@@ -252,8 +271,8 @@ class Capture:
         else:
             shared = versioning.model._capture_change_info()
             hidden = hidden_values(connection, versioning.whole(), keys)
-            beginnings = [Recorded(key, naming(shared, hidden.get(key, []))) for key in keys]
-            reused = archive_inserts(connection, versioning, beginnings, self.current_transaction())
+            records = Records(keys, [naming(shared, hidden.get(key, [])) for key in keys], [None] * len(keys))
+            reused = archive_inserts(connection, versioning, records, self.current_transaction())
         for obj, key in self.loaded(versioning) if reused else ():
             if key in reused:
                 set_committed_value(obj, versioning.options.names.version, reused[key])
@@ -356,7 +375,7 @@ class Capture:
         for one in versioning.tables:
             self.announced[one.live, operation] += 1
 
-    def announce(
+    def replace(
         self,
         versioning: Versioning,
         operation: Replacement,
@@ -366,8 +385,11 @@ class Capture:
         document: JSONObject | None = None,
     ) -> None:
         """Note that a row is about to be replaced."""
-        self.expect(versioning, operation)
-        self.pending.append(Pending(versioning, operation, tuple(replaced.identity or ()), version, by, document))
+        rows = self.pending[versioning, operation]
+        rows.keys.append(tuple(replaced.identity or ()))
+        rows.versions.append(version)
+        rows.states.append(by)
+        rows.documents.append(document)
 
     def versioning_of(self, table: sa.FromClause, connection: Connection) -> Versioning | None:
         """The versioning that a written table belongs to, whichever object describes the table."""
