@@ -18,23 +18,18 @@ from sqlalchemy.engine import Connection
 
 from chrononaut.archive_statements import (
     CLOCK,
-    OWN,
-    Records,
-    archiving_by_arrays,
-    archiving_listed,
-    arrays,
-    key_binds,
-    key_parameters,
-    listed,
-    recording_by_arrays,
-    recording_listed,
+    archiving_elsewhere,
+    archiving_on_postgresql,
+    recording_elsewhere,
+    recording_on_postgresql,
     renumbering,
-    reused_listed,
+    reused_elsewhere,
 )
 from chrononaut.change_info import with_extra
 from chrononaut.exceptions import ConcurrentChangeError
 from chrononaut.history import Key, Versioning
 from chrononaut.locking import locking, numbering
+from chrononaut.records import OWN, Records, given, key_binds, key_parameters
 from chrononaut.types import is_among, now
 
 BATCH = 1000
@@ -69,16 +64,15 @@ def archive_states(
     :raises ConcurrentChangeError: a record is not at the version given; nothing may be written then
     """
     for batch in records.batches(BATCH):
-        shared = _shared(connection, transaction)
+        records_given, parameters = given(versioning, batch, connection.dialect)
+        parameters |= _shared(connection, transaction)
         with locking(versioning, batch.keys):
             if is_postgresql(connection):
-                parameters = arrays(versioning, batch) | shared
-                statement = archiving_by_arrays(versioning, operation)
+                statement = archiving_on_postgresql(versioning, operation, records_given)
                 row = connection.execute(statement, parameters, execution_options=OPTIONS).one()
                 archived, transaction.instant = row.archived, row.instant
             else:
-                parameters = listed(batch, connection.dialect) | shared
-                for archiving in archiving_listed(versioning, operation):
+                for archiving in archiving_elsewhere(versioning, operation, records_given):
                     archived = connection.execute(archiving, parameters, execution_options=OPTIONS).rowcount
         if archived != len(batch.keys):
             raise changed_meanwhile(connection, versioning, batch.keys, batch.versions, transaction)
@@ -96,12 +90,12 @@ def archive_inserts(
     reused: dict[Key, int] = {}
     for batch in records.batches(BATCH):
         keys = batch.keys
-        shared = _shared(connection, transaction)
+        records_given, parameters = given(versioning, batch, connection.dialect)
+        parameters |= _shared(connection, transaction)
         if is_postgresql(connection):
-            parameters = arrays(versioning, batch) | shared
             with numbering(versioning, keys):
                 recorded = connection.execute(
-                    recording_by_arrays(versioning), parameters, execution_options=OPTIONS
+                    recording_on_postgresql(versioning, records_given), parameters, execution_options=OPTIONS
                 ).all()
             if recorded[0].twice:
                 _next_versions(connection, versioning, keys)  # which raises, with the keys that are
@@ -110,12 +104,11 @@ def archive_inserts(
                 if version is not None:
                     reused[tuple(key)] = version + 1
         else:
-            parameters = listed(batch, connection.dialect)
             with locking(versioning, keys):
-                for recording in recording_listed(versioning):
-                    connection.execute(recording, parameters | shared, execution_options=OPTIONS)
+                for recording in recording_elsewhere(versioning, records_given):
+                    connection.execute(recording, parameters, execution_options=OPTIONS)
                 for version, *key in connection.execute(
-                    reused_listed(versioning), parameters, execution_options=OPTIONS
+                    reused_elsewhere(versioning, records_given), parameters, execution_options=OPTIONS
                 ):
                     reused[tuple(key)] = version
     _renumber(connection, versioning, reused)

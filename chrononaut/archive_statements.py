@@ -1,77 +1,24 @@
 """The statements that write history, made once for each model: set-based, from table to table.
 
-The records that a statement is about stand in it as a table that its parameters fill.
+Each is made for records that are given in one of the ways of `records`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam
-from sqlalchemy.dialects import postgresql
-from sqlalchemy.engine import Dialect
-from sqlalchemy.sql.elements import Grouping
 
-from chrononaut.history import NEVER, Key, RecordTable, Versioning
-from chrononaut.types import Instant, JSONDocument, JSONObject, with_names
-
-OWN = "chrononaut_"
-"""How the names begin that we put into a statement besides those of columns."""
+from chrononaut.history import NEVER, RecordTable, Versioning
+from chrononaut.records import OWN, Given, key_binds
+from chrononaut.types import Instant, with_names
 
 CLOCK = sa.func.clock_timestamp(type_=Instant)
 _INSTANT = bindparam("instant", type_=Instant)
 _NOW = bindparam("now", type_=Instant)
 _TRANSACTION = bindparam("transaction_id", type_=sa.Uuid())
-
-
-@dataclass(frozen=True, slots=True)
-class Records:
-    """Records that history is written of, in lists beside each other: thousands of objects, each with one more beside
-    it, make the garbage collector run again and again.
-
-    :ivar change_infos: why, of each
-    :ivar versions: the version of each that is about to be replaced, where it is known
-    """
-
-    keys: Sequence[Key]
-    change_infos: Sequence[JSONObject]
-    versions: Sequence[int | None]
-
-    def batches(self, size: int) -> Iterator["Records"]:
-        """The same records, some at a time."""
-        for start in range(0, len(self.keys), size):
-            part = slice(start, start + size)
-            yield Records(self.keys[part], self.change_infos[part], self.versions[part])
-
-
-@dataclass(frozen=True, slots=True)
-class _Given:
-    """The records that a statement is about, as a table in it."""
-
-    rows: sa.FromClause
-    key: Sequence[sa.ColumnElement[Any]]
-    version: sa.ColumnElement[int | None]
-    change_info: sa.ColumnElement[Any]
-
-    def is_in(self, versioning: Versioning, rows: sa.FromClause) -> list[sa.ColumnElement[bool]]:
-        """Is a row of a table that has the key columns one of a record given?"""
-        return [rows.c[column.key] == part for column, part in zip(versioning.key_columns, self.key, strict=True)]
-
-
-def _key(name: str) -> str:
-    return f"{OWN}key_{name}"
-
-
-def key_parameters(versioning: Versioning, key: Key) -> dict[str, Any]:
-    return {_key(name): part for name, part in zip(versioning.key, key, strict=True)}
-
-
-def key_binds(versioning: Versioning) -> Iterator[tuple[sa.Column[Any], sa.BindParameter[Any]]]:
-    for name, column in zip(versioning.key, versioning.key_columns, strict=True):
-        yield column, bindparam(_key(name), type_=column.type)
 
 
 def never_backwards(
@@ -123,72 +70,15 @@ def _archived_columns(versioning: Versioning) -> list[sa.Column[Any]]:
     return [column for one in versioning.tables for column in (*one.key, *one.state)]
 
 
-# On PostgreSQL, arrays.
-
-
-def arrays(versioning: Versioning, records: Records) -> dict[str, Any]:
-    """The parameters by which a statement for PostgreSQL is given records."""
-    documents = {id(info): info for info in records.change_infos}
-    numbers = {identity: number for number, identity in enumerate(documents, start=1)}
-    return {
-        **{
-            _key(name): list(parts) for name, parts in zip(versioning.key, zip(*records.keys, strict=True), strict=True)
-        },
-        "versions": list(records.versions),
-        "change_infos": list(documents.values()),
-        # Usually all changes of a flush share one.
-        "numbers": [numbers[id(info)] for info in records.change_infos] if len(documents) > 1 else [],
-    }
-
-
-def _given_arrays(versioning: Versioning) -> _Given:
-    key = [
-        (bindparam(_key(name), type_=postgresql.ARRAY(column.type)), sa.column(_key(name), column.type))
-        for name, column in zip(versioning.key, versioning.key_columns, strict=True)
-    ]
-    numbers = [
-        (bindparam(name, type_=postgresql.ARRAY(sa.Integer)), sa.column(f"{OWN}{name}", sa.Integer))
-        for name in ("versions", "numbers")
-    ]
-    binds, columns = zip(*key, *numbers, strict=True)
-    rows = sa.func.unnest(*binds).table_valued(*columns, name="given").render_derived()
-    *parts, version, number = rows.c
-    change_infos: Any = Grouping(bindparam("change_infos", type_=postgresql.ARRAY(JSONDocument)))
-    # A shorter array is filled up with NULL.
-    return _Given(rows, parts, version, change_infos[sa.func.coalesce(number, 1)])
-
-
-# Elsewhere (SQLite), a list of rows.
-
-
-def listed(records: Records, dialect: Dialect) -> dict[str, Any]:
-    """The parameters by which a statement for SQLite is given records."""
-    dump = JSONDocument.dialect_impl(dialect).bind_processor(dialect)
-    assert dump is not None
-    documents = {id(info): info for info in records.change_infos}
-    texts = {identity: dump(document) for identity, document in documents.items()}
-    rows = zip(records.keys, records.versions, records.change_infos, strict=True)
-    return {"given": [(*key, version, texts[id(info)]) for key, version, info in rows]}
-
-
-def _given_listed(versioning: Versioning) -> _Given:
-    types = [*(column.type for column in versioning.key_columns), sa.Integer(), sa.Text()]
-    # The names that SQLite gives to the columns of VALUES.
-    columns = [sa.column(f"column{number}", type_) for number, type_ in enumerate(types, start=1)]
-    values = bindparam("given", expanding=True, type_=sa.tuple_(*columns).type)
-    rows = sa.text("SELECT * FROM :given").bindparams(values).columns(*columns).subquery("given")
-    *parts, version, change_info = rows.c
-    return _Given(rows, parts, version, sa.type_coerce(change_info, JSONDocument))
-
-
 @cache
-def archiving_by_arrays(versioning: Versioning, operation: Literal["update", "delete"]) -> sa.Select[Any]:
+def archiving_on_postgresql(
+    versioning: Versioning, operation: Literal["update", "delete"], given: Given
+) -> sa.Select[Any]:
     """Write the current states of records into history, and return how many it found, and when.
 
     All of it is one statement: it locks the rows in key order, reads the clock and writes the history rows.
     """
     version = versioning.version
-    given = _given_arrays(versioning)
     lost = versioning.hidden if operation == "delete" else {}
     columns = [*_archived_columns(versioning), *lost.values(), version]
     # Two tables may have columns of one name.
@@ -238,11 +128,10 @@ def archiving_by_arrays(versioning: Versioning, operation: Literal["update", "de
 
 
 @cache
-def recording_by_arrays(versioning: Versioning) -> sa.Select[Any]:
+def recording_on_postgresql(versioning: Versioning, given: Given) -> sa.Select[Any]:
     """Write the ``insert`` rows of records, and return the instant, if the database sees two rows of one key, and those
     records whose key was used before, with the version of their row.
     """
-    given = _given_arrays(versioning)
     history = versioning.history_table
     names = versioning.options.names
     moment = (
@@ -311,12 +200,13 @@ def recording_by_arrays(versioning: Versioning) -> sa.Select[Any]:
 
 
 @cache
-def archiving_listed(versioning: Versioning, operation: Literal["update", "delete"]) -> Sequence[sa.Insert]:
+def archiving_elsewhere(
+    versioning: Versioning, operation: Literal["update", "delete"], given: Given
+) -> Sequence[sa.Insert]:
     """Write the current states of records into history: a statement for each of the tables that records are in, the
     one with our own columns last.
     """
     version = versioning.version
-    given = _given_listed(versioning)
     known = sa.and_(*given.is_in(versioning, versioning.table), version == sa.func.coalesce(given.version, version))
     source = sa.select().select_from(given.rows.join(versioning.rows, known))
     lost = versioning.hidden if operation == "delete" else {}
@@ -341,13 +231,12 @@ def archiving_listed(versioning: Versioning, operation: Literal["update", "delet
 
 
 @cache
-def recording_listed(versioning: Versioning) -> Sequence[sa.Insert]:
+def recording_elsewhere(versioning: Versioning, given: Given) -> Sequence[sa.Insert]:
     """Write the ``insert`` rows of records: a statement for each of the tables that records are in, the one with our
     own columns first.
     """
     history = versioning.history_table
     names = versioning.options.names
-    given = _given_listed(versioning)
     before = history.alias("before")
     last_changed = _of_earlier(given, versioning, before, sa.func.max(before.c[names.changed], type_=Instant))
     last = _of_earlier(given, versioning, before, sa.func.max(before.c[names.version]))
@@ -370,16 +259,15 @@ def recording_listed(versioning: Versioning) -> Sequence[sa.Insert]:
 
 
 @cache
-def reused_listed(versioning: Versioning) -> sa.Select[Any]:
+def reused_elsewhere(versioning: Versioning, given: Given) -> sa.Select[Any]:
     """The version that follows the last row of each record whose key was used before it was recorded."""
-    given = _given_listed(versioning)
     before = versioning.history_table.alias("before")
     last = _of_earlier(given, versioning, before, sa.func.max(before.c[versioning.options.names.version]))
     return sa.select(last + 1, *given.key).where(last > NEVER)
 
 
 def _of_earlier(
-    given: _Given, versioning: Versioning, before: sa.FromClause, value: sa.ColumnElement[Any]
+    given: Given, versioning: Versioning, before: sa.FromClause, value: sa.ColumnElement[Any]
 ) -> sa.ScalarSelect[Any]:
     """An aggregate of the history rows of each record that is given."""
     return sa.select(value).where(*given.is_in(versioning, before)).correlate_except(before).scalar_subquery()

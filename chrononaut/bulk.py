@@ -26,10 +26,11 @@ from sqlalchemy.sql.elements import Grouping
 from sqlalchemy.sql.operators import custom_op
 
 from chrononaut.archive import OPTIONS, Transaction, fix_instant, is_postgresql
-from chrononaut.archive_statements import CLOCK, OWN, insert_into, never_backwards
+from chrononaut.archive_statements import CLOCK, insert_into, never_backwards
 from chrononaut.exceptions import UncapturedWriteError
 from chrononaut.history import NEVER, Versioning
 from chrononaut.reasons import refuse_unreasoned
+from chrononaut.records import OWN
 from chrononaut.statements import Parameters, models_of, refuse_joined, target
 from chrononaut.types import Instant, JSONDocument, JSONObject, is_distinct, now, with_names
 

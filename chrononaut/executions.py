@@ -11,7 +11,6 @@ from sqlalchemy.sql.dml import UpdateBase
 
 from chrononaut import bulk, inserts
 from chrononaut.archive import ARCHIVING, is_postgresql
-from chrononaut.archive_statements import OWN
 from chrononaut.exceptions import (
     ConcurrentChangeError,
     HistoryImmutableError,
@@ -20,6 +19,7 @@ from chrononaut.exceptions import (
 )
 from chrononaut.history import Versioning, full_name
 from chrononaut.locking import is_conflict
+from chrononaut.records import OWN
 from chrononaut.session import Capture, Captured, capture_by, capturing
 from chrononaut.statements import Parameters, target, writes
 from chrononaut.suppression import is_suppressed, may_delete_history

@@ -18,11 +18,12 @@ from sqlalchemy import bindparam
 from sqlalchemy.engine import Connection
 
 from chrononaut.archive import OPTIONS
-from chrononaut.archive_statements import OWN, insert_into, key_binds, key_parameters, naming_hidden
+from chrononaut.archive_statements import insert_into, naming_hidden
 from chrononaut.exceptions import ConcurrentChangeError, HistoryImportError
 from chrononaut.history import NEVER, Key, Operation, Versioning
 from chrononaut.locking import locking
 from chrononaut.options import BOOKKEEPING
+from chrononaut.records import OWN, key_binds, key_parameters
 from chrononaut.types import Instant, JSONDocument, JSONObject, is_among, is_distinct, with_names
 
 # Of an INSERT, SQLAlchemy keeps it only where it is told to.

@@ -26,7 +26,6 @@ from chrononaut.archive import (
     fix_instant,
     hidden_values,
 )
-from chrononaut.archive_statements import Records
 from chrononaut.change_info import (
     CapturesChangeInfo,
     appended_to,
@@ -37,6 +36,7 @@ from chrononaut.dirty import dirty_hidden, forget
 from chrononaut.exceptions import UncapturedWriteError
 from chrononaut.history import Key, Versioning, full_name, versioning_of_table
 from chrononaut.reasons import needs_reason, refuse_unreasoned
+from chrononaut.records import Records
 from chrononaut.statements import models_of, written_columns
 from chrononaut.suppression import is_suppressed
 from chrononaut.types import JSONObject, now
