@@ -76,7 +76,9 @@ def archiving_on_postgresql(
 ) -> sa.Select[Any]:
     """Write the current states of records into history, and return how many it found, and when.
 
-    All of it is one statement: it locks the rows in key order, reads the clock and writes the history rows.
+    All of it is one statement: it locks the rows in key order, reads the clock and writes the history rows. What it
+    looks up in history it has looked up before: by a plan that was made when history was empty, it would read the more
+    the more it has written.
     """
     version = versioning.version
     lost = versioning.hidden if operation == "delete" else {}
@@ -84,7 +86,11 @@ def archiving_on_postgresql(
     # Two tables may have columns of one name.
     labels = {column: f"column_{number}" for number, column in enumerate(columns)}
     locked = (
-        sa.select(*(column.label(label) for column, label in labels.items()), given.change_info.label(f"{OWN}info"))
+        sa.select(
+            *(column.label(label) for column, label in labels.items()),
+            versioning.began(versioning.key_columns, version).label(f"{OWN}before"),
+            given.change_info.label(f"{OWN}info"),
+        )
         .join_from(
             versioning.rows,
             given.rows,
@@ -104,14 +110,13 @@ def archiving_on_postgresql(
         .cte("moment")
         .prefix_with("MATERIALIZED")
     )
-    before = versioning.began([row[column] for column in versioning.key_columns], row[version])
     first, *others = versioning.tables
     archived = insert_into(
         _state(first, row)
         | {
             versioning.column("version"): row[version],
             versioning.column("operation"): sa.literal(operation),
-            versioning.column("changed"): never_backwards(before, moment.c.instant, CLOCK),
+            versioning.column("changed"): never_backwards(locked.c[f"{OWN}before"], moment.c.instant, CLOCK),
             versioning.column("change_info"): naming_hidden(locked.c[f"{OWN}info"], lost, row, "postgresql"),
             versioning.column("transaction_id"): _TRANSACTION,
         },
@@ -145,18 +150,25 @@ def recording_on_postgresql(versioning: Versioning, given: Given) -> sa.Select[A
         .limit(1)
         .lateral("last")
     )
+    given_key = [part.label(f"{OWN}key_{number}") for number, part in enumerate(given.key)]
+    earlier = (
+        sa.select(*given_key, last.c.version, last.c.changed, given.change_info.label(f"{OWN}info"))
+        .select_from(given.rows.outerjoin(last, sa.true()))
+        .cte(f"{OWN}earlier")
+        .prefix_with("MATERIALIZED")
+    )
     key_columns = [history.c[column.key] for column in versioning.key_columns]
     archived = (
         insert_into(
             {
-                **dict(zip(key_columns, given.key, strict=True)),
-                versioning.column("version"): sa.func.coalesce(last.c.version, NEVER - 1) + 1,
+                **{column: earlier.c[part.key] for column, part in zip(key_columns, given_key, strict=True)},
+                versioning.column("version"): sa.func.coalesce(earlier.c.version, NEVER - 1) + 1,
                 versioning.column("operation"): sa.literal("insert"),
-                versioning.column("changed"): never_backwards(last.c.changed, moment.c.instant, CLOCK),
-                versioning.column("change_info"): given.change_info,
+                versioning.column("changed"): never_backwards(earlier.c.changed, moment.c.instant, CLOCK),
+                versioning.column("change_info"): earlier.c[f"{OWN}info"],
                 versioning.column("transaction_id"): _TRANSACTION,
             },
-            sa.select().select_from(given.rows.join(moment, sa.true()).outerjoin(last, sa.true())),
+            sa.select().select_from(earlier.join(moment, sa.true())),
         )
         .returning(versioning.column("version"), *key_columns)
         .cte(f"{OWN}archived")

@@ -14,6 +14,7 @@ Rows that are set to what they were are written, as without history, and keep th
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -318,8 +319,10 @@ def _in_one_statement(
     keys = [column.label(f"{OWN}key_{number}") for number, column in enumerate(versioning.key_columns)]
     seen = sa.select(*keys).subquery(f"{OWN}seen")
     same = sa.and_(*(target.c[key] == seen.c[label.key] for key, label in zip(write.key, keys, strict=True)))
+    # Before history is written: by a plan that was made when it was empty, that would read more and more of it.
+    began = versioning.began([target.c[key] for key in write.key], target.c[version]).label(f"{OWN}before")
     locked: Any = (
-        sa.select(*read.values(), *computed.values())
+        sa.select(*read.values(), *computed.values(), began)
         .select_from(sa.join(target, seen, same))
         .where(*write.criteria)
         .order_by(*(target.c[key] for key in write.key))
@@ -354,7 +357,7 @@ def _in_one_statement(
         conditions = {key: old[key].is_not(None) for key in compared}
         changes = sa.true()
     hidden_named = _document(write, document, _hidden(write, conditions), connection)
-    values = _history_values(write, old, transaction, hidden_named, connection)
+    values = _history_values(write, old, locked.c[began.key], transaction, hidden_named, connection)
     source = sa.select(*values.values()).select_from(locked).where(changes)
     history = _InsertInWith(versioning.history_table).from_select(list(values), source, include_defaults=False)
     archived = history.cte(f"{OWN}archived")
@@ -416,7 +419,8 @@ def _archiving(
     if once:
         select = select.where(~_is_archived(write))
     hidden = _document(write, document, _hidden(write, conditions), connection)
-    return insert_into(_history_values(write, target.c, transaction, hidden, connection), select)
+    before = versioning.began([target.c[key] for key in write.key], target.c[versioning.version.key])
+    return insert_into(_history_values(write, target.c, before, transaction, hidden, connection), select)
 
 
 def _independent(write: _Write) -> bool:
@@ -510,15 +514,20 @@ def _is_pure_parameter(parameter: sa.BindParameter[Any], written: set[str]) -> b
 
 
 def _history_values(
-    write: _Write, row: Any, transaction: Transaction, document: sa.ColumnElement[Any], connection: Connection
+    write: _Write,
+    row: Any,
+    before: sa.ColumnElement[datetime],
+    transaction: Transaction,
+    document: sa.ColumnElement[Any],
+    connection: Connection,
 ) -> dict[sa.Column[Any], Any]:
     """History column → what is archived in it.
 
     :param row: the columns of the row that is archived, by key
+    :param before: when the version before it was replaced
     """
     versioning = write.versioning
     version = row[versioning.version.key]
-    earlier = versioning.began([row[key] for key in write.key], version)
     instant: sa.ColumnElement[Any] = bindparam(None, transaction.instant, type_=Instant)
     clock = CLOCK if is_postgresql(connection) else bindparam(None, now(), type_=Instant)
     # The history of a transaction that the statement waited for is there, but the statement does not see it.
@@ -526,7 +535,7 @@ def _history_values(
     return {
         **{versioning.history_table.c[key]: row[key] for key in write.archived},
         versioning.column("operation"): sa.literal(write.operation),
-        versioning.column("changed"): never_backwards(earlier, instant, clock, first),
+        versioning.column("changed"): never_backwards(before, instant, clock, first),
         versioning.column("change_info"): document,
         versioning.column("transaction_id"): bindparam(None, transaction.id, type_=sa.Uuid()),
     }

@@ -60,10 +60,10 @@ def given(versioning: Versioning, records: Records, dialect: Dialect) -> tuple[G
     if len(records.keys) == 1:
         (key,), (change_info,), (version,) = records.keys, records.change_infos, records.versions
         own = {f"{OWN}version": version, f"{OWN}change_info": change_info}
-        return _one(versioning), key_parameters(versioning, key) | own
+        return _one(versioning, dialect.name), key_parameters(versioning, key) | own
     if dialect.name == "postgresql":
         return _arrays(versioning), _array_parameters(versioning, records)
-    return _listed(versioning), {f"{OWN}rows": _listed_rows(records, dialect)}
+    return _listed(versioning), {"rows": _listed_rows(records, dialect)}
 
 
 def key_parameters(versioning: Versioning, key: Key) -> dict[str, Any]:
@@ -80,13 +80,17 @@ def _key(name: str) -> str:
 
 
 @cache
-def _one(versioning: Versioning) -> Given:
-    key = [bind.label(bind.key) for _, bind in key_binds(versioning)]
-    version = bindparam(f"{OWN}version", type_=sa.Integer).label(f"{OWN}version")
-    change_info = bindparam(f"{OWN}change_info", type_=JSONDocument).label(f"{OWN}change_info")
-    rows = sa.select(*key, version, change_info).subquery("given")
-    *parts, own_version, own_change_info = rows.c
-    return Given(rows, parts, own_version, own_change_info)
+def _one(versioning: Versioning, dialect: str) -> Given:
+    binds = [
+        *(bind for _, bind in key_binds(versioning)),
+        bindparam(f"{OWN}version", type_=sa.Integer()),
+        bindparam(f"{OWN}change_info", type_=JSONDocument),
+    ]
+    # PostgreSQL takes a parameter whose type it is not told for a text.
+    typed = [sa.cast(bind, bind.type) if dialect == "postgresql" else bind for bind in binds]
+    rows = sa.select(*(value.label(bind.key) for value, bind in zip(typed, binds, strict=True))).subquery()
+    *parts, version, change_info = rows.c
+    return Given(rows, parts, version, change_info)
 
 
 @cache
@@ -99,7 +103,7 @@ def _arrays(versioning: Versioning) -> Given:
     }
     binds = [bindparam(name, type_=postgresql.ARRAY(type_)) for name, type_ in typed.items()]
     columns = [sa.column(name, type_) for name, type_ in typed.items()]
-    rows = sa.func.unnest(*binds).table_valued(*columns, name="given").render_derived()
+    rows = sa.func.unnest(*binds).table_valued(*columns).render_derived()
     *parts, version, number = rows.c
     change_infos: Any = Grouping(bindparam(f"{OWN}change_infos", type_=postgresql.ARRAY(JSONDocument)))
     # A shorter array is filled up with NULL.
@@ -124,8 +128,8 @@ def _listed(versioning: Versioning) -> Given:
     types = [*(column.type for column in versioning.key_columns), sa.Integer(), sa.Text()]
     # The names that SQLite gives to the columns of VALUES.
     columns = [sa.column(f"column{number}", type_) for number, type_ in enumerate(types, start=1)]
-    values = bindparam(f"{OWN}rows", expanding=True, type_=sa.tuple_(*columns).type)
-    rows = sa.text(f"SELECT * FROM :{OWN}rows").bindparams(values).columns(*columns).subquery("given")
+    values = bindparam("rows", expanding=True, type_=sa.tuple_(*columns).type)
+    rows = sa.text("SELECT * FROM :rows").bindparams(values).columns(*columns).subquery()
     *parts, version, change_info = rows.c
     return Given(rows, parts, version, sa.type_coerce(change_info, JSONDocument))
 
