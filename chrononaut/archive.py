@@ -32,7 +32,7 @@ from chrononaut.locking import locking, numbering
 from chrononaut.records import OWN, Records, given, key_binds, key_parameters
 from chrononaut.types import is_among, now
 
-BATCH = 1000
+BATCH = 500
 """History rows that one statement writes at the most."""
 
 ARCHIVING = "chrononaut_archiving"

@@ -113,9 +113,8 @@ def _arrays(versioning: Versioning) -> Given:
 def _array_parameters(versioning: Versioning, records: Records) -> dict[str, Any]:
     documents = _documents(records)
     numbers = {identity: number for number, identity in enumerate(documents, start=1)}
-    keys = zip(*records.keys, strict=True)
     return {
-        **{_key(name): list(parts) for name, parts in zip(versioning.key, keys, strict=True)},
+        **{_key(name): [key[place] for key in records.keys] for place, name in enumerate(versioning.key)},
         f"{OWN}version": list(records.versions),
         f"{OWN}number": [numbers[id(info)] for info in records.change_infos] if len(documents) > 1 else [],
         f"{OWN}change_infos": list(documents.values()),
