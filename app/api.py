@@ -10,7 +10,7 @@ import flask_smorest
 import marshmallow
 from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin, resolver
-from flask import Flask, request
+from flask import Flask, jsonify, request
 from flask_swagger_ui.flask_swagger_ui import get_swaggerui_blueprint
 from werkzeug import Response
 
@@ -30,6 +30,7 @@ from app.document import (
     problem_response,
     register_components,
 )
+from app.dumping import Dump, dumper
 from app.examples import example_of
 from app.headers import change_parameters
 from app.media import JSON, acceptable, body_types
@@ -137,14 +138,14 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         def declare(view: Callable[..., Any]) -> Callable[..., Any]:
             unsafe = method in _WRITING and not public
             writing = unsafe and scope is not None
-            wrapped = _with_next_link(view) if paged else view
+            wrapped = view if answer is None else _answering(dumper(answer), status, view, paged=paged)
             if body is not None:
                 of_body = example_of(body()) if body_example is None else body_example
                 preferred, *others = body_types(method)
-                wrapped = self.arguments(body, content_type=preferred, example=of_body)(wrapped)
+                wrapped = self.arguments(body(), content_type=preferred, example=of_body)(wrapped)
                 content = {media_type: {"schema": body, "example": of_body} for media_type in others}
                 wrapped = self.doc(requestBody={"content": content})(wrapped) if content else wrapped
-            wrapped = self.arguments(query, location="query")(wrapped)
+            wrapped = self.arguments(query(), location="query")(wrapped)
             named = examples and {name: {"value": value} for name, value in examples.items()}
             shown = answered(*names)
             # What is declared last comes first, and the first is what generated clients take.
@@ -255,13 +256,23 @@ def _after(check: Callable[[], object], view: Callable[..., Any]) -> Callable[..
     return checked
 
 
-def _with_next_link(view: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(view)
-    def linked(*args: Any, **kwargs: Any) -> Any:
-        page = view(*args, **kwargs)
-        return (page, next_link(page["next"])) if isinstance(page, Mapping) else page
+def _answering(dump: Dump, status: int, view: Callable[..., Any], *, paged: bool) -> Callable[..., Response]:
+    """A view that answers with the document that another one returns, alone or with headers, or with its response."""
 
-    return linked
+    @wraps(view)
+    def answering(*args: Any, **kwargs: Any) -> Response:
+        returned = view(*args, **kwargs)
+        if isinstance(returned, Response):
+            return returned
+        document, headers = returned if isinstance(returned, tuple) else (returned, {})
+        response: Response = jsonify(dump(document))
+        response.status_code = status
+        response.headers.extend(headers)
+        if paged:
+            response.headers.extend(next_link(document["next"]))
+        return response
+
+    return answering
 
 
 def _taking(largest_body: int, view: Callable[..., Any]) -> Callable[..., Any]:

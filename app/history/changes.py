@@ -5,7 +5,6 @@ from typing import Any
 from uuid import UUID
 
 from flask import jsonify, request
-from marshmallow import Schema
 from werkzeug import Response
 
 from app.api import Blueprint
@@ -14,6 +13,7 @@ from app.columns import state_schema
 from app.conditional import cacheable
 from app.db import session
 from app.document import link_to_transaction, links_to_record
+from app.dumping import Dump, dumper
 from app.history.change_schemas import (
     EXTRA,
     BlamesSchema,
@@ -36,7 +36,7 @@ from chrononaut.feed import feed, place_of, transaction
 
 def add_changes(blueprint: Blueprint, resource: Resource) -> None:
     """Add the operations that tell of the changes of a model's records."""
-    name, state = resource.name, state_schema(resource)()
+    name, dump_state = resource.name, dumper(state_schema(resource))
     path = f"/history/{name}/<key>"
     common: Document = {"scope": "read", "problems": ["unknown-record"]}
     examples = Examples(resource)
@@ -55,7 +55,7 @@ def add_changes(blueprint: Blueprint, resource: Resource) -> None:
         """What happened to the record, its creation and deletion included: when, who, why, and what changed."""
         timeline = timeline_of(resource, key)
         rows, following = page_of(resource, "changes", key, queries.changes(timeline.model, timeline.key), query)
-        changes = [_document(state, change) for change in timeline.changes(rows)]
+        changes = [_document(dump_state, change) for change in timeline.changes(rows)]
         return resource.identified(key) | {"changes": changes, "next": following}
 
     @blueprint.operation(
@@ -73,7 +73,7 @@ def add_changes(blueprint: Blueprint, resource: Resource) -> None:
         Of a deleted record the columns are told of as they were when it was deleted.
         """
         blame = timeline_of(resource, key).blame()
-        columns = {column: change and _blame(state, column, change) for column, change in blame.items()}
+        columns = {column: change and _blame(dump_state, column, change) for column, change in blame.items()}
         return resource.identified(key) | {"columns": columns}
 
     @blueprint.operation(
@@ -100,13 +100,15 @@ def add_changes(blueprint: Blueprint, resource: Resource) -> None:
         what = f"feed {name} {which!r}"
         position = _position({resource.name: resource}, what, query.get("cursor"))
         page = feed(session(), resource.model, which, query["limit"], position)
-        changes = [_of_record(resource, change) for change in page.changes]
+        changes = [_of_record(resource, dump_state, change) for change in page.changes]
         return {"model": name, "changes": changes, "next": page.next and _cursor(resource, what, page.next)}
 
 
 def add_transactions(blueprint: Blueprint, registry: Registry) -> None:
     """Add ``GET /transactions/{transaction_id}``."""
     resources = {resource.model: resource for resource in registry.values()}
+    dump_states = {resource.name: dumper(state_schema(resource)) for resource in registry.values()}
+    dump = dumper(TransactionSchema)
     examples = [Examples(resource).change_of_record for resource in registry.values()]
 
     @blueprint.operation(
@@ -134,9 +136,10 @@ def add_transactions(blueprint: Blueprint, registry: Registry) -> None:
         if not page.changes:
             raise Problem("unknown-transaction", f"no transaction {transaction_id} has changed what may be read")
         following = None if page.next is None else _cursor(resources[page.changes[-1].model], what, page.next)
-        changes = [_of_record(resources[change.model], change) for change in page.changes]
+        changed = [(resources[change.model], change) for change in page.changes]
+        changes = [_of_record(resource, dump_states[resource.name], change) for resource, change in changed]
         document = {"transaction_id": transaction_id, "changes": changes, "next": following}
-        response = jsonify(TransactionSchema().dump(document))
+        response = jsonify(dump(document))
         response.headers.extend(next_link(following))
         return cacheable(response, hashlib.sha256(response.get_data()).hexdigest())
 
@@ -151,19 +154,19 @@ def _cause(change: Change) -> Document:
     }
 
 
-def _document(state: Schema, change: Change) -> Document:
-    differences = differences_of(state, change.differences)
+def _document(dump_state: Dump, change: Change) -> Document:
+    differences = differences_of(dump_state, change.differences)
     return _cause(change) | {"differences": differences, "hidden_changed": change.hidden}
 
 
-def _of_record(resource: Resource, change: Change) -> Document:
-    return resource.identified(resource.key_text(change.key)) | _document(state_schema(resource)(), change)
+def _of_record(resource: Resource, dump_state: Dump, change: Change) -> Document:
+    return resource.identified(resource.key_text(change.key)) | _document(dump_state, change)
 
 
-def _blame(state: Schema, column: str, change: Change) -> Document:
+def _blame(dump_state: Dump, column: str, change: Change) -> Document:
     """A column's cause. Of a hidden column, and of one that was NULL from the beginning, there are no values."""
     differences = {name: values for name, values in change.differences.items() if name == column}
-    values: Document = differences_of(state, differences).get(column, {"from_": None, "to": None})
+    values: Document = differences_of(dump_state, differences).get(column, {"from_": None, "to": None})
     return _cause(change) | values
 
 

@@ -13,6 +13,7 @@ from app.auth.access import may
 from app.conditional import cacheable
 from app.db import session
 from app.document import link_to_transaction, links_to_record, links_to_version
+from app.dumping import Dump, dumper
 from app.history.examples import Document, Examples
 from app.history.mementos import describe_memento
 from app.history.schemas import (
@@ -69,7 +70,7 @@ def add_history(blueprint: Blueprint, resource: Resource) -> None:
     name = resource.name
     path = f"/history/{name}/<key>"
     schemas = history_schemas(resource)
-    state = schemas.state()
+    dump_state, dump_version, dump_diff = dumper(schemas.state), dumper(schemas.version), dumper(DiffSchema)
     examples = Examples(resource)
     common: Document = {"scope": "read", "problems": ["unknown-record"]}
     of_version: Document = common | {"problems": ["unknown-record", "unknown-version"]}
@@ -116,7 +117,7 @@ def add_history(blueprint: Blueprint, resource: Resource) -> None:
         """
         timeline = timeline_of(resource, key)
         found = numbered(timeline, number)
-        response = jsonify(schemas.version().dump(resource.identified(key) | _version(timeline, found)))
+        response = jsonify(dump_version(resource.identified(key) | _version(timeline, found)))
         describe_memento(response, resource.links(key), timeline.place(number))
         return cacheable(response, _etag(timeline, found), immutable=isinstance(found, History))
 
@@ -182,7 +183,7 @@ def add_history(blueprint: Blueprint, resource: Resource) -> None:
             )
         etag = f"{_etag(timeline, from_)}.{_etag(timeline, to)}"
         if media_type == JSON_PATCH:
-            response = patch_between(state.dump(timeline.state(from_)), state.dump(timeline.state(to)))
+            response = patch_between(dump_state(timeline.state(from_)), dump_state(timeline.state(to)))
             etag += ".patch"
         else:
             # The live state against itself has no differences, and is no history object.
@@ -191,10 +192,10 @@ def add_history(blueprint: Blueprint, resource: Resource) -> None:
             document = resource.identified(key) | {
                 "from_": _version(timeline, from_),
                 "to": _version(timeline, to),
-                "changes": differences_of(state, changed),
+                "changes": differences_of(dump_state, changed),
                 "hidden_changed": hidden,
             }
-            response = jsonify(DiffSchema().dump(document))
+            response = jsonify(dump_diff(document))
         fixed = isinstance(query["from_"], int) and isinstance(query.get("to"), int) and isinstance(to, History)
         return cacheable(response, etag, immutable=fixed)
 
@@ -320,11 +321,11 @@ def _invalid(parameter: str, problem: str) -> Problem:
     return Problem("invalid", f"{parameter} does not fit: {problem}", errors={"query": {parameter: [problem]}})
 
 
-def differences_of(state: Any, changed: Mapping[str, tuple[Any, Any]]) -> Document:
+def differences_of(dump_state: Dump, changed: Mapping[str, tuple[Any, Any]]) -> Document:
     """Differences as they stand in a document.
 
-    :param state: the schema of the model's states
+    :param dump_state: what dumps states of the model
     """
-    before = state.dump({name: values[0] for name, values in changed.items()})
-    after = state.dump({name: values[1] for name, values in changed.items()})
+    before = dump_state({name: values[0] for name, values in changed.items()})
+    after = dump_state({name: values[1] for name, values in changed.items()})
     return {name: {"from_": before[name], "to": after[name]} for name in changed}

@@ -13,6 +13,7 @@ from app.api import Blueprint
 from app.conditional import cacheable, check_preconditions
 from app.db import session
 from app.document import links_to_deleted, links_to_record, links_to_version, links_to_writes
+from app.dumping import Dump, dumper
 from app.examples import example_of
 from app.history.examples import Document, Examples
 from app.history.mementos import links_of, send_to_memento
@@ -39,7 +40,7 @@ def add_records(blueprint: Blueprint, resource: Resource) -> None:
 def _add_reads(
     blueprint: Blueprint, resource: Resource, schemas: RecordSchemas, examples: Mapping[str, Document]
 ) -> None:
-    name = resource.name
+    name, dump = resource.name, dumper(schemas.record)
     pages = {which: {"model": name, "records": [record], "next": None} for which, record in examples.items()}
 
     @blueprint.operation(
@@ -104,11 +105,11 @@ def _add_reads(
                 errors={"query": {"as_of": ["given together with Accept-Datetime"]}},
             )
         if "as_of" in query:
-            return _get_past(resource, schemas, key, query["as_of"])
+            return _get_past(resource, dump, key, query["as_of"])
         if "Accept-Datetime" in request.headers:
             return send_to_memento(timeline_of(resource, key), resource.links(key))
         record = find(resource, key)
-        response = _answer(schemas, resource, record)
+        response = _answer(dump, resource, record)
         place = Timeline(session(), resource.model, resource.versioning.key_of(record), record).place(
             number_of(resource, record)
         )
@@ -116,19 +117,19 @@ def _add_reads(
         return cacheable(response, *etags_of(resource, record))
 
 
-def _get_past(resource: Resource, schemas: RecordSchemas, key_text: str, at: datetime) -> Response:
+def _get_past(resource: Resource, dump: Dump, key_text: str, at: datetime) -> Response:
     timeline = timeline_of(resource, key_text)
     state = valid_at(timeline, at)
     document = _document(resource, state, None if isinstance(state, History) else timeline.valid_from())
     # What is live says nothing more of itself than what is not, so that it stays the same answer.
     document["state"] = timeline.state(state)
-    return cacheable(jsonify(schemas.record().dump(document)), f"v{timeline.number(state)}")
+    return cacheable(jsonify(dump(document)), f"v{timeline.number(state)}")
 
 
 def _add_writes(
     blueprint: Blueprint, resource: Resource, schemas: RecordSchemas, example: Document, examples: Examples
 ) -> None:
-    name = resource.name
+    name, dump = resource.name, dumper(schemas.record)
     path = f"/records/{name}/<key>"
     columns = example_of(schemas.patch())
     restoration = {
@@ -163,7 +164,7 @@ def _add_writes(
         session().add(record)
         session().flush()
         location = resource.links(key_text_of(resource, record))["record"]
-        response = _written(schemas, resource, record)
+        response = _written(dump, resource, record)
         response.status_code = 201
         response.headers["Location"] = location
         return response
@@ -174,7 +175,7 @@ def _add_writes(
 
         Left alone where they are left out are hidden columns, what the database numbers, and what every change stamps.
         """
-        return _change(schemas, resource, key, lambda record: replacing(resource, body))
+        return _change(dump, resource, key, lambda record: replacing(resource, body))
 
     @blueprint.operation("PATCH", path, f"change_{name}", body=schemas.patch, body_example=examples.values, **changing)
     def change_record(query: Document, body: Document, key: str) -> Response:
@@ -183,7 +184,7 @@ def _add_writes(
         `null` clears a column. An object in a column that holds JSON is merged with the one that is there: its members
         are set, and removed by `null`. Equal values change nothing.
         """
-        return _change(schemas, resource, key, lambda record: patching(resource, record, body))
+        return _change(dump, resource, key, lambda record: patching(resource, record, body))
 
     @blueprint.operation(
         "POST",
@@ -212,7 +213,7 @@ def _add_writes(
                 f"the {name} is not deleted; say which version to go back to",
                 errors={"json": {"version": ["missing, as the record is not deleted"]}},
             )
-        return _written(schemas, resource, record)
+        return _written(dump, resource, record)
 
     @blueprint.operation(
         "DELETE",
@@ -230,19 +231,17 @@ def _add_writes(
         return no_content()
 
 
-def _change(
-    schemas: RecordSchemas, resource: Resource, key_text: str, values_for: Callable[[Any], Document]
-) -> Response:
+def _change(dump: Dump, resource: Resource, key_text: str, values_for: Callable[[Any], Document]) -> Response:
     record = find(resource, key_text, to_write=True)
     check_preconditions(etags_of(resource, record))
     assign(resource, record, values_for(record))
-    return _written(schemas, resource, record)
+    return _written(dump, resource, record)
 
 
-def _written(schemas: RecordSchemas, resource: Resource, record: Any) -> Response:
+def _written(dump: Dump, resource: Resource, record: Any) -> Response:
     """Commit, and answer with the record as it was committed."""
     session().flush()
-    response = _answer(schemas, resource, record)
+    response = _answer(dump, resource, record)
     session().commit()
     return response
 
@@ -253,9 +252,9 @@ def _refuse_existing(resource: Resource, record: Any) -> None:
         raise existing_record(resource, resource.key_text(key))
 
 
-def _answer(schemas: RecordSchemas, resource: Resource, record: Any) -> Response:
+def _answer(dump: Dump, resource: Resource, record: Any) -> Response:
     timeline = Timeline(session(), resource.model, resource.versioning.key_of(record), record)
-    response: Response = jsonify(schemas.record().dump(_document(resource, record, timeline.valid_from())))
+    response: Response = jsonify(dump(_document(resource, record, timeline.valid_from())))
     response.set_etag(etags_of(resource, record)[0])
     return response
 
