@@ -24,7 +24,8 @@ from app.history.change_schemas import (
     feed_query,
 )
 from app.history.examples import TRANSACTION_ID, Document, Examples
-from app.history.routes import differences_of, page_of, timeline_of
+from app.history.finding import timeline_of
+from app.history.routes import differences_of, page_of
 from app.history.schemas import PageQuery
 from app.instants import instant_text, parse_instant
 from app.pages import make_cursor, next_link, read_cursor
@@ -37,7 +38,7 @@ from chrononaut.feed import feed, place_of, transaction
 def add_changes(blueprint: Blueprint, resource: Resource) -> None:
     """Add the operations that tell of the changes of a model's records."""
     name, dump_state = resource.name, dumper(state_schema(resource))
-    path = f"/history/{name}/<key>"
+    path, number = f"/history/{name}/<key>", resource.versioning.column("version")
     common: Document = {"scope": "read", "problems": ["unknown-record"]}
     examples = Examples(resource)
 
@@ -54,8 +55,16 @@ def add_changes(blueprint: Blueprint, resource: Resource) -> None:
     def list_changes(query: Document, key: str) -> Document:
         """What happened to the record, its creation and deletion included: when, who, why, and what changed."""
         timeline = timeline_of(resource, key)
-        rows, following = page_of(resource, "changes", key, queries.changes(timeline.model, timeline.key), query)
-        changes = [_document(dump_state, change) for change in timeline.changes(rows)]
+
+        def read(limit: int, above: int | None = None, below: int | None = None) -> list[Change]:
+            select = queries.changes(timeline.model, timeline.key)
+            select = select if above is None else select.where(number > above)
+            select = select if below is None else select.where(number < below)
+            order = number if query["order"] == "asc" else number.desc()
+            return timeline.changes([*session().scalars(select.order_by(None).order_by(order).limit(limit))])
+
+        page, following = page_of(f"changes {name} {key}", query, read)
+        changes = [_document(dump_state, change) for change in page]
         return resource.identified(key) | {"changes": changes, "next": following}
 
     @blueprint.operation(

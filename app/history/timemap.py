@@ -11,7 +11,7 @@ from app.db import session
 from app.document import links_to_version
 from app.dumping import dumper
 from app.history.examples import SPANS, Document, Examples
-from app.history.routes import timeline_of
+from app.history.finding import timeline_of
 from app.history.schemas import TimeMapQuery, TimeMapSchema
 from app.links import LINK_FORMAT, Link, link_document
 from app.media import JSON, acceptable
