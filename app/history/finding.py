@@ -71,10 +71,9 @@ def timeline_of(resource: Resource, key_text: str, *, to_write: bool = False) ->
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The states of the record that a text is the key of. Whether there ever was one is asked when it has not what is
-    looked for.
+    """The states of the record that an address names.
 
-    :ivar states: what the record has
+    Whether there ever was such a record is asked only where it has not what is looked for.
     """
 
     resource: Resource
