@@ -20,6 +20,7 @@ class _Step(NamedTuple):
     :ivar key: its name in the document that is made, and `attribute` in the one that is dumped
     :ivar plain: the classes of values that the field leaves as they are
     :ivar write: what dumps any other value; ``None`` where the field has to see more than the value
+    :ivar is_skipped: is it left out where the document lacks it?
     """
 
     key: str
@@ -28,6 +29,7 @@ class _Step(NamedTuple):
     field: fields.Field[Any]
     plain: frozenset[type]
     write: _Write | None
+    is_skipped: bool
 
 
 def dumper(schema: type[Schema]) -> Dump:
@@ -49,9 +51,11 @@ def _dumper(schema: Schema, around: tuple[type[Schema], ...]) -> Dump:
 
     def dump(document: Mapping[str, Any]) -> Document:
         dumped = {}
-        for key, name, attribute, field, plain, write in steps:
+        for key, name, attribute, field, plain, write, is_skipped in steps:
             value = document.get(attribute, missing)
             if value.__class__ not in plain:
+                if value is missing and is_skipped:
+                    continue
                 if write is None or value is missing:
                     value = field.serialize(name, document)
                 else:
@@ -69,9 +73,12 @@ def _step(name: str, field: fields.Field[Any], around: tuple[type[Schema], ...])
     key = name if field.data_key is None else field.data_key
     attribute = name if field.attribute is None else field.attribute
     if class_.serialize is not fields.Field.serialize or class_.get_value is not fields.Field.get_value:
-        return _Step(key, name, attribute, field, frozenset(), None)
+        return _Step(key, name, attribute, field, frozenset(), None, False)
     sees_value = field._CHECK_ATTRIBUTE and "." not in attribute
-    return _Step(key, name, attribute, field, _plain(field), _write(field, around) if sees_value else None)
+    # In the place of a key that a dict has not, marshmallow takes its attribute of that name.
+    is_skipped = sees_value and field.dump_default is missing and not hasattr(dict, attribute)
+    write = _write(field, around) if sees_value else None
+    return _Step(key, name, attribute, field, _plain(field), write, is_skipped)
 
 
 def _plain(field: Any) -> frozenset[type]:
