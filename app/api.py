@@ -7,11 +7,11 @@ from functools import partial, wraps
 from typing import Any
 
 import flask_smorest
-import marshmallow
 from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin, resolver
-from flask import Flask, request
+from flask import Flask, jsonify, request
 from flask_swagger_ui.flask_swagger_ui import get_swaggerui_blueprint
+from marshmallow import Schema, fields
 from werkzeug import Response
 
 from app.auth.access import requires
@@ -30,6 +30,7 @@ from app.document import (
     problem_response,
     register_components,
 )
+from app.dumping import Dump, dumper
 from app.examples import example_of
 from app.headers import change_parameters
 from app.media import JSON, acceptable, body_types
@@ -68,7 +69,11 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
 
     def _vary(self, response: Response) -> Response:
         """Say in the answer which headers of the request it depends on, whatever it is."""
-        response.vary.update(self._varying.get(request.endpoint or "", ()))
+        varying = self._varying.get(request.endpoint or "", ())
+        if "Vary" in response.headers:
+            response.vary.update(varying)
+        elif varying:
+            response.headers["Vary"] = ", ".join(varying)
         return response
 
     def operation(
@@ -78,10 +83,10 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         operation_id: str,
         *,
         scope: Scope | None,
-        answer: type[marshmallow.Schema] | None,
+        answer: type[Schema] | None,
         status: int = 200,
-        query: type[marshmallow.Schema] = Query,
-        body: type[marshmallow.Schema] | None = None,
+        query: type[Schema] = Query,
+        body: type[Schema] | None = None,
         problems: Sequence[str] = (),
         headers: Sequence[str] = (),
         example: Any = None,
@@ -137,25 +142,27 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         def declare(view: Callable[..., Any]) -> Callable[..., Any]:
             unsafe = method in _WRITING and not public
             writing = unsafe and scope is not None
-            wrapped = _with_next_link(view) if paged else view
+            # Only told of: flask-smorest would look into each request anew for what is known from here on.
+            told: Any = view
             if body is not None:
                 of_body = example_of(body()) if body_example is None else body_example
                 preferred, *others = body_types(method)
-                wrapped = self.arguments(body, content_type=preferred, example=of_body)(wrapped)
+                told = self.arguments(body, content_type=preferred, example=of_body)(told)
                 content = {media_type: {"schema": body, "example": of_body} for media_type in others}
-                wrapped = self.doc(requestBody={"content": content})(wrapped) if content else wrapped
-            wrapped = self.arguments(query, location="query")(wrapped)
+                told = self.doc(requestBody={"content": content})(told) if content else told
+            told = self.arguments(query, location="query")(told)
             named = examples and {name: {"value": value} for name, value in examples.items()}
             shown = answered(*names)
             # What is declared last comes first, and the first is what generated clients take.
-            for media_type, told in (media or {}).items():
-                wrapped = self.alt_response(status, content_type=media_type, **told)(wrapped)
-            wrapped = self.response(status, answer, example=example, examples=named, headers=shown)(wrapped)
+            for media_type, told_of_media in (media or {}).items():
+                told = self.alt_response(status, content_type=media_type, **told_of_media)(told)
+            told = self.response(status, answer, example=example, examples=named, headers=shown)(told)
             if timegate:
                 sent = answered("Link", "Location")
-                wrapped = self.alt_response(302, description="The Memento is there", headers=sent)(wrapped)
+                told = self.alt_response(302, description="The Memento is there", headers=sent)(told)
             if cacheable:
-                wrapped = self.alt_response(304, description="The client has it already", headers=shown)(wrapped)
+                told = self.alt_response(304, description="The client has it already", headers=shown)(told)
+            told = self.doc(operationId=operation_id, **described(view.__doc__))(told)
             parameters = [field.data_key or name for name, field in query().fields.items()]
             following = link_to_next_page(operation_id, parts, parameters) if paged else {}
             self._contracts[operation_id] = _Contract(
@@ -189,8 +196,8 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
                     ),
                 ],
             )
-            told_of_view = described(view.__doc__)
-            wrapped = self.doc(operationId=operation_id, **told_of_view)(wrapped)
+            wrapped = view if answer is None else _answering(dumper(answer), status, view, paged=paged)
+            wrapped = self._reading(query(), None if body is None else body(), wrapped)
             if writing and not conditional:
                 wrapped = _after(check_untagged_preconditions, wrapped)
             if largest_body is not None:
@@ -201,11 +208,26 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
                 # Before all else of the operation: nothing is written for a 406.
                 wrapped = _after(partial(acceptable, JSON, *(media or {})), wrapped)
             # Outermost: nothing of a request is read before it is known who sends it.
-            guarded = wrapped if public else requires(scope, self._model)(wrapped)
+            guarded: Any = wrapped if public else requires(scope, self._model)(wrapped)
+            guarded._apidoc = told._apidoc
             self.route(path, methods=[method], endpoint=operation_id, parameters=told_of_parts)(guarded)
             return view
 
         return declare
+
+    def _reading(self, query: Schema, body: Schema | None, view: Callable[..., Any]) -> Callable[..., Any]:
+        """A view that calls another one with the query and the body of the request."""
+        parse = self.ARGUMENTS_PARSER.parse
+        defaults = None if query.validate({}) else query.load({})
+
+        @wraps(view)
+        def reading(**parts: Any) -> Any:
+            given = [parse(query, location="query") if defaults is None or request.query_string else dict(defaults)]
+            if body is not None:
+                given.append(parse(body, location="json"))
+            return view(*given, **parts)
+
+        return reading
 
     @property
     def operation_ids(self) -> Set[str]:
@@ -255,13 +277,23 @@ def _after(check: Callable[[], object], view: Callable[..., Any]) -> Callable[..
     return checked
 
 
-def _with_next_link(view: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(view)
-    def linked(*args: Any, **kwargs: Any) -> Any:
-        page = view(*args, **kwargs)
-        return (page, next_link(page["next"])) if isinstance(page, Mapping) else page
+def _answering(dump: Dump, status: int, view: Callable[..., Any], *, paged: bool) -> Callable[..., Response]:
+    """A view that answers with the document that another one returns, alone or with headers, or with its response."""
 
-    return linked
+    @wraps(view)
+    def answering(*args: Any, **kwargs: Any) -> Response:
+        returned = view(*args, **kwargs)
+        if isinstance(returned, Response):
+            return returned
+        document, headers = returned if isinstance(returned, tuple) else (returned, {})
+        response: Response = jsonify(dump(document))
+        response.status_code = status
+        response.headers.extend(headers)
+        if paged:
+            response.headers.extend(next_link(document["next"]))
+        return response
+
+    return answering
 
 
 def _taking(largest_body: int, view: Callable[..., Any]) -> Callable[..., Any]:
@@ -303,7 +335,7 @@ class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no type
         told = {"info": INFO, "servers": SERVERS, "security": self.security("read"), "marshmallow_plugin": schemas}
         super().__init__(app, spec_kwargs=told)
         # Where a column does not say otherwise.
-        self.register_field(marshmallow.fields.Integer, "integer", "int32")
+        self.register_field(fields.Integer, "integer", "int32")
         self.ma_plugin.converter.add_attribute_function(properties_of)
         register_components(self.spec, settings.provider)
         app.register_blueprint(get_swaggerui_blueprint("/docs", "/openapi.json", config={"app_name": "Chrononaut"}))

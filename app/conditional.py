@@ -51,7 +51,9 @@ def matches(if_match: str, etags: tuple[str, ...]) -> bool:
 
 def _known(etags: tuple[str, ...]) -> str | None:
     """The first of a record's entity tags that is among those of ``If-None-Match``. They are compared weakly."""
-    known = entity_tags(request.headers.get("If-None-Match", ""))
+    if "If-None-Match" not in request.headers:
+        return None
+    known = entity_tags(request.headers["If-None-Match"])
     return next((tag for etag in etags for tag in _tags(etag) if known.contains_weak(tag)), None)
 
 

@@ -36,7 +36,8 @@ def parse_instant(text: str) -> datetime:
 
 def instant_text(at: datetime) -> str:
     """An instant as RFC 3339 text in UTC with microseconds."""
-    return f"{at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
+    in_utc = at if at.tzinfo is UTC else at.astimezone(UTC)
+    return f"{in_utc.isoformat(timespec='microseconds').removesuffix('+00:00')}Z"
 
 
 class Instant(fields.Field[datetime]):

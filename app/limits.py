@@ -66,6 +66,9 @@ def init_limits(app: Flask, settings: Settings) -> Limiter:
         # The URL, which may hold a password, stands in the one and not in the other.
         reason = str(error) if "prerequisite" in str(error) else "there is no such storage"
         raise _no_storage(scheme, reason) from None
+    if not limits:
+        # It would look for limits of each request, and find none. Those of failed logins are asked by the login.
+        app.before_request_funcs[None].remove(limiter._check_request_limit)
     app.after_request(_note_waiting)
     return limiter
 

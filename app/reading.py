@@ -31,7 +31,7 @@ class Parser(FlaskParser):
         if repeated := [name for name, values in req.args.lists() if len(values) > 1]:
             errors = {"query": {name: ["given more than once"] for name in repeated}}
             raise Problem("invalid", f"given more than once: {', '.join(repeated)}", errors=errors)
-        return super().load_querystring(req, schema)
+        return req.args.to_dict()
 
     def load_json(self, req: Request, schema: marshmallow.Schema) -> Any:
         _check_content(req)

@@ -182,6 +182,7 @@ class Registry(Mapping[str, Resource]):
         for versioning in versioned_models(base.registry):
             self._register(versioning)
         self._resources = dict(sorted(self._resources.items()))
+        self._lineages = {name: resource.lineage for name, resource in self._resources.items()}
 
     def _register(self, versioning: Versioning) -> None:
         name = _public_name(versioning)
@@ -196,6 +197,10 @@ class Registry(Mapping[str, Resource]):
         for key, pattern in versioning.options.required.items():
             _refuse_untellable(name, key, pattern.pattern)
         self._resources[name] = Resource(name, versioning)
+
+    def lineage(self, name: str) -> tuple[str, ...]:
+        """The name of a resource and those of the ones that its records are records of too."""
+        return self._lineages[name]
 
     def __getitem__(self, name: str) -> Resource:
         return self._resources[name]

@@ -29,9 +29,11 @@ from chrononaut.history import History as History
 from chrononaut.history import history_model as history_model
 from chrononaut.importing import ImportedChange as ImportedChange
 from chrononaut.importing import import_changes as import_changes
+from chrononaut.states import Place as Place
+from chrononaut.states import Span as Span
+from chrononaut.states import State as State
+from chrononaut.states import States as States
 from chrononaut.suppression import suppress_versioning as suppress_versioning
-from chrononaut.timeline import Place as Place
-from chrononaut.timeline import Span as Span
 from chrononaut.timeline import Timeline as Timeline
 from chrononaut.versioned import RecordChanges as RecordChanges
 from chrononaut.versioned import Versioned as Versioned

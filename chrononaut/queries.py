@@ -4,7 +4,7 @@ Validity is half-open: a state is valid in [``valid_from``, ``changed``), so tha
 state holds. An ``insert`` row has no state, and only `changes` lists it.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -21,14 +21,16 @@ HistorySelect = sa.Select[History]
 _OF_THE_PAST = "chrononaut_of_the_past"
 
 
-def changes(model: type, key: Key) -> HistorySelect:
+def changes(model: type, key: Key, select: HistorySelect | None = None) -> HistorySelect:
     """All history rows of a record, the creation's too, oldest first.
 
     :param key: primary key values, in mapping order
+    :param select: what of them, as `as_columns`; by default history objects
     """
     versioning = versioning_of(model)
     criteria = (versioning.has_key(key), *of_model(versioning))
-    return sa.select(versioning.history).where(*criteria).order_by(versioning.column("version"))
+    select = sa.select(versioning.history) if select is None else select
+    return select.where(*criteria).order_by(versioning.column("version"))
 
 
 def exists(model: type, key: Key) -> sa.Select[bool]:
@@ -49,16 +51,23 @@ def known(model: type, keys: Sequence[Key], dialect: Dialect) -> sa.Select[Any]:
     return sa.select(*columns).where(is_among(columns, keys, dialect.name), *of_model(versioning)).distinct()
 
 
-def versions(model: type, key: Key, before: datetime | None = None, after: datetime | None = None) -> HistorySelect:
+def versions(
+    model: type,
+    key: Key,
+    before: datetime | None = None,
+    after: datetime | None = None,
+    select: HistorySelect | None = None,
+) -> HistorySelect:
     """The prior versions of a record, oldest first.
 
     :param key: primary key values, in mapping order
     :param before: only versions that ended at this instant or earlier
     :param after: only versions that ended later than this instant
+    :param select: what of them, as `as_columns`; by default history objects
     """
     versioning = versioning_of(model)
     changed = versioning.column("changed")
-    select = changes(model, key).where(_has_state(versioning))
+    select = changes(model, key, select).where(_has_state(versioning))
     if before is not None:
         select = select.where(changed <= utc(before))
     if after is not None:
@@ -75,23 +84,53 @@ def version(model: type, key: Key, number: int) -> HistorySelect:
     return versions(model, key).where(versioning.column("version") == number)
 
 
-def version_at(model: type, key: Key, at: datetime) -> HistorySelect:
+def version_at(
+    model: type, key: Key, at: "datetime | sa.BindParameter[datetime]", select: HistorySelect | None = None
+) -> HistorySelect:
     """The first change of a record after an instant: what it replaced is the state that was valid then.
 
     :param key: primary key values, in mapping order
     :param at: an instant; a naive one is read as UTC. Resolution 1 µs.
+    :param select: what of it, as `as_columns`; by default the history object
     :return: a select of at most one history row. Its operation is ``insert`` where the record did not exist at the
         instant; there is none where nothing has changed since, so that the live row tells.
     """
     versioning = versioning_of(model)
     changed = versioning.column("changed")
     return (
-        changes(model, key)
+        changes(model, key, select)
         .where(_ended_after(versioning, at))
         .order_by(None)
         .order_by(changed, versioning.column("version"))
         .limit(1)
     )
+
+
+def live_state(model: type, key: Key) -> sa.Select[Any]:
+    """The live state of a record as columns: the version, when it began, and the tracked attributes.
+
+    :param key: primary key values, in mapping order
+    """
+    versioning = versioning_of(model)
+    mapper, columns = versioning.mapper, versioning.tracked.values()
+    same = [column == part for column, part in zip(versioning.key_columns, key, strict=True)]
+    select = sa.select(versioning.version, began(model), *columns).select_from(versioning.rows).where(*same)
+    if mapper.single and mapper.polymorphic_on is not None:
+        select = select.where(mapper.polymorphic_on.in_(_identities(mapper)))
+    return select
+
+
+def as_columns(model: type) -> sa.Select[Any]:
+    """The history rows of a model's table as columns: our own, as `State` has them, and the tracked attributes."""
+    versioning = versioning_of(model)
+    rows: Any = sa.inspect(versioning.history)
+    number = versioning.column("version")
+    return sa.select(
+        number,
+        versioning.began(history_key(versioning), number),
+        *(versioning.column(name) for name in ("changed", "operation", "change_info", "transaction_id")),
+        *(rows.columns[name] for name in versioning.tracked),
+    ).select_from(rows.persist_selectable)
 
 
 def last_change_by(model: type, key: Key, at: datetime) -> "sa.Select[int, Operation]":
@@ -111,7 +150,9 @@ def last_change_by(model: type, key: Key, at: datetime) -> "sa.Select[int, Opera
     )
 
 
-def spans(model: type, key: Key, after: int = NEVER) -> "sa.Select[int, datetime | None, datetime]":
+def spans(
+    model: type, key: Key, after: "int | sa.BindParameter[int]" = NEVER
+) -> "sa.Select[int, datetime | None, datetime]":
     """When each prior version of a record was valid, oldest first, without its state: version, beginning and end.
 
     :param key: primary key values, in mapping order
@@ -132,7 +173,9 @@ def spans(model: type, key: Key, after: int = NEVER) -> "sa.Select[int, datetime
     )
 
 
-def spans_around(model: type, key: Key, number: int) -> "sa.Select[int, datetime | None, datetime]":
+def spans_around(
+    model: type, key: Key, number: "int | sa.BindParameter[int]"
+) -> "sa.Select[int, datetime | None, datetime]":
     """The `spans` of the first and the last prior version, of one version, and of the ones before and after it.
 
     :param key: primary key values, in mapping order
@@ -265,8 +308,7 @@ def of_model(versioning: Versioning, exactly: bool = False) -> Iterator[sa.Colum
             if own.history is not versioning.tables[-1].history:
                 yield ~_has_row(versioning, one)
         return
-    mappers: Iterable[Mapper[Any]] = [mapper] if exactly else mapper.self_and_descendants
-    yield discriminator.in_([one.polymorphic_identity for one in mappers])
+    yield discriminator.in_([mapper.polymorphic_identity] if exactly else _identities(mapper))
 
 
 def follows(versioning: Versioning, entity: Any) -> Iterator[sa.ColumnElement[bool]]:
@@ -348,7 +390,9 @@ def began(model: type) -> sa.ScalarSelect[datetime]:
     return versioning.began(versioning.key_columns, versioning.version)
 
 
-def change_infos(model: type, key: Key, start: int, stop: int) -> sa.Select[Any]:
+def change_infos(
+    model: type, key: Key, start: "int | sa.BindParameter[int]", stop: "int | sa.BindParameter[int]"
+) -> sa.Select[Any]:
     """The change info of all changes that led from one version to another.
 
     :param start: the number of the earlier version
@@ -363,8 +407,9 @@ def _has_state(versioning: Versioning) -> sa.ColumnElement[bool]:
     return versioning.column("operation") != "insert"
 
 
-def _ended_after(versioning: Versioning, at: datetime) -> sa.ColumnElement[bool]:
-    return versioning.column("changed") > utc(at)
+def _ended_after(versioning: Versioning, at: "datetime | sa.BindParameter[datetime]") -> sa.ColumnElement[bool]:
+    # The type of a parameter makes the same of its value.
+    return versioning.column("changed") > (at if isinstance(at, sa.BindParameter) else utc(at))
 
 
 def _discriminator(versioning: Versioning) -> sa.ColumnElement[Any] | None:
@@ -379,6 +424,11 @@ def _discriminator(versioning: Versioning) -> sa.ColumnElement[Any] | None:
         for entity in (aliased(root.history, flat=True), aliased(root.model, flat=True))
     ]
     return sa.func.coalesce(getattr(versioning.history, name), *following)
+
+
+def _identities(mapper: Mapper[Any]) -> list[Any]:
+    """What tells the rows of a model, and of those that inherit from it, from others in their table."""
+    return [one.polymorphic_identity for one in mapper.self_and_descendants]
 
 
 def _has_row(versioning: Versioning, below: Versioning) -> sa.ColumnElement[bool]:

@@ -14,39 +14,12 @@ from chrononaut.diff import Differences, differences
 from chrononaut.exceptions import DiffError, RestoreError
 from chrononaut.history import History, Key, Versioning, versioning_of
 from chrononaut.options import OWN_NAMES
+from chrononaut.session import capture_by
+from chrononaut.states import Place, Span
 from chrononaut.suppression import suppress_versioning
 from chrononaut.types import utc
 
 _HIGHEST = 2**31 - 1  # what the column of versions holds
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """When a version was valid: [``valid_from``, ``changed``), in UTC.
-
-    :ivar valid_from: ``None`` if the version was there before the record was versioned
-    :ivar changed: ``None`` of the live state
-    """
-
-    version: int
-    valid_from: datetime | None
-    changed: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a version stands among the others of its record.
-
-    :ivar this: ``None`` if there is no such version
-    :ivar before: ``None`` if it is the first, and ``after`` if it is the last
-    :ivar first: ``None`` if the record has no version at all, and ``last`` likewise
-    """
-
-    this: Span | None
-    before: Span | None
-    after: Span | None
-    first: Span | None
-    last: Span | None
 
 
 @dataclass(slots=True)
@@ -57,6 +30,7 @@ class Timeline:
     :param model: a versioned model
     :param key: primary key values, in mapping order
     :param live: the live object where it is at hand; it is loaded otherwise
+    :param read: when the state began that the live object was loaded with in this transaction, where that is known
     :raises ValueError: the key has too few or too many parts
     """
 
@@ -64,6 +38,7 @@ class Timeline:
     model: type
     key: Key
     live: Any = None
+    read: Span | None = None
     _versioning: Versioning = field(init=False)
 
     def __post_init__(self) -> None:
@@ -119,6 +94,9 @@ class Timeline:
         """When the live state began, in UTC; ``None`` if there is none, or if it was there before versioning."""
         if self.live is None:
             return None
+        known = self._known_valid_from()
+        if known is not None:
+            return known
         return self.session.scalar(queries.valid_from(self.model, self.key, self.number(self.live)))
 
     def span(self) -> Span | None:
@@ -131,17 +109,7 @@ class Timeline:
         :param number: the number of a version, whether there is one or not
         """
         rows = self.session.execute(queries.spans_around(self.model, self.key, number)).all()
-        spans = sorted({Span(*row) for row in rows}, key=lambda span: span.version)
-        live = self.span()
-        if live is not None:
-            spans.append(live)
-        return Place(
-            this=next((span for span in spans if span.version == number), None),
-            before=next((span for span in reversed(spans) if span.version < number), None),
-            after=next((span for span in spans if span.version > number), None),
-            first=next(iter(spans), None),
-            last=next(reversed(spans), None),
-        )
+        return Place.among([Span(*row) for row in rows], self.span(), number)
 
     def number_at(self, at: datetime) -> int | None:
         """The number of the version that was valid at an instant, or else of the last one that ended before.
@@ -293,6 +261,19 @@ class Timeline:
     def state(self, obj: Any) -> Mapping[str, Any]:
         """The tracked attributes of the live object or of a history object."""
         return self._versioning.state(obj)
+
+    def _known_valid_from(self) -> datetime | None:
+        """When the live state began, as far as that needs no query."""
+        # Read while another transaction wrote, the beginning of a state may have been missed.
+        if self.read is None or self.read.valid_from is None:
+            return None
+        written = self.number(self.live) - self.read.version
+        if written == 0:
+            return self.read.valid_from
+        capture = capture_by(self.session)
+        instant = None if capture is None or capture.transaction is None else capture.transaction.instant
+        # Only within a record's own time a change is not at its transaction's instant.
+        return instant if written == 1 and instant is not None and self.read.valid_from <= instant else None
 
     def _of(self, model: type) -> "Timeline":
         """The same record's, as that of another model of the hierarchy."""

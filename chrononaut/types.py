@@ -21,6 +21,8 @@ def utc(at: datetime) -> datetime:
     """
     if not isinstance(at, datetime):
         raise TypeError(f"an instant must be a datetime, not {type(at).__name__}")
+    if at.tzinfo is UTC:
+        return at
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 

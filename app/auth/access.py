@@ -60,9 +60,11 @@ def may(scope: Scope, model: str | None = None) -> bool:
     """
     if scope == "read" and current_app.config["OPEN_READING"]:
         return True
+    if not current_user.is_authenticated:
+        return False
     registry: Registry = current_app.extensions["chrononaut"]
-    models = None if model is None else registry[model].lineage
-    return bool(current_user.is_authenticated) and current_user.grants.allow(scope, models)
+    allowed: bool = current_user.grants.allow(scope, None if model is None else registry.lineage(model))
+    return allowed
 
 
 def requires(scope: Scope | None, model: str | None = None) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:

@@ -22,6 +22,7 @@ from chrononaut.types import now
 PREFIX = "chrononaut_"
 """How every token begins."""
 _USES_ARE_NOTED_EVERY = timedelta(minutes=1)
+_BY_DIGEST = sa.select(tokens).where(tokens.c.digest == sa.bindparam("digest"))
 
 State = Literal["valid", "expired", "revoked"]
 
@@ -112,7 +113,7 @@ def revoke_token(db: SQLAlchemy, id_: str) -> bool:
 def find_principal(db: SQLAlchemy, token: str) -> Principal | None:
     """Whom a token stands for; ``None`` if it is unknown, expired or revoked."""
     with autocommitting(db.engine) as connection:
-        row = connection.execute(sa.select(tokens).where(tokens.c.digest == _digest(token))).one_or_none()
+        row = connection.execute(_BY_DIGEST, {"digest": _digest(token)}).one_or_none()
     found = None if row is None else _token(row)
     if found is None or found.state != "valid":
         return None

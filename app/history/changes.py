@@ -5,7 +5,6 @@ from typing import Any
 from uuid import UUID
 
 from flask import jsonify, request
-from marshmallow import Schema
 from werkzeug import Response
 
 from app.api import Blueprint
@@ -14,6 +13,7 @@ from app.columns import state_schema
 from app.conditional import cacheable
 from app.db import session
 from app.document import link_to_transaction, links_to_record
+from app.dumping import Dump, dumper
 from app.history.change_schemas import (
     EXTRA,
     BlamesSchema,
@@ -24,7 +24,8 @@ from app.history.change_schemas import (
     feed_query,
 )
 from app.history.examples import TRANSACTION_ID, Document, Examples
-from app.history.routes import differences_of, page_of, timeline_of
+from app.history.finding import timeline_of
+from app.history.routes import differences_of, page_of
 from app.history.schemas import PageQuery
 from app.instants import instant_text, parse_instant
 from app.pages import make_cursor, next_link, read_cursor
@@ -36,8 +37,8 @@ from chrononaut.feed import feed, place_of, transaction
 
 def add_changes(blueprint: Blueprint, resource: Resource) -> None:
     """Add the operations that tell of the changes of a model's records."""
-    name, state = resource.name, state_schema(resource)()
-    path = f"/history/{name}/<key>"
+    name, dump_state = resource.name, dumper(state_schema(resource))
+    path, number = f"/history/{name}/<key>", resource.versioning.column("version")
     common: Document = {"scope": "read", "problems": ["unknown-record"]}
     examples = Examples(resource)
 
@@ -54,8 +55,16 @@ def add_changes(blueprint: Blueprint, resource: Resource) -> None:
     def list_changes(query: Document, key: str) -> Document:
         """What happened to the record, its creation and deletion included: when, who, why, and what changed."""
         timeline = timeline_of(resource, key)
-        rows, following = page_of(resource, "changes", key, queries.changes(timeline.model, timeline.key), query)
-        changes = [_document(state, change) for change in timeline.changes(rows)]
+
+        def read(limit: int, above: int | None = None, below: int | None = None) -> list[Change]:
+            select = queries.changes(timeline.model, timeline.key)
+            select = select if above is None else select.where(number > above)
+            select = select if below is None else select.where(number < below)
+            order = number if query["order"] == "asc" else number.desc()
+            return timeline.changes([*session().scalars(select.order_by(None).order_by(order).limit(limit))])
+
+        page, following = page_of(f"changes {name} {key}", query, read)
+        changes = [_document(dump_state, change) for change in page]
         return resource.identified(key) | {"changes": changes, "next": following}
 
     @blueprint.operation(
@@ -73,7 +82,7 @@ def add_changes(blueprint: Blueprint, resource: Resource) -> None:
         Of a deleted record the columns are told of as they were when it was deleted.
         """
         blame = timeline_of(resource, key).blame()
-        columns = {column: change and _blame(state, column, change) for column, change in blame.items()}
+        columns = {column: change and _blame(dump_state, column, change) for column, change in blame.items()}
         return resource.identified(key) | {"columns": columns}
 
     @blueprint.operation(
@@ -100,13 +109,15 @@ def add_changes(blueprint: Blueprint, resource: Resource) -> None:
         what = f"feed {name} {which!r}"
         position = _position({resource.name: resource}, what, query.get("cursor"))
         page = feed(session(), resource.model, which, query["limit"], position)
-        changes = [_of_record(resource, change) for change in page.changes]
+        changes = [_of_record(resource, dump_state, change) for change in page.changes]
         return {"model": name, "changes": changes, "next": page.next and _cursor(resource, what, page.next)}
 
 
 def add_transactions(blueprint: Blueprint, registry: Registry) -> None:
     """Add ``GET /transactions/{transaction_id}``."""
     resources = {resource.model: resource for resource in registry.values()}
+    dump_states = {resource.name: dumper(state_schema(resource)) for resource in registry.values()}
+    dump = dumper(TransactionSchema)
     examples = [Examples(resource).change_of_record for resource in registry.values()]
 
     @blueprint.operation(
@@ -134,9 +145,10 @@ def add_transactions(blueprint: Blueprint, registry: Registry) -> None:
         if not page.changes:
             raise Problem("unknown-transaction", f"no transaction {transaction_id} has changed what may be read")
         following = None if page.next is None else _cursor(resources[page.changes[-1].model], what, page.next)
-        changes = [_of_record(resources[change.model], change) for change in page.changes]
+        changed = [(resources[change.model], change) for change in page.changes]
+        changes = [_of_record(resource, dump_states[resource.name], change) for resource, change in changed]
         document = {"transaction_id": transaction_id, "changes": changes, "next": following}
-        response = jsonify(TransactionSchema().dump(document))
+        response = jsonify(dump(document))
         response.headers.extend(next_link(following))
         return cacheable(response, hashlib.sha256(response.get_data()).hexdigest())
 
@@ -151,19 +163,19 @@ def _cause(change: Change) -> Document:
     }
 
 
-def _document(state: Schema, change: Change) -> Document:
-    differences = differences_of(state, change.differences)
+def _document(dump_state: Dump, change: Change) -> Document:
+    differences = differences_of(dump_state, change.differences)
     return _cause(change) | {"differences": differences, "hidden_changed": change.hidden}
 
 
-def _of_record(resource: Resource, change: Change) -> Document:
-    return resource.identified(resource.key_text(change.key)) | _document(state_schema(resource)(), change)
+def _of_record(resource: Resource, dump_state: Dump, change: Change) -> Document:
+    return resource.identified(resource.key_text(change.key)) | _document(dump_state, change)
 
 
-def _blame(state: Schema, column: str, change: Change) -> Document:
+def _blame(dump_state: Dump, column: str, change: Change) -> Document:
     """A column's cause. Of a hidden column, and of one that was NULL from the beginning, there are no values."""
     differences = {name: values for name, values in change.differences.items() if name == column}
-    values: Document = differences_of(state, differences).get(column, {"from_": None, "to": None})
+    values: Document = differences_of(dump_state, differences).get(column, {"from_": None, "to": None})
     return _cause(change) | values
 
 

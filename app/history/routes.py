@@ -1,19 +1,19 @@
 """The operations of ``/history``."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from flask import jsonify
-from sqlalchemy.orm import undefer
 from werkzeug import Response
 
 from app.api import Blueprint
 from app.auth.access import may
 from app.conditional import cacheable
-from app.db import session
 from app.document import link_to_transaction, links_to_record, links_to_version
+from app.dumping import Dump, dumper
 from app.history.examples import Document, Examples
+from app.history.finding import Found
 from app.history.mementos import describe_memento
 from app.history.schemas import (
     AtQuery,
@@ -25,14 +25,13 @@ from app.history.schemas import (
     VersionsQuery,
     history_schemas,
 )
-from app.instants import instant_text
 from app.json_patch import JSON_PATCH, patch_answer, patch_between
 from app.media import JSON, acceptable
 from app.pages import make_cursor, read_cursor
 from app.problems import Problem
-from app.registry import Registry, Resource, UnknownKeyError
-from chrononaut import History, Timeline, queries
-from chrononaut.history import Key
+from app.registry import Registry, Resource
+from chrononaut import State, States
+from chrononaut.diff import differences
 
 
 def add_list_of_models(blueprint: Blueprint, registry: Registry) -> None:
@@ -68,8 +67,8 @@ def add_history(blueprint: Blueprint, resource: Resource) -> None:
     """Add the operations of ``/history`` of a model."""
     name = resource.name
     path = f"/history/{name}/<key>"
-    schemas = history_schemas(resource)
-    state = schemas.state()
+    schemas, states = history_schemas(resource), States(resource.model)
+    dump_state, dump_version, dump_diff = dumper(schemas.state), dumper(schemas.version), dumper(DiffSchema)
     examples = Examples(resource)
     common: Document = {"scope": "read", "problems": ["unknown-record"]}
     of_version: Document = common | {"problems": ["unknown-record", "unknown-version"]}
@@ -86,15 +85,19 @@ def add_history(blueprint: Blueprint, resource: Resource) -> None:
     )
     def list_versions(query: Document, key: str) -> Document:
         """The current state and the prior versions."""
-        timeline = timeline_of(resource, key)
-        select = queries.versions(timeline.model, timeline.key, query.get("before"), query.get("after"))
-        rows, following = page_of(
-            resource, "versions", key, select.options(undefer(resource.versioning.valid_from)), query
-        )
-        live = timeline.live
+        record = Found.by_key(resource, states, key)
+        live = record.states.live
+        if live is None:
+            record.refuse_unknown()
+        bounds = {name: query[name] for name in ("before", "after") if name in query}
+
+        def read(limit: int, **place: int) -> list[State]:
+            return record.states.versions(query["order"], limit, **bounds, **place)
+
+        page, following = page_of(f"versions {name} {key}", query, read)
         return resource.identified(key) | {
-            "current": None if live is None else _version(timeline, live),
-            "versions": [_version(timeline, row) for row in rows],
+            "current": live and _version(live),
+            "versions": [_version(state) for state in page],
             "next": following,
         }
 
@@ -114,11 +117,11 @@ def add_history(blueprint: Blueprint, resource: Resource) -> None:
 
         Its links may be followed by newer ones: a later version's `last memento` is later.
         """
-        timeline = timeline_of(resource, key)
-        found = numbered(timeline, number)
-        response = jsonify(schemas.version().dump(resource.identified(key) | _version(timeline, found)))
-        describe_memento(response, resource.links(key), timeline.place(number))
-        return cacheable(response, _etag(timeline, found), immutable=isinstance(found, History))
+        record = Found.by_key(resource, states, key)
+        found = record.numbered(number)
+        response = jsonify(dump_version(resource.identified(key) | _version(found)))
+        describe_memento(response, resource.links(key), record.states.place(number))
+        return cacheable(response, _etag(found), immutable=not found.is_live)
 
     @blueprint.operation(
         "GET",
@@ -132,8 +135,7 @@ def add_history(blueprint: Blueprint, resource: Resource) -> None:
     )
     def get_version_at(query: Document, key: str) -> Document:
         """The state that was valid at an instant. A state is valid from its beginning until just before its end."""
-        timeline = timeline_of(resource, key)
-        return resource.identified(key) | _version(timeline, valid_at(timeline, query["at"]))
+        return resource.identified(key) | _version(Found.by_key(resource, states, key).valid_at(query["at"]))
 
     @blueprint.operation(
         "GET",
@@ -147,7 +149,10 @@ def add_history(blueprint: Blueprint, resource: Resource) -> None:
     )
     def has_changed_since(query: Document, key: str) -> Document:
         """Whether the record was updated or deleted later than an instant."""
-        last = timeline_of(resource, key).last_changed()
+        record = Found.by_key(resource, states, key)
+        last = record.states.last_changed()
+        if last is None:
+            record.refuse_unknown()
         return resource.identified(key) | {
             "has_changed": last is not None and last > query["since"],
             "since": query["since"],
@@ -173,29 +178,25 @@ def add_history(blueprint: Blueprint, resource: Resource) -> None:
         are given by their numbers it never changes.
         """
         media_type = acceptable(JSON, JSON_PATCH)
-        timeline = timeline_of(resource, key)
-        from_ = _find(timeline, query["from_"])
-        to = _find(timeline, query["to"]) if "to" in query else _live(timeline)
-        if timeline.number(to) < timeline.number(from_):
-            raise _invalid(
-                "to", f"version {timeline.number(to)} is older than version {timeline.number(from_)}; swap them"
-            )
-        etag = f"{_etag(timeline, from_)}.{_etag(timeline, to)}"
+        record = Found.by_key(resource, states, key)
+        from_ = _find(record, query["from_"])
+        to = _find(record, query["to"]) if "to" in query else record.live()
+        if to.version < from_.version:
+            raise _invalid("to", f"version {to.version} is older than version {from_.version}; swap them")
+        etag = f"{_etag(from_)}.{_etag(to)}"
         if media_type == JSON_PATCH:
-            response = patch_between(state.dump(timeline.state(from_)), state.dump(timeline.state(to)))
+            response = patch_between(dump_state(from_.values), dump_state(to.values))
             etag += ".patch"
         else:
-            # The live state against itself has no differences, and is no history object.
-            changed = timeline.diff(from_, to) if isinstance(from_, History) else {}
-            hidden = timeline.hidden_changes(from_, to) if query["include_hidden"] else []
+            hidden = record.states.hidden_changes(from_.version, to.version) if query["include_hidden"] else []
             document = resource.identified(key) | {
-                "from_": _version(timeline, from_),
-                "to": _version(timeline, to),
-                "changes": differences_of(state, changed),
+                "from_": _version(from_),
+                "to": _version(to),
+                "changes": differences_of(dump_state, differences(from_.values, to.values)),
                 "hidden_changed": hidden,
             }
-            response = jsonify(DiffSchema().dump(document))
-        fixed = isinstance(query["from_"], int) and isinstance(query.get("to"), int) and isinstance(to, History)
+            response = jsonify(dump_diff(document))
+        fixed = isinstance(query["from_"], int) and isinstance(query.get("to"), int) and not to.is_live
         return cacheable(response, etag, immutable=fixed)
 
 
@@ -205,126 +206,63 @@ def _link_to_diff(name: str) -> Document:
     return {"diff": {"operationId": f"diff_{name}_versions", "parameters": parameters}}
 
 
-def timeline_of(resource: Resource, key_text: str, *, to_write: bool = False) -> Timeline:
-    """The history of the record that a text is the key of.
-
-    :param to_write: lock the record, if it is live, so that nobody changes it before it is written
-    :raises Problem: 404: there never was such a record
-    """
-    try:
-        key = resource.parse_key(key_text)
-    except UnknownKeyError:
-        raise unknown_record(resource, key_text) from None
-    live = find_live(resource, key, to_write=to_write)
-    timeline = Timeline(session(), resource.model, key, live)
-    if not timeline.exists():
-        raise unknown_record(resource, key_text)
-    return timeline
-
-
-def find_live(resource: Resource, key: Key, *, to_write: bool = False) -> Any:
-    """The live object of a record; ``None`` if there is none.
-
-    :param to_write: lock it, so that nobody changes it before it is written
-    """
-    locking = {"key_share": True} if to_write else None
-    return session().get(resource.model, key, options=resource.shown, with_for_update=locking)
-
-
-def unknown_record(resource: Resource, key_text: str) -> Problem:
-    """There never was such a record."""
-    parts = ",".join(f"{{{name}}}" for name in resource.versioning.key)
-    return Problem(
-        "unknown-record", f"there never was a {resource.name} with the key {key_text[:200]!r}; a key is {parts}"
-    )
-
-
-def _version(timeline: Timeline, obj: Any) -> Document:
-    if isinstance(obj, History):
-        return timeline.own(obj) | {"state": timeline.state(obj)}
+def _version(state: State) -> Document:
     return {
-        "version": timeline.number(obj),
-        "valid_from": timeline.valid_from(),
-        "changed": None,
-        "operation": None,
-        "change_info": None,
-        "transaction_id": None,
-        "state": timeline.state(obj),
+        "version": state.version,
+        "valid_from": state.valid_from,
+        "changed": state.changed,
+        "operation": state.operation,
+        "change_info": state.change_info,
+        "transaction_id": state.transaction_id,
+        "state": state.values,
     }
 
 
-def page_of(
-    resource: Resource, what: str, key_text: str, select: queries.HistorySelect, query: Document
-) -> tuple[list[History], str | None]:
-    """A page of the history rows of a record, and the cursor of the page that follows.
+class _Numbered(Protocol):
+    """A state or a change."""
+
+    @property
+    def version(self) -> int: ...
+
+
+_N = TypeVar("_N", bound=_Numbered)
+
+
+def page_of(what: str, query: Document, read: Callable[..., list[_N]]) -> tuple[list[_N], str | None]:
+    """A page of what the history of a record has by numbers, and the cursor of the page that follows.
 
     :param what: what is listed, so that a cursor is good for nothing else
+    :param read: reads at most as many as it is told, in the query's order, of those ``above`` or ``below`` a number
     """
-    number = resource.versioning.column("version")
-    ascending = query["order"] == "asc"
-    what = f"{what} {resource.name} {key_text} {query['order']}"
+    what = f"{what} {query['order']}"
+    place = {}
     if "cursor" in query:
-        (position,) = read_cursor(what, query["cursor"])
-        select = select.where(number > position if ascending else number < position)
-    select = select.order_by(None).order_by(number if ascending else number.desc()).limit(query["limit"] + 1)
-    rows = list(session().scalars(select))
-    if len(rows) <= query["limit"]:
-        return rows, None
-    rows.pop()
-    return rows, make_cursor(what, [getattr(rows[-1], resource.versioning.options.names.version)])
+        (place["above" if query["order"] == "asc" else "below"],) = read_cursor(what, query["cursor"])
+    page = read(query["limit"] + 1, **place)
+    if len(page) <= query["limit"]:
+        return page, None
+    page.pop()
+    return page, make_cursor(what, [page[-1].version])
 
 
-def _etag(timeline: Timeline, obj: Any) -> str:
+def _etag(state: State) -> str:
     """What identifies a version as it is answered: the current one is another answer once it is a prior one."""
-    number = timeline.number(obj)
-    return f"v{number}" if isinstance(obj, History) else f"v{number}-current"
+    return f"v{state.version}-current" if state.is_live else f"v{state.version}"
 
 
-def _live(timeline: Timeline) -> Any:
-    if timeline.live is None:
-        raise Problem(
-            "unknown-version", "the record was deleted and has no live state; say which version to compare to"
-        )
-    return timeline.live
-
-
-def _find(timeline: Timeline, which: int | datetime) -> Any:
-    return numbered(timeline, which) if isinstance(which, int) else valid_at(timeline, which)
-
-
-def numbered(timeline: Timeline, number: int) -> Any:
-    """The state that has a number: a history object or the live object.
-
-    :raises Problem: 404: there is none
-    """
-    if timeline.live is not None and timeline.number(timeline.live) == number:
-        return timeline.live
-    found = timeline.version(number)
-    if found is None:
-        raise Problem("unknown-version", f"the record has no version {number}")
-    return found
-
-
-def valid_at(timeline: Timeline, at: datetime) -> Any:
-    """The state that was valid at an instant: a history object or the live object.
-
-    :raises Problem: 404: the record did not exist then
-    """
-    found = timeline.version_at(at)
-    if found is None:
-        raise Problem("unknown-version", f"the record did not exist at {instant_text(at)}")
-    return found
+def _find(record: Found, which: int | datetime) -> State:
+    return record.numbered(which) if isinstance(which, int) else record.valid_at(which)
 
 
 def _invalid(parameter: str, problem: str) -> Problem:
     return Problem("invalid", f"{parameter} does not fit: {problem}", errors={"query": {parameter: [problem]}})
 
 
-def differences_of(state: Any, changed: Mapping[str, tuple[Any, Any]]) -> Document:
+def differences_of(dump_state: Dump, changed: Mapping[str, tuple[Any, Any]]) -> Document:
     """Differences as they stand in a document.
 
-    :param state: the schema of the model's states
+    :param dump_state: what dumps states of the model
     """
-    before = state.dump({name: values[0] for name, values in changed.items()})
-    after = state.dump({name: values[1] for name, values in changed.items()})
+    before = dump_state({name: values[0] for name, values in changed.items()})
+    after = dump_state({name: values[1] for name, values in changed.items()})
     return {name: {"from_": before[name], "to": after[name]} for name in changed}

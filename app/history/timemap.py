@@ -9,8 +9,9 @@ from werkzeug import Response
 from app.api import Blueprint
 from app.db import session
 from app.document import links_to_version
+from app.dumping import dumper
 from app.history.examples import SPANS, Document, Examples
-from app.history.routes import timeline_of
+from app.history.finding import timeline_of
 from app.history.schemas import TimeMapQuery, TimeMapSchema
 from app.links import LINK_FORMAT, Link, link_document
 from app.media import JSON, acceptable
@@ -20,12 +21,14 @@ from app.registry import Resource
 from chrononaut import Span, Timeline, queries
 from chrononaut.history import NEVER
 
+_dump = dumper(TimeMapSchema)
+
 
 def add_timemap(blueprint: Blueprint, resource: Resource) -> None:
     """Add the TimeMap of a model's records."""
     key_text = Examples(resource).key_text
     path = timemap_path(resource.links(key_text))
-    example = _document(resource, key_text, path, SPANS, None)
+    example = _dump(_document(resource, key_text, path, SPANS, None))
     links = link_document(_links(resource.links(key_text), path, SPANS))
 
     @blueprint.operation(
@@ -52,7 +55,7 @@ def add_timemap(blueprint: Blueprint, resource: Resource) -> None:
         cursor = make_cursor(what, [page[-1].version]) if following else None
         response: Response
         if media_type == JSON:
-            response = jsonify(_document(resource, key, page_path(), page, cursor))
+            response = jsonify(_dump(_document(resource, key, page_path(), page, cursor)))
         else:
             next_page = [_timemap_link(page_path(cursor), "next timemap", following)] if cursor else []
             shown = _links(resource.links(key), page_path(), page, next_page, begins=after == NEVER)
@@ -77,7 +80,7 @@ def _document(resource: Resource, key_text: str, path: str, page: Sequence[Span]
     :param path: that of the page
     """
     paths = resource.links(key_text)
-    document = {
+    return {
         **resource.identified(key_text),
         "original": paths["record"],
         "timegate": paths["record"],
@@ -96,8 +99,6 @@ def _document(resource: Resource, key_text: str, path: str, page: Sequence[Span]
         ],
         "next": cursor,
     }
-    dumped: Document = TimeMapSchema().dump(document)
-    return dumped
 
 
 def _links(

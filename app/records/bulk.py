@@ -13,7 +13,7 @@ from app.api import Blueprint
 from app.conditional import matches, precondition_failed
 from app.db import session
 from app.history.examples import Document, Examples
-from app.history.routes import unknown_record
+from app.history.finding import unknown_record
 from app.problems import Problem, problem_document, problem_of, repeatable
 from app.records.live import (
     assign,

@@ -11,31 +11,25 @@ from sqlalchemy.orm.attributes import flag_modified
 from app.columns import changeable
 from app.db import session
 from app.history.examples import Document
-from app.history.routes import find_live, unknown_record
+from app.history.finding import timeline_of
 from app.links import link_header
 from app.memento import resource_links
 from app.merge_patch import is_same, merged
 from app.problems import Problem
-from app.registry import Resource, UnknownKeyError
+from app.registry import Resource
 from chrononaut import Timeline
 
 
-def find(resource: Resource, key_text: str, *, to_write: bool = False) -> Any:
-    """The live object of a record.
+def find(resource: Resource, key_text: str, *, to_write: bool = False) -> Timeline:
+    """The history of a record that is live.
 
+    :param to_write: lock it before it is compared with If-Match, so that nobody can come between
     :raises Problem: 404 or 410
     """
-    try:
-        key = resource.parse_key(key_text)
-    except UnknownKeyError:
-        raise unknown_record(resource, key_text) from None
-    # Locked before it is compared with If-Match, so that nobody can come between.
-    record = find_live(resource, key, to_write=to_write)
-    if record is None:
-        if Timeline(session(), resource.model, key).exists():
-            raise deleted_record(resource, key_text)
-        raise unknown_record(resource, key_text)
-    return record
+    timeline = timeline_of(resource, key_text, to_write=to_write)
+    if timeline.live is None:
+        raise deleted_record(resource, key_text)
+    return timeline
 
 
 def deleted_record(resource: Resource, key_text: str) -> Problem:

@@ -13,10 +13,11 @@ from app.api import Blueprint
 from app.conditional import cacheable, check_preconditions
 from app.db import session
 from app.document import links_to_deleted, links_to_record, links_to_version, links_to_writes
+from app.dumping import Dump, dumper
 from app.examples import example_of
 from app.history.examples import Document, Examples
+from app.history.finding import Found, timeline_at, timeline_of, unknown_version
 from app.history.mementos import links_of, send_to_memento
-from app.history.routes import find_live, numbered, timeline_of, valid_at
 from app.instants import instant_text
 from app.links import link_header
 from app.pages import make_cursor, read_cursor
@@ -24,7 +25,7 @@ from app.problems import Problem
 from app.records.live import assign, etags_of, existing_record, find, key_text_of, number_of, patching, replacing
 from app.records.schemas import RecordQuery, RecordSchemas, RecordsQuery, record_schemas
 from app.registry import Resource
-from chrononaut import History, Timeline, queries
+from chrononaut import History, States, Timeline, queries
 
 
 def add_records(blueprint: Blueprint, resource: Resource) -> None:
@@ -39,7 +40,7 @@ def add_records(blueprint: Blueprint, resource: Resource) -> None:
 def _add_reads(
     blueprint: Blueprint, resource: Resource, schemas: RecordSchemas, examples: Mapping[str, Document]
 ) -> None:
-    name = resource.name
+    name, dump, states = resource.name, dumper(schemas.record), States(resource.model)
     pages = {which: {"model": name, "records": [record], "next": None} for which, record in examples.items()}
 
     @blueprint.operation(
@@ -104,31 +105,37 @@ def _add_reads(
                 errors={"query": {"as_of": ["given together with Accept-Datetime"]}},
             )
         if "as_of" in query:
-            return _get_past(resource, schemas, key, query["as_of"])
+            return _get_past(resource, states, dump, key, query["as_of"])
         if "Accept-Datetime" in request.headers:
             return send_to_memento(timeline_of(resource, key), resource.links(key))
-        record = find(resource, key)
-        response = _answer(schemas, resource, record)
-        place = Timeline(session(), resource.model, resource.versioning.key_of(record), record).place(
-            number_of(resource, record)
-        )
+        timeline = find(resource, key)
+        response = _answer(dump, resource, timeline)
+        place = timeline.place(number_of(resource, timeline.live))
         response.headers["Link"] = link_header(links_of(resource.links(key), place))
-        return cacheable(response, *etags_of(resource, record))
+        return cacheable(response, *etags_of(resource, timeline.live))
 
 
-def _get_past(resource: Resource, schemas: RecordSchemas, key_text: str, at: datetime) -> Response:
-    timeline = timeline_of(resource, key_text)
-    state = valid_at(timeline, at)
-    document = _document(resource, state, None if isinstance(state, History) else timeline.valid_from())
+def _get_past(resource: Resource, states: States, dump: Dump, key_text: str, at: datetime) -> Response:
+    state = Found.by_key(resource, states, key_text).valid_at(at)
     # What is live says nothing more of itself than what is not, so that it stays the same answer.
-    document["state"] = timeline.state(state)
-    return cacheable(jsonify(schemas.record().dump(document)), f"v{timeline.number(state)}")
+    document = resource.identified(key_text) | {
+        "version": state.version,
+        "valid_from": state.valid_from,
+        "state": state.values,
+    }
+    return cacheable(jsonify(dump(document)), f"v{state.version}")
+
+
+def _refuse_unknown_version(timeline: Timeline, number: int) -> None:
+    is_live = timeline.live is not None and timeline.number(timeline.live) == number
+    if not is_live and timeline.version(number) is None:
+        raise unknown_version(number)
 
 
 def _add_writes(
     blueprint: Blueprint, resource: Resource, schemas: RecordSchemas, example: Document, examples: Examples
 ) -> None:
-    name = resource.name
+    name, dump = resource.name, dumper(schemas.record)
     path = f"/records/{name}/<key>"
     columns = example_of(schemas.patch())
     restoration = {
@@ -163,7 +170,7 @@ def _add_writes(
         session().add(record)
         session().flush()
         location = resource.links(key_text_of(resource, record))["record"]
-        response = _written(schemas, resource, record)
+        response = _written(dump, resource, _timeline(resource, record))
         response.status_code = 201
         response.headers["Location"] = location
         return response
@@ -174,7 +181,7 @@ def _add_writes(
 
         Left alone where they are left out are hidden columns, what the database numbers, and what every change stamps.
         """
-        return _change(schemas, resource, key, lambda record: replacing(resource, body))
+        return _change(dump, resource, key, lambda record: replacing(resource, body))
 
     @blueprint.operation("PATCH", path, f"change_{name}", body=schemas.patch, body_example=examples.values, **changing)
     def change_record(query: Document, body: Document, key: str) -> Response:
@@ -183,7 +190,7 @@ def _add_writes(
         `null` clears a column. An object in a column that holds JSON is merged with the one that is there: its members
         are set, and removed by `null`. Equal values change nothing.
         """
-        return _change(schemas, resource, key, lambda record: patching(resource, record, body))
+        return _change(dump, resource, key, lambda record: patching(resource, record, body))
 
     @blueprint.operation(
         "POST",
@@ -201,7 +208,7 @@ def _add_writes(
         timeline = timeline_of(resource, key, to_write=True)
         check_preconditions(() if timeline.live is None else etags_of(resource, timeline.live))
         if "version" in body:
-            numbered(timeline, body["version"])
+            _refuse_unknown_version(timeline, body["version"])
         if timeline.live is None:
             record = timeline.restore(body.get("version"), **body["values"])
         elif "version" in body:
@@ -212,7 +219,8 @@ def _add_writes(
                 f"the {name} is not deleted; say which version to go back to",
                 errors={"json": {"version": ["missing, as the record is not deleted"]}},
             )
-        return _written(schemas, resource, record)
+        session().flush()
+        return _written(dump, resource, _timeline(resource, record))
 
     @blueprint.operation(
         "DELETE",
@@ -223,40 +231,41 @@ def _add_writes(
     )
     def delete_record(query: Document, key: str) -> Response:
         """Delete a record. Its history stays readable."""
-        record = find(resource, key, to_write=True)
+        record = find(resource, key, to_write=True).live
         check_preconditions(etags_of(resource, record))
         session().delete(record)
         session().commit()
         return no_content()
 
 
-def _change(
-    schemas: RecordSchemas, resource: Resource, key_text: str, values_for: Callable[[Any], Document]
-) -> Response:
-    record = find(resource, key_text, to_write=True)
-    check_preconditions(etags_of(resource, record))
-    assign(resource, record, values_for(record))
-    return _written(schemas, resource, record)
+def _change(dump: Dump, resource: Resource, key_text: str, values_for: Callable[[Any], Document]) -> Response:
+    timeline = find(resource, key_text, to_write=True)
+    check_preconditions(etags_of(resource, timeline.live))
+    assign(resource, timeline.live, values_for(timeline.live))
+    return _written(dump, resource, timeline)
 
 
-def _written(schemas: RecordSchemas, resource: Resource, record: Any) -> Response:
+def _timeline(resource: Resource, record: Any) -> Timeline:
+    return Timeline(session(), resource.model, resource.versioning.key_of(record), record)
+
+
+def _written(dump: Dump, resource: Resource, timeline: Timeline) -> Response:
     """Commit, and answer with the record as it was committed."""
     session().flush()
-    response = _answer(schemas, resource, record)
+    response = _answer(dump, resource, timeline)
     session().commit()
     return response
 
 
 def _refuse_existing(resource: Resource, record: Any) -> None:
     key = resource.versioning.key_of(record)
-    if None not in key and find_live(resource, key) is not None:
+    if None not in key and timeline_at(resource, key).live is not None:
         raise existing_record(resource, resource.key_text(key))
 
 
-def _answer(schemas: RecordSchemas, resource: Resource, record: Any) -> Response:
-    timeline = Timeline(session(), resource.model, resource.versioning.key_of(record), record)
-    response: Response = jsonify(schemas.record().dump(_document(resource, record, timeline.valid_from())))
-    response.set_etag(etags_of(resource, record)[0])
+def _answer(dump: Dump, resource: Resource, timeline: Timeline) -> Response:
+    response: Response = jsonify(dump(_document(resource, timeline.live, timeline.valid_from())))
+    response.set_etag(etags_of(resource, timeline.live)[0])
     return response
 
 

@@ -1,0 +1,219 @@
+"""The states of records as plain values, read by statements that are made once for each model.
+
+They can neither be changed nor flushed: for that there are the objects of a `Timeline`.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from chrononaut import queries
+from chrononaut.history import Key, Operation, versioning_of
+from chrononaut.types import Instant, JSONObject
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """When a version was valid: [``valid_from``, ``changed``), in UTC.
+
+    :ivar valid_from: ``None`` if the version was there before the record was versioned
+    :ivar changed: ``None`` of the live state
+    """
+
+    version: int
+    valid_from: datetime | None
+    changed: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a version stands among the others of its record.
+
+    :ivar this: ``None`` if there is no such version
+    :ivar before: ``None`` if it is the first, and ``after`` if it is the last
+    :ivar first: ``None`` if the record has no version at all, and ``last`` likewise
+    """
+
+    this: Span | None
+    before: Span | None
+    after: Span | None
+    first: Span | None
+    last: Span | None
+
+    @classmethod
+    def among(cls, prior: Iterable[Span], live: Span | None, number: int) -> "Place":
+        """The place of a version among all those that are next to it, the first and the last.
+
+        :param prior: those that have ended, in any order; one may come several times
+        """
+        spans = sorted({*prior}, key=lambda span: span.version)
+        if live is not None:
+            spans.append(live)
+        return cls(
+            this=next((span for span in spans if span.version == number), None),
+            before=next((span for span in reversed(spans) if span.version < number), None),
+            after=next((span for span in spans if span.version > number), None),
+            first=next(iter(spans), None),
+            last=next(reversed(spans), None),
+        )
+
+
+class State(NamedTuple):
+    """A state that a record has or had, and what replaced it.
+
+    :ivar valid_from: when it began, in UTC; ``None`` if it was there before the record was versioned
+    :ivar changed: when it ended, in UTC; ``None`` of the live state, as is all else that tells of its end
+    :ivar values: the tracked attributes
+    """
+
+    version: int
+    valid_from: datetime | None
+    changed: datetime | None
+    operation: Operation | None
+    change_info: JSONObject | None
+    transaction_id: UUID | None
+    values: Mapping[str, Any]
+
+    @property
+    def is_live(self) -> bool:
+        return self.operation is None
+
+    @property
+    def span(self) -> Span:
+        """When it was valid."""
+        return Span(self.version, self.valid_from, self.changed)
+
+
+class States:
+    """What the states of a model's records are read by.
+
+    ::
+
+        states = States(User)  # once
+        state = states.of(session, (42,)).version_at(at)
+
+    Its attributes are statements with parameters, by which `RecordStates` asks.
+    """
+
+    def __init__(self, model: type) -> None:
+        """:param model: a versioned model"""
+        versioning = versioning_of(model)
+        self.names, self.hidden = tuple(versioning.tracked), tuple(versioning.hidden)
+        self.bind = {"mapper": versioning.mapper}
+        self.key_names = [f"key_{place}" for place in range(len(versioning.key))]
+        key = tuple(
+            sa.bindparam(name, type_=column.type)
+            for name, column in zip(self.key_names, versioning.key_columns, strict=True)
+        )
+        number, at = sa.bindparam("number", type_=sa.Integer), sa.bindparam("at", type_=Instant)
+        version, changed = versioning.column("version"), versioning.column("changed")
+        columns = queries.as_columns(model)
+        prior = queries.versions(model, key, select=columns)
+        self.live = queries.live_state(model, key)
+        self.version = prior.where(version == number)
+        self.version_at = queries.version_at(model, key, at, columns)
+        self.exists = queries.exists(model, key)
+        self.last_changed = queries.last_changed(model, key)
+        self.spans_around = queries.spans_around(model, key, number)
+        self.change_infos = queries.change_infos(model, key, number, sa.bindparam("stop", type_=sa.Integer))
+        limited = prior.limit(sa.bindparam("limit", type_=sa.Integer))
+        self.versions = {"asc": limited, "desc": limited.order_by(None).order_by(version.desc())}
+        self.bounds: Mapping[str, sa.ColumnElement[bool]] = {
+            "before": changed <= sa.bindparam("before", type_=Instant),
+            "after": changed > sa.bindparam("after", type_=Instant),
+            "above": version > sa.bindparam("above", type_=sa.Integer),
+            "below": version < sa.bindparam("below", type_=sa.Integer),
+        }
+
+    def of(self, session: Session, key: Key) -> "RecordStates":
+        """The states of one record.
+
+        :param key: primary key values, in mapping order
+        """
+        if session.autoflush:
+            session.flush()
+        return RecordStates(self, session, dict(zip(self.key_names, key, strict=True)))
+
+
+class RecordStates:
+    """The states of one record. `States.of` makes it."""
+
+    def __init__(self, states: States, session: Session, key: Mapping[str, Any]) -> None:
+        self._states, self._session, self._key = states, session, key
+
+    @cached_property
+    def live(self) -> State | None:
+        """The live state; ``None`` if the record was deleted or never was. It is read once."""
+        row = self._execute(self._states.live).one_or_none()
+        if row is None:
+            return None
+        version, valid_from, *values = row
+        return State(version, valid_from, None, None, None, None, dict(zip(self._states.names, values, strict=True)))
+
+    def exists(self) -> bool:
+        """Is there such a record, or was there ever one?"""
+        return self.live is not None or bool(self._execute(self._states.exists).scalar_one())
+
+    def version(self, number: int) -> State | None:
+        """The state of a version, a prior one or the live one."""
+        prior = self._prior(self._states.version, number=number)
+        if prior:
+            return prior[0]
+        return self.live if self.live is not None and self.live.version == number else None
+
+    def version_at(self, at: datetime) -> State | None:
+        """The state that was valid at an instant; ``None`` before the record's creation or while it was deleted.
+
+        :param at: an instant; a naive one is read as UTC. Resolution 1 µs.
+        """
+        replaced = self._prior(self._states.version_at, at=at)
+        if not replaced:
+            return self.live
+        return None if replaced[0].operation == "insert" else replaced[0]
+
+    def versions(self, order: Literal["asc", "desc"], limit: int, **bounds: Any) -> list[State]:
+        """Prior versions, by their numbers.
+
+        :param limit: how many at the most
+        :param bounds: ``before`` and ``after`` as `queries.versions` has them; ``above`` and ``below`` a number
+        """
+        criteria = [self._states.bounds[name] for name in bounds]
+        select = self._states.versions[order]
+        return self._prior(select.where(*criteria) if criteria else select, limit=limit, **bounds)
+
+    def last_changed(self) -> datetime | None:
+        """When the record was last updated or deleted, in UTC; ``None`` if never."""
+        last: datetime | None = self._execute(self._states.last_changed).scalar_one_or_none()
+        return last
+
+    def place(self, number: int) -> Place:
+        """Where a version stands among the others.
+
+        :param number: the number of a version, whether there is one or not
+        """
+        prior = [Span(*row) for row in self._execute(self._states.spans_around, number=number)]
+        return Place.among(prior, self.live and self.live.span, number)
+
+    def hidden_changes(self, from_: int, to: int) -> list[str]:
+        """The hidden attributes that changed between two versions, in mapping order."""
+        infos = self._execute(self._states.change_infos, number=from_, stop=to).scalars()
+        changed = {name for info in infos for name in info.get("hidden_cols_changed", ())}
+        return [name for name in self._states.hidden if name in changed]
+
+    def _prior(self, select: sa.Select[Any], **parameters: Any) -> list[State]:
+        names = self._states.names
+        return [
+            State(version, valid_from, changed, operation, info, transaction_id, dict(zip(names, values, strict=True)))
+            for version, valid_from, changed, operation, info, transaction_id, *values in self._execute(
+                select, **parameters
+            )
+        ]
+
+    def _execute(self, statement: Any, **parameters: Any) -> Any:
+        return self._session.execute(statement, {**self._key, **parameters}, bind_arguments=self._states.bind)
