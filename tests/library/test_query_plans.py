@@ -1,10 +1,13 @@
 """By which indexes the databases find what is asked of history, and what capture asks: none reads or sorts it whole."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from benchmarks.reading.databases import connected
@@ -14,6 +17,7 @@ from benchmarks.reading.plans import Plan, faults, planned
 from benchmarks.reading.questions import Question, questions
 from chrononaut.history import versioning_of
 from tests.library import shapes
+from tests.library.models import User
 from tests.library.shapes import Price
 
 SIZES = Sizes(long=3000, short=300, items=300, again=5, leaflets=10)
@@ -91,3 +95,49 @@ def test_capture_finds_records_by_index(prices: Session) -> None:
         prices.commit()
     assert plans
     assert [str(plan) for plan in plans for access in plan.accesses if not access.finds] == []
+
+
+def _nodes(node: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    yield node
+    for below in node.get("Plans", ()):
+        yield from _nodes(below)
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"])
+def test_history_is_not_read_while_it_is_written(session: Session) -> None:
+    # While it was empty, to scan it was the cheapest way to find a row of it: by a plan of then, each row that is
+    # written would scan those written before.
+    inserts: list[Mapping[str, Any]] = []
+
+    def explain(
+        connection: sa.Connection, cursor: object, statement: str, parameters: Any, context: object, many: bool
+    ) -> None:
+        if "INSERT INTO appuser_history" in statement:
+            asked = connection.connection.cursor()
+            asked.execute(f"EXPLAIN (FORMAT JSON) {statement}", parameters)
+            ((explained,),) = asked.fetchall()
+            inserts.extend(node for node in _nodes(explained[0]["Plan"]) if node.get("Operation") == "Insert")
+
+    event.listen(session.get_bind(), "before_cursor_execute", explain)
+    for count in (1, 20):
+        users = [User(email=uuid4().hex) for _ in range(count)]
+        session.add_all(users)
+        session.flush()
+        for user in users:
+            user.name = "new"
+        session.flush()
+        session.execute(sa.update(User).values(logins=User.logins + 1))
+        for user in users:
+            session.delete(user)
+        session.flush()
+        session.execute(sa.delete(User))
+    session.commit()
+    event.remove(session.get_bind(), "before_cursor_execute", explain)
+    assert len(inserts) == 10
+    read = [
+        node["Relation Name"]
+        for insert in inserts
+        for node in _nodes(insert)
+        if node is not insert and "Relation Name" in node
+    ]
+    assert read == []
