@@ -112,6 +112,39 @@ def test_what_is_pending_is_flushed_first(session: Session) -> None:
     assert live.values == {"code": "YU", "name": "a"}
 
 
+@pytest.mark.parametrize("question", ["version", "version_at", "place"])
+@pytest.mark.parametrize("replace", ["update", "delete"])
+def test_state_that_is_replaced_between_two_statements_is_found(session: Session, question: str, replace: str) -> None:
+    """What another transaction commits meanwhile, a transaction without a snapshot sees as it sees its own flush."""
+    country = Country(code="YU", name="a")
+    session.add(country)
+    session.commit()
+    (began,) = session.scalars(sa.select(Country.__chrononaut__.column("changed")))
+    session.refresh(country)
+    record, has_replaced = _read(session, Country, ("YU",)), False
+
+    def replace_after_the_first(*_: object) -> None:
+        nonlocal has_replaced
+        if has_replaced:
+            return
+        has_replaced = True
+        if replace == "delete":
+            session.delete(country)
+        else:
+            country.name = "b"
+        session.flush()
+
+    engine = session.get_bind()
+    sa.event.listen(engine, "after_cursor_execute", replace_after_the_first)
+    try:
+        found: Any = getattr(record, question)(began if question == "version_at" else 0)
+    finally:
+        sa.event.remove(engine, "after_cursor_execute", replace_after_the_first)
+    assert has_replaced
+    state = found.this if question == "place" else found
+    assert (state.version, state.valid_from) == (0, began)
+
+
 def _loaded(session: Session) -> Timeline:
     """A timeline of an object that was loaded with the beginning of its state."""
     span = Timeline(session, Country, ("YU",)).span()
