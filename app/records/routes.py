@@ -117,8 +117,10 @@ def _add_reads(
 
 def _get_past(resource: Resource, states: States, dump: Dump, key_text: str, at: datetime) -> Response:
     state = Found.by_key(resource, states, key_text).valid_at(at)
+    # The record's own key: to the database a text may be the same key that is another address.
+    own_key = resource.key_text(tuple(state.values[name] for name in resource.versioning.key))
     # What is live says nothing more of itself than what is not, so that it stays the same answer.
-    document = resource.identified(key_text) | {
+    document = resource.identified(own_key) | {
         "version": state.version,
         "valid_from": state.valid_from,
         "state": state.values,
