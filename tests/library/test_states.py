@@ -1,5 +1,6 @@
 """States as plain values are those that the objects of a timeline have, whatever tables they are in."""
 
+import itertools
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -38,12 +39,16 @@ def _read(session: Session, model: type, key: tuple[Any, ...]) -> RecordStates:
 
 def _assert_same(session: Session, model: type, key: tuple[Any, ...]) -> None:
     timeline, record = Timeline(session, model, key), _read(session, model, key)
-    expected = [_state(timeline, row) for row in timeline.versions()]
+    rows = timeline.versions()
+    expected = [_state(timeline, row) for row in rows]
     assert record.live == _state(timeline, timeline.live)
     assert record.exists() is timeline.exists()
     assert record.last_changed() == timeline.last_changed()
     assert record.versions("asc", 100) == expected
     assert record.versions("desc", 2) == expected[::-1][:2]
+    for from_, to in itertools.combinations_with_replacement(rows, 2):
+        hidden = record.hidden_changes(timeline.number(from_), timeline.number(to))
+        assert hidden == timeline.hidden_changes(from_, to)
     for number in range(-1, 9):
         live = record.live if record.live is not None and record.live.version == number else None
         assert _read(session, model, key).version(number) == (_state(timeline, timeline.version(number)) or live)
@@ -75,7 +80,10 @@ def test_states_are_those_of_the_objects(staff: Staff, open_database: Callable[.
     for name in ("b", "c"):
         session.get_one(model, 7).name = name
         assert_same()
-    session.get_one(model, 7).pin = "secret"
+    for name, value in (
+        {"pin": "secret", "seen": "today"} if kind == "clerk" else {"bonus": 1, "pin": "secret"}
+    ).items():
+        setattr(session.get_one(model, 7), name, value)
     assert_same()
     session.delete(session.get_one(model, 7))
     assert_same()
@@ -181,9 +189,16 @@ def test_beginning_is_asked_for_where_the_record_s_time_is_ahead(session: Sessio
     assert timeline.valid_from() == made + timedelta(hours=1)
 
 
-def test_beginning_is_asked_for_where_none_was_seen(session: Session, statements: Statements) -> None:
+@pytest.mark.parametrize("is_changed", [False, True])
+def test_beginning_is_asked_for_where_none_was_seen(session: Session, is_changed: bool) -> None:
     session.add(Country(code="YU", name="a"))
     session.commit()
     live = session.get_one(Country, "YU")
     timeline = Timeline(session, Country, ("YU",), live, Span(0, None, None))
-    assert timeline.valid_from() is not None
+    if is_changed:
+        live.name = "b"
+        session.flush()
+    began = timeline.valid_from()
+    session.commit()
+    assert began is not None
+    assert began == Timeline(session, Country, ("YU",)).valid_from()
