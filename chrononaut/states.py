@@ -136,8 +136,6 @@ class States:
 
         :param key: primary key values, in mapping order
         """
-        if session.autoflush:
-            session.flush()
         return RecordStates(self, session, dict(zip(self.key_names, key, strict=True)))
 
 
