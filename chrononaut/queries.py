@@ -195,14 +195,14 @@ def spans_around(
 
 
 def last_changed(model: type, key: Key) -> sa.Select[datetime]:
-    """When a record was last updated or deleted; ``None`` if never."""
+    """When a record was last updated or deleted; ``None`` if never.
+
+    :param key: primary key values, in mapping order
+    """
     versioning = versioning_of(model)
-    return (
-        sa.select(versioning.column("changed"))
-        .where(versioning.has_key(key), _has_state(versioning))
-        .order_by(versioning.column("version").desc())
-        .limit(1)
-    )
+    newest_first: sa.Select[Any] = versions(model, key, select=as_columns(model)).order_by(None)
+    newest_first = newest_first.order_by(versioning.column("version").desc())
+    return newest_first.with_only_columns(versioning.column("changed")).limit(1)
 
 
 def previous_version(model: type, key: Key) -> HistorySelect:

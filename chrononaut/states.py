@@ -3,7 +3,7 @@
 They can neither be changed nor flushed: for that there are the objects of a `Timeline`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from chrononaut import queries
 from chrononaut.history import Key, Operation, versioning_of
-from chrononaut.types import Instant, JSONObject
+from chrononaut.types import Instant, JSONObject, utc
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +136,6 @@ class States:
 
         :param key: primary key values, in mapping order
         """
-        if session.autoflush:
-            session.flush()
         return RecordStates(self, session, dict(zip(self.key_names, key, strict=True)))
 
 
@@ -162,20 +160,18 @@ class RecordStates:
 
     def version(self, number: int) -> State | None:
         """The state of a version, a prior one or the live one."""
-        prior = self._prior(self._states.version, number=number)
-        if prior:
-            return prior[0]
-        return self.live if self.live is not None and self.live.version == number else None
+        return self._find(self._states.version, lambda live: live.version == number, number=number)
 
     def version_at(self, at: datetime) -> State | None:
         """The state that was valid at an instant; ``None`` before the record's creation or while it was deleted.
 
         :param at: an instant; a naive one is read as UTC. Resolution 1 µs.
         """
-        replaced = self._prior(self._states.version_at, at=at)
-        if not replaced:
-            return self.live
-        return None if replaced[0].operation == "insert" else replaced[0]
+        since = utc(at)
+        state = self._find(
+            self._states.version_at, lambda live: live.valid_from is None or live.valid_from <= since, at=since
+        )
+        return None if state is None or state.operation == "insert" else state
 
     def versions(self, order: Literal["asc", "desc"], limit: int, **bounds: Any) -> list[State]:
         """Prior versions, by their numbers.
@@ -197,14 +193,24 @@ class RecordStates:
 
         :param number: the number of a version, whether there is one or not
         """
+        # The live state first, as in a timeline: if it is replaced in between, it is among the prior ones.
+        live = self.live and self.live.span
         prior = [Span(*row) for row in self._execute(self._states.spans_around, number=number)]
-        return Place.among(prior, self.live and self.live.span, number)
+        return Place.among(prior, live, number)
 
     def hidden_changes(self, from_: int, to: int) -> list[str]:
         """The hidden attributes that changed between two versions, in mapping order."""
         infos = self._execute(self._states.change_infos, number=from_, stop=to).scalars()
         changed = {name for info in infos for name in info.get("hidden_cols_changed", ())}
         return [name for name in self._states.hidden if name in changed]
+
+    def _find(self, select: sa.Select[Any], is_it: Callable[[State], bool], **parameters: Any) -> State | None:
+        """A prior state, or else the live one if that is it."""
+        prior = self._prior(select, **parameters)
+        if not prior and self.live is not None and is_it(self.live):
+            return self.live
+        # Where the transaction has no snapshot, it may have been replaced after it was looked for.
+        return next(iter(prior or self._prior(select, **parameters)), None)
 
     def _prior(self, select: sa.Select[Any], **parameters: Any) -> list[State]:
         names = self._states.names

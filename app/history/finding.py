@@ -29,21 +29,6 @@ def unknown_version(number: int) -> Problem:
     return Problem("unknown-version", f"the record has no version {number}")
 
 
-def timeline_at(resource: Resource, key: Key, *, to_write: bool = False) -> Timeline:
-    """The history of a record, with the live object if there is one.
-
-    :param to_write: lock it, so that nobody changes it before it is written
-    """
-    parameters = dict(zip(_key_names(resource.versioning), key, strict=True))
-    row = session().execute(_select_live(resource, to_write), parameters).unique().one_or_none()
-    if row is None:
-        return Timeline(session(), resource.model, key)
-    live, valid_from = row
-    return Timeline(
-        session(), resource.model, key, live, Span(resource.versioning.own(live, "version"), valid_from, None)
-    )
-
-
 @cache
 def _select_live(resource: Resource, to_write: bool) -> sa.Select[Any]:
     """The live object of a record, and when its state began."""
@@ -63,7 +48,12 @@ def timeline_of(resource: Resource, key_text: str, *, to_write: bool = False) ->
     :param to_write: lock the record, if it is live, so that nobody changes it before it is written
     :raises Problem: 404: there never was such a record
     """
-    timeline = timeline_at(resource, key_of(resource, key_text), to_write=to_write)
+    key = key_of(resource, key_text)
+    parameters = dict(zip(_key_names(resource.versioning), key, strict=True))
+    row = session().execute(_select_live(resource, to_write), parameters).unique().one_or_none()
+    live, valid_from = row or (None, None)
+    read = None if live is None else Span(resource.versioning.own(live, "version"), valid_from, None)
+    timeline = Timeline(session(), resource.model, key, live, read)
     if not timeline.exists():
         raise unknown_record(resource, key_text)
     return timeline

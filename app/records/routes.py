@@ -16,7 +16,7 @@ from app.document import links_to_deleted, links_to_record, links_to_version, li
 from app.dumping import Dump, dumper
 from app.examples import example_of
 from app.history.examples import Document, Examples
-from app.history.finding import Found, timeline_at, timeline_of, unknown_version
+from app.history.finding import Found, timeline_of, unknown_version
 from app.history.mementos import links_of, send_to_memento
 from app.instants import instant_text
 from app.links import link_header
@@ -117,8 +117,10 @@ def _add_reads(
 
 def _get_past(resource: Resource, states: States, dump: Dump, key_text: str, at: datetime) -> Response:
     state = Found.by_key(resource, states, key_text).valid_at(at)
+    # The record's own key: to the database a text may be the same key that is another address.
+    own_key = resource.key_text(tuple(state.values[name] for name in resource.versioning.key))
     # What is live says nothing more of itself than what is not, so that it stays the same answer.
-    document = resource.identified(key_text) | {
+    document = resource.identified(own_key) | {
         "version": state.version,
         "valid_from": state.valid_from,
         "state": state.values,
@@ -259,7 +261,7 @@ def _written(dump: Dump, resource: Resource, timeline: Timeline) -> Response:
 
 def _refuse_existing(resource: Resource, record: Any) -> None:
     key = resource.versioning.key_of(record)
-    if None not in key and timeline_at(resource, key).live is not None:
+    if None not in key and session().get(resource.model, key, options=resource.shown) is not None:
         raise existing_record(resource, resource.key_text(key))
 
 

@@ -1,5 +1,6 @@
 """States as plain values are those that the objects of a timeline have, whatever tables they are in."""
 
+import itertools
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -38,12 +39,16 @@ def _read(session: Session, model: type, key: tuple[Any, ...]) -> RecordStates:
 
 def _assert_same(session: Session, model: type, key: tuple[Any, ...]) -> None:
     timeline, record = Timeline(session, model, key), _read(session, model, key)
-    expected = [_state(timeline, row) for row in timeline.versions()]
+    rows = timeline.versions()
+    expected = [_state(timeline, row) for row in rows]
     assert record.live == _state(timeline, timeline.live)
     assert record.exists() is timeline.exists()
     assert record.last_changed() == timeline.last_changed()
     assert record.versions("asc", 100) == expected
     assert record.versions("desc", 2) == expected[::-1][:2]
+    for from_, to in itertools.combinations_with_replacement(rows, 2):
+        hidden = record.hidden_changes(timeline.number(from_), timeline.number(to))
+        assert hidden == timeline.hidden_changes(from_, to)
     for number in range(-1, 9):
         live = record.live if record.live is not None and record.live.version == number else None
         assert _read(session, model, key).version(number) == (_state(timeline, timeline.version(number)) or live)
@@ -75,7 +80,10 @@ def test_states_are_those_of_the_objects(staff: Staff, open_database: Callable[.
     for name in ("b", "c"):
         session.get_one(model, 7).name = name
         assert_same()
-    session.get_one(model, 7).pin = "secret"
+    for name, value in (
+        {"pin": "secret", "seen": "today"} if kind == "clerk" else {"bonus": 1, "pin": "secret"}
+    ).items():
+        setattr(session.get_one(model, 7), name, value)
     assert_same()
     session.delete(session.get_one(model, 7))
     assert_same()
@@ -110,6 +118,39 @@ def test_what_is_pending_is_flushed_first(session: Session) -> None:
     live = _read(session, Country, ("YU",)).live
     assert live is not None
     assert live.values == {"code": "YU", "name": "a"}
+
+
+@pytest.mark.parametrize("question", ["version", "version_at", "place"])
+@pytest.mark.parametrize("replace", ["update", "delete"])
+def test_state_that_is_replaced_between_two_statements_is_found(session: Session, question: str, replace: str) -> None:
+    """What another transaction commits meanwhile, a transaction without a snapshot sees as it sees its own flush."""
+    country = Country(code="YU", name="a")
+    session.add(country)
+    session.commit()
+    (began,) = session.scalars(sa.select(Country.__chrononaut__.column("changed")))
+    session.refresh(country)
+    record, has_replaced = _read(session, Country, ("YU",)), False
+
+    def replace_after_the_first(*_: object) -> None:
+        nonlocal has_replaced
+        if has_replaced:
+            return
+        has_replaced = True
+        if replace == "delete":
+            session.delete(country)
+        else:
+            country.name = "b"
+        session.flush()
+
+    engine = session.get_bind()
+    sa.event.listen(engine, "after_cursor_execute", replace_after_the_first)
+    try:
+        found: Any = getattr(record, question)(began if question == "version_at" else 0)
+    finally:
+        sa.event.remove(engine, "after_cursor_execute", replace_after_the_first)
+    assert has_replaced
+    state = found.this if question == "place" else found
+    assert (state.version, state.valid_from) == (0, began)
 
 
 def _loaded(session: Session) -> Timeline:
@@ -148,9 +189,16 @@ def test_beginning_is_asked_for_where_the_record_s_time_is_ahead(session: Sessio
     assert timeline.valid_from() == made + timedelta(hours=1)
 
 
-def test_beginning_is_asked_for_where_none_was_seen(session: Session, statements: Statements) -> None:
+@pytest.mark.parametrize("is_changed", [False, True])
+def test_beginning_is_asked_for_where_none_was_seen(session: Session, is_changed: bool) -> None:
     session.add(Country(code="YU", name="a"))
     session.commit()
     live = session.get_one(Country, "YU")
     timeline = Timeline(session, Country, ("YU",), live, Span(0, None, None))
-    assert timeline.valid_from() is not None
+    if is_changed:
+        live.name = "b"
+        session.flush()
+    began = timeline.valid_from()
+    session.commit()
+    assert began is not None
+    assert began == Timeline(session, Country, ("YU",)).valid_from()

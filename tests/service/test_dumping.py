@@ -127,6 +127,10 @@ class _Hooked(Schema):
         return data | {"hooked": True}
 
 
+class _Simple(Schema):
+    text = fields.String()
+
+
 class _Odd(Schema):
     """Fields that see more than a value, or dump it in another way than the kind of field that they are of."""
 
@@ -146,6 +150,8 @@ class _Odd(Schema):
     again = fields.Nested(lambda: _Odd(only=("loud", "again")))
     lists = fields.List(fields.List(_Loud()))
     several = fields.Nested(_Hooked, many=True)
+    some = fields.Nested(_Simple, many=True)
+    others = fields.Nested(_Simple(many=True))
     named = fields.Dict(keys=fields.Integer(), values=fields.Nested(_Hooked))
     bare = fields.Dict()
 
@@ -166,7 +172,8 @@ class _Odd(Schema):
             "bare": {1: 2},
             "named": {"1": "k"},
         },
-        {"lists": None, "several": None, "named": None, "again": None},
+        {"some": [{"text": "m"}, {}], "others": [{"text": 1}]},
+        {"lists": None, "several": None, "some": None, "others": None, "named": None, "again": None},
     ],
 )
 def test_odd_fields_are_dumped_as_their_schema_dumps_them(document: dict[str, Any]) -> None:

@@ -195,6 +195,11 @@ def test_grant_for_a_model_tells_nothing_of_the_other_records_of_its_parent(
         f"/history/cat/{keys['dog']}/changes",
     ):
         assert_problem(cats.call("GET", path), 404, "unknown-record")
+    since = "since=2026-01-01T00:00:00Z"
+    calling("write").patch(f"/records/animal/{keys['animal']}", {"name": "renamed"})
+    for api, model in ((reader, "dog"), (cats, "cat")):
+        changed = api.call("GET", f"/history/{model}/{keys['animal']}/has_changed_since?{since}")
+        assert_problem(changed, 404, "unknown-record")
     assert {record["key"] for record in reader.get("/records/dog")["records"]} == {keys["dog"], keys["puppy"]}
     with zoo.app_context():
         for record in db.session.scalars(sa.select(Animal)):

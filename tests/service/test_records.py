@@ -13,6 +13,7 @@ from app.db import db
 from app.models import Release
 from app.registry import Resource
 from chrononaut.history import versioning_of
+from tests.library.conftest import recorded
 from tests.service.api import Api, assert_problem
 
 _RELEASE_DEFAULTS = dict.fromkeys(
@@ -173,3 +174,11 @@ def test_write_asks_the_database_nothing_after_its_commit(app: Flask, api: Api, 
         sa.event.remove(engine, "commit", commit)
     assert happened[-1] == "COMMIT"
     assert any(statement.startswith(("INSERT", "WITH")) for statement in happened)
+
+
+def test_new_record_s_key_is_looked_for_once(app: Flask, api: Api) -> None:
+    with app.app_context():
+        engine = db.engine
+    with recorded(engine) as statements:
+        api.post("/records/release", {"product": "p", "cycle": "1", "latest": "1"})
+    assert len([one for one, _ in statements.executed if one.startswith("SELECT release.")]) == 1
