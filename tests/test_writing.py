@@ -19,7 +19,7 @@ from benchmarks.writing.contestants import CHRONONAUT, CONTINUUM, FLOOR, HISTORY
 from benchmarks.writing.history import HISTORY
 from benchmarks.writing.lookups import Lookup, look_up
 from benchmarks.writing.measuring import Measured, runs
-from benchmarks.writing.meters import Clock, Memory, Statements
+from benchmarks.writing.meters import Clock, Memory, Statements, Writing
 from benchmarks.writing.models import change, values
 from benchmarks.writing.report import document, terminal
 from benchmarks.writing.targets import Results, failures, verdicts
@@ -201,6 +201,20 @@ def test_statements_and_memory_are_of_the_work_alone(database_url: str) -> None:
         assert done(FLOOR, contestant, UPDATE.of(600), Memory()) > 2 * small > 0
 
 
+@pytest.mark.parametrize("workload", [INSERT, UPDATE, DELETE], ids=lambda one: one.key)
+def test_time_of_statements_that_write_history_is_told_apart(workload: Workload, database_url: str) -> None:
+    small = workload.of(FILLED)
+    with ready(CHRONONAUT, database_url, small.filled) as contestant:
+        assert contestant.history is not None
+        meter = Writing(contestant.db.engine, contestant.history)
+        done(CHRONONAUT, contestant, small, meter)
+        written = meter.writing
+        assert 0 < written < meter.figure
+        with meter:
+            contestant.db.session.scalars(sa.select(contestant.model)).all()
+        assert meter.writing == written
+
+
 def measured(workload: Workload, **seconds: list[float]) -> Measured:
     """What contestants took, by their names without spaces."""
     named = {name: seconds[name.replace(" ", "_")] for name in NAMES if name.replace(" ", "_") in seconds}
@@ -221,7 +235,8 @@ def test_ratio_is_the_median_of_the_rounds_between_its_quartiles() -> None:
 
 def test_slow_contestant_is_held_against_its_own_rounds() -> None:
     assert updated(2).ratio(CONTINUUM) == (9.0, 9.0, 9.0)
-    assert runs(UPDATE, 7) == 3 * 8 + 4 + 3
+    assert runs(UPDATE, 7) == 3 * 8 + 4 + 3 + 3
+    assert runs(BULK, 7) == 3 * 8
 
 
 def test_missed_target_is_a_failure() -> None:
@@ -253,6 +268,7 @@ def whole() -> Results:
     update = measured(
         UPDATE, floor=floor, chrononaut=[1.2, 1.2], trigger=floor, history_object=floor, continuum=[9.0, 9.0]
     )
+    update.shares.extend([0.5, 0.25, 0.1])
     results = Results("Base 1", [update, bulk], memory=dict.fromkeys(NAMES, 5e6))
     results.sizes.update({name: Sizes(200.0, None if name == FLOOR else 300.0) for name in NAMES})
     results.lookups.extend([Lookup(1000, [0.001, 0.002]), Lookup(10_000, [0.002, 0.004])])
@@ -266,6 +282,7 @@ def test_results_tell_targets_ratios_statements_and_sizes() -> None:
     assert "| update 10,000 in one flush | 1.20 (1.20 to 1.20) | 1.1 times the floor | missed |" in told
     assert "| update 10,000 in one flush | 1,000 ms | 1.20 (1.20 to 1.20) | 1.00" in told
     assert "| 3.00 (3.00 to 3.00) | 4.00 (4.00 to 4.00) | keeps none | keeps none |" in told
+    assert "| update 10,000 in one flush | 1.20 | 0.30 | -0.10 |" in told
     assert "| update 10,000 in one flush | 7 | 7 | 7 | 7 | 7 |" in told
     assert "| peak | 5.0 MB | 5.0 MB | 5.0 MB | 5.0 MB | 5.0 MB |" in told
     assert "| history |  | 300 | 300 | 300 | 300 |" in told

@@ -11,8 +11,11 @@ from statistics import median, quantiles
 from typing import NamedTuple, TypeVar
 
 from benchmarks.writing import working
-from benchmarks.writing.contestants import FLOOR, ROUNDS
+from benchmarks.writing.contestants import CHRONONAUT, FLOOR, ROUNDS
 from benchmarks.writing.workloads import Workload
+
+_SHARES = 3
+"""How often it is measured what a workload's time is made of."""
 
 _T = TypeVar("_T")
 
@@ -34,11 +37,14 @@ class Measured:
 
     :ivar seconds: contestant → round by round; a slow one has the first rounds only
     :ivar statements: contestant → how many
+    :ivar shares: how much of Chrononaut's time passed in statements that write history, from 0 to 1, round by round;
+        empty where it writes none apart
     """
 
     workload: Workload
     seconds: dict[str, list[float]] = field(default_factory=dict)
     statements: dict[str, int] = field(default_factory=dict)
+    shares: list[float] = field(default_factory=list)
 
     def median(self, contestant: str) -> float:
         """Seconds."""
@@ -80,7 +86,8 @@ def workers(urls: Mapping[str, str]) -> Iterator[Workers]:
 
 def runs(workload: Workload, rounds: int) -> int:
     """How often a workload is done in all, by any contestant."""
-    return sum(1 + _rounds(name, rounds) for name in workload.contestants)
+    shares = _SHARES if workload.writes_apart else 0
+    return sum(1 + _rounds(name, rounds) for name in workload.contestants) + shares
 
 
 def measure(own: Workers, measured: Measured, rounds: int) -> Iterator[str]:
@@ -98,6 +105,9 @@ def measure(own: Workers, measured: Measured, rounds: int) -> Iterator[str]:
             if number < _rounds(name, rounds):
                 measured.seconds.setdefault(name, []).append(own.do(working.seconds, name, workload))
                 yield name
+    for _ in range(_SHARES if workload.writes_apart else 0):
+        measured.shares.append(own.do(working.share, CHRONONAUT, workload))
+        yield CHRONONAUT
 
 
 def _rounds(contestant: str, rounds: int) -> int:

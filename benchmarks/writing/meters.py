@@ -52,6 +52,38 @@ class Statements(Meter):
         self.figure += 1
 
 
+class Writing(Clock):
+    """Seconds, and how much of them passed while statements were executed that write a history table.
+
+    :ivar figure: seconds in all
+    :ivar writing: seconds in those statements
+    """
+
+    def __init__(self, engine: sa.Engine, history: sa.Table) -> None:
+        super().__init__()
+        self.writing = 0.0
+        self._engine, self._writes = engine, f"INSERT INTO {history.name} "
+
+    def __enter__(self) -> Writing:
+        event.listen(self._engine, "before_cursor_execute", self._begin)
+        event.listen(self._engine, "after_cursor_execute", self._end)
+        super().__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        super().__exit__(*exception)
+        event.remove(self._engine, "before_cursor_execute", self._begin)
+        event.remove(self._engine, "after_cursor_execute", self._end)
+
+    def _begin(self, connection: Any, cursor: Any, statement: str, *others: Any) -> None:
+        if self._writes in statement:
+            self._writing_began = time.perf_counter()
+
+    def _end(self, connection: Any, cursor: Any, statement: str, *others: Any) -> None:
+        if self._writes in statement:
+            self.writing += time.perf_counter() - self._writing_began
+
+
 class Memory(Meter):
     """The most bytes that Python held at once beyond those that it held at the start.
 

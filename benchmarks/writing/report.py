@@ -5,12 +5,13 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from statistics import median
 from typing import Final
 
 import sqlalchemy as sa
 
 from benchmarks.machine import cores, processor
-from benchmarks.writing.contestants import CONTINUUM, HISTORY_OBJECT, NAMES, ROUNDS
+from benchmarks.writing.contestants import CHRONONAUT, CONTINUUM, HISTORY_OBJECT, NAMES, ROUNDS
 from benchmarks.writing.measuring import Measured
 from benchmarks.writing.targets import Results, verdicts
 
@@ -46,6 +47,10 @@ changes are the first of `releases.ndjson.gz`, with their rationales; those that
 
 {day:%Y-%m-%d}; {cores} cores of {processor}; Python {python}, SQLAlchemy {sqlalchemy}.
 """
+_MADE_OF: Final = """\
+Of the library, as many times as long as the floor. The statements that write history insert a row with four index
+entries for each change; on PostgreSQL they also lock the rows and compare their versions. All else is what the
+library's listeners do for each object, and the version that each UPDATE sets besides."""
 _MEMORY: Final = """\
 Memory is the most that Python held at once in the update in one flush, beyond what it held before the first change,
 counted by tracemalloc: two runs say the same, which they do not of a process's resident memory."""
@@ -87,6 +92,9 @@ def _tables(results: Results) -> Iterator[tuple[str, str, Rows]]:
         yield "Targets", "", targets
     if results.measured:
         yield "Times as long as the floor", "", [_head("work"), *map(_ratios, results.measured)]
+        if parts := [_parts(measured) for measured in results.measured if measured.shares]:
+            head = "work", "in all", "statements that write history", "all else that is more than the floor"
+            yield "What the time is made of", _MADE_OF, [head, *parts]
         yield "Statements", "", [_head("work"), *map(_statements, results.measured)]
     if results.memory:
         yield "Memory", _MEMORY, [_head(""), ("peak", *(_size(results.memory.get(name)) for name in NAMES))]
@@ -117,6 +125,13 @@ def _ratios(measured: Measured) -> Sequence[str]:
     told[base] = _duration(measured.median(base))
     told |= dict.fromkeys(measured.workload.unable, UNABLE)
     return (measured.workload.title, *(told.get(name, "") for name in NAMES))
+
+
+def _parts(measured: Measured) -> Sequence[str]:
+    """What the library's time is made of, where the floor is 1."""
+    ratio = measured.ratio(CHRONONAUT).median
+    writing = ratio * median(measured.shares)
+    return (measured.workload.title, f"{ratio:.2f}", f"{writing:.2f}", f"{ratio - writing - 1:.2f}")
 
 
 def _statements(measured: Measured) -> Sequence[str]:

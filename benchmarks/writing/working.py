@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from flask import Flask
 
 from benchmarks.writing.contestants import Contestant, contestant
-from benchmarks.writing.meters import Clock, Memory, Meter, Statements
+from benchmarks.writing.meters import Clock, Memory, Meter, Statements, Writing
 from benchmarks.writing.models import values
 from benchmarks.writing.workloads import Workload
 
@@ -39,6 +39,14 @@ def seconds(name: str, url: str, workload: Workload) -> float:
     """How long a contestant takes."""
     with _ready(name, url, workload) as ready:
         return done(name, ready, workload, Clock())
+
+
+def share(name: str, url: str, workload: Workload) -> float:
+    """How much of the time of a contestant that keeps history passes in statements that write it, from 0 to 1."""
+    with _ready(name, url, workload) as ready:
+        assert ready.history is not None
+        meter = Writing(ready.db.engine, ready.history)
+        return meter.writing / done(name, ready, workload, meter)
 
 
 def statements(name: str, url: str, workload: Workload) -> float:

@@ -41,6 +41,7 @@ class Workload:
     :ivar is_filled: are the records there before?
     :ivar quick: the size for a quick run
     :ivar counts: does it leave one row of history for each record that it is of?
+    :ivar writes_apart: does Chrononaut write the history of the records by statements of their own?
     """
 
     key: str
@@ -52,6 +53,7 @@ class Workload:
     unable: Sequence[str] = ()
     is_filled: bool = True
     counts: bool = True
+    writes_apart: bool = True
 
     @property
     def title(self) -> str:
@@ -193,8 +195,11 @@ BULK: Final = Workload(
     10_000,
     contestants=(FLOOR, CHRONONAUT, TRIGGER),
     unable=(HISTORY_OBJECT, CONTINUUM),
+    writes_apart=False,
 )
-LISTING: Final = Workload("listing", "list {:,} versions", listing, 1_000, 200, contestants=(FLOOR, CHRONONAUT))
+LISTING: Final = Workload(
+    "listing", "list {:,} versions", listing, 1_000, 200, contestants=(FLOOR, CHRONONAUT), writes_apart=False
+)
 REPLAY: Final = Workload(
     "replay",
     "{:,} transactions of real changes",
@@ -204,6 +209,7 @@ REPLAY: Final = Workload(
     contestants=(FLOOR, CHRONONAUT),
     is_filled=False,
     counts=False,
+    writes_apart=False,
 )
 
 WORKLOADS: Final = (INSERT, UPDATE, TRANSACTIONS, DELETE, BULK, LISTING, REPLAY)
