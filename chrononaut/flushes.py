@@ -59,12 +59,12 @@ def _requiring(class_: type, operation: str) -> Versioning | None:
     return versioning
 
 
-def _capture_of(versioning: Versioning, obj: object, connection: Connection) -> Capture | None:
+def _capture_of(versioning: Versioning, state: InstanceState[Any], connection: Connection) -> Capture | None:
     """What the session of an object that is flushed has yet to write; ``None`` where it does not capture, and need not.
 
     :raises UncapturedWriteError: it does not capture, or its connection has no transactions
     """
-    capture = capture_of(obj)
+    capture = capture_of(state)
     if not is_suppressed():
         if capture is None:
             raise UncapturedWriteError(
@@ -79,12 +79,11 @@ def _capture_of(versioning: Versioning, obj: object, connection: Connection) -> 
 
 
 def before_insert(mapper: Mapper[Any], connection: Connection, obj: Any) -> None:
-    versioning = versioning_of(mapper.class_)
-    capture = _capture_of(versioning, obj, connection)
+    versioning, state = versioning_of(mapper.class_), sa.inspect(obj)
+    capture = _capture_of(versioning, state, connection)
     if capture is None:
         return
     version = versioning.options.names.version
-    state = sa.inspect(obj)
     replaced = _replaced_by(mapper, obj)
     if replaced is not None:
         versioning = _replaced_versioning(versioning, replaced)
@@ -137,11 +136,10 @@ def _replaced_by(mapper: Mapper[Any], obj: Any) -> InstanceState[Any] | None:
 
 
 def before_update(mapper: Mapper[Any], connection: Connection, obj: Any) -> None:
-    versioning = versioning_of(mapper.class_)
-    capture = _capture_of(versioning, obj, connection)
+    versioning, state = versioning_of(mapper.class_), sa.inspect(obj)
+    capture = _capture_of(versioning, state, connection)
     if capture is None:
         return
-    state = sa.inspect(obj)
     version = versioning.options.names.version
     known = known_version(versioning, state)
     changed, unknown, stamped = dirty(versioning, state)
@@ -164,7 +162,9 @@ def before_update(mapper: Mapper[Any], connection: Connection, obj: Any) -> None
         return
     assert known is not None
     if changed.isdisjoint(versioning.key):
-        setattr(obj, version, known + 1)
+        # What setting the attribute does, without its events: they were a quarter of the time here.
+        state.committed_state.setdefault(version, known)
+        state.dict[version] = known + 1
         capture.expect(versioning, "update")
         capture.replace(versioning, "update", known, state, by=state)
         return
@@ -178,13 +178,12 @@ def before_update(mapper: Mapper[Any], connection: Connection, obj: Any) -> None
 
 
 def before_delete(mapper: Mapper[Any], connection: Connection, obj: Any) -> None:
-    versioning = versioning_of(mapper.class_)
-    capture = _capture_of(versioning, obj, connection)
+    versioning, state = versioning_of(mapper.class_), sa.inspect(obj)
+    capture = _capture_of(versioning, state, connection)
     if capture is None:
         return
     if is_suppressed():
         return
-    state = sa.inspect(obj)
     capture.expect(versioning, "delete")
     capture.replace(versioning, "delete", known_version(versioning, state), state, by=state)
 

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 import uuid_utils.compat
 from sqlalchemy.engine import Connection
 from sqlalchemy.engine.base import OptionEngine
-from sqlalchemy.orm import InstanceState, Session, SessionTransaction, object_session
+from sqlalchemy.orm import InstanceState, Session, SessionTransaction
 from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.sql.dml import UpdateBase
 
@@ -444,9 +444,9 @@ def capture_by(session: Session) -> Capture | None:
     return session.info.get(_CAPTURE)
 
 
-def capture_of(obj: object) -> Capture | None:
+def capture_of(state: InstanceState[Any]) -> Capture | None:
     """What the session of an object has yet to write; ``None`` where its session does not capture."""
-    session = object_session(obj)
+    session = state.session
     return None if session is None else capture_by(session)
 
 
