@@ -186,7 +186,7 @@ class Versioning:
 
     def key_of(self, obj: object) -> Key:
         """The record key of a live object or of a history object."""
-        return tuple(getattr(obj, name) for name in self.key)
+        return tuple([getattr(obj, name) for name in self.key])
 
     def own(self, obj: object, name: str) -> Any:
         """One of our own attributes of the live object or of a history object, by its unrenamed name."""

@@ -17,6 +17,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.sql.dml import UpdateBase
 
 from chrononaut.archive import (
+    BATCH,
     Transaction,
     add_extra,
     archive_inserts,
@@ -191,21 +192,28 @@ class Capture:
         """Write the ``insert`` rows of what was inserted, or got another key."""
         for versioning in {**self.inserted, **self.moved}:
             connection = session.connection(bind_arguments={"mapper": versioning.mapper})
-            inserted, moved = self.inserted[versioning], self.moved[versioning]
-            objects = [*inserted.objects, *moved.objects]
-            keys = [versioning.key_of(obj) for obj in objects]
-            hidden = hidden_values(connection, versioning, keys[len(inserted.objects) :])
-            of_moved = zip(keys[len(inserted.objects) :], moved.documents, strict=True)
-            documents = [*inserted.documents, *(naming(document, hidden.get(key, [])) for key, document in of_moved)]
-            records = Records(keys, documents, [None] * len(keys))
-            reused = archive_inserts(connection, versioning, records, self.current_transaction())
-            _show_versions(versioning, objects, reused)
+            self._record(connection, versioning, self.inserted[versioning])
+            moved = self.moved[versioning]
+            keys = [versioning.key_of(obj) for obj in moved.objects]
+            hidden = hidden_values(connection, versioning, keys)
+            named = zip(keys, moved.documents, strict=True)
+            documents = [naming(document, hidden.get(key, [])) for key, document in named]
+            self._record(connection, versioning, Begun(moved.objects, documents))
         for state in self.told:
             take_appended(state)
         for versioning, objects in self.unrecorded.items():
             connection = session.connection(bind_arguments={"mapper": versioning.mapper})
             reused = continue_numbering(connection, versioning, [versioning.key_of(obj) for obj in objects])
             _show_versions(versioning, objects, reused)
+
+    def _record(self, connection: Connection, versioning: Versioning, begun: Begun) -> None:
+        for start in range(0, len(begun.objects), BATCH):
+            objects = begun.objects[start : start + BATCH]
+            keys = [versioning.key_of(obj) for obj in objects]
+            records = Records(keys, begun.documents[start : start + BATCH], [None] * len(keys))
+            _show_versions(
+                versioning, objects, archive_inserts(connection, versioning, records, self.current_transaction())
+            )
 
     def executed_by_flush(self, connection: Connection, execution_options: Mapping[str, Any]) -> bool:
         """Is a statement with these options one by which a flush writes objects?"""

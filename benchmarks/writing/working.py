@@ -46,7 +46,8 @@ def share(name: str, url: str, workload: Workload) -> float:
     with _ready(name, url, workload) as ready:
         assert ready.history is not None
         meter = Writing(ready.db.engine, ready.history)
-        return meter.writing / done(name, ready, workload, meter)
+        whole = done(name, ready, workload, meter)
+        return meter.writing / whole
 
 
 def statements(name: str, url: str, workload: Workload) -> float:
