@@ -136,6 +136,9 @@ class States:
 
         :param key: primary key values, in mapping order
         """
+        # SQLAlchemy 2.0 does so before statements on mapped classes alone; these are on tables.
+        if session.autoflush:
+            session.flush()
         return RecordStates(self, session, dict(zip(self.key_names, key, strict=True)))
 
 
