@@ -95,8 +95,8 @@ lint-openapi: $(VENV)/dev $(NODE_TOOLS)
 # Renews the lock files from pyproject.toml: every package pinned with its hashes.
 lock: $(VENV)/dev
 	$(COMPILE) pyproject.toml --extra service -o requirements.txt
-	$(COMPILE) pyproject.toml --extra service --group dev -c requirements.txt -o requirements-dev.txt
-	$(COMPILE) pyproject.toml --extra service --group sqlalchemy-2-0 -o requirements-sqlalchemy-2.0.txt
+	$(COMPILE) pyproject.toml --extra service --extra telemetry --group dev -c requirements.txt -o requirements-dev.txt
+	$(COMPILE) pyproject.toml --extra service --extra telemetry --group sqlalchemy-2-0 -o requirements-sqlalchemy-2.0.txt
 	$(COMPILE) pyproject.toml --extra service --group bench -c requirements-dev.txt -o requirements-bench.txt
 	$(COMPILE) --group contract -o requirements-contract.txt
 
