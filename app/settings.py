@@ -1,8 +1,13 @@
-"""What an operator sets: one frozen `Settings`, read from the environment, each value checked."""
+"""What an operator sets: one frozen `Settings`, read from the environment, each value checked.
+
+Each setting is declared once, with the field that holds its value; README's table of settings is held to that.
+"""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from typing import Any, Generic, TypeVar
 
 import sqlalchemy as sa
 from limits import parse_many
@@ -10,139 +15,95 @@ from limits import parse_many
 from app.proxies import Proxies, ProxyError
 
 _PREFIX = "CHRONONAUT_"
-_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
+_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+
+T = TypeVar("T")
 
 
 class SettingError(Exception):
-    """A setting is missing, unknown or wrong; the message says which, and what would be right."""
+    """Settings are missing, unknown or wrong; the message says which, one a line, and what would be right."""
 
 
 @dataclass(frozen=True, slots=True)
-class ProviderSettings:
-    """What is set of an identity provider whose tokens are taken.
+class Setting(Generic[T]):
+    """What is declared of a setting.
 
-    :ivar issuer: the ``iss`` of its tokens
-    :ivar audience: what the ``aud`` of those that are for us holds
-    :ivar jwks: the path of the file with its public keys, or their URL
-    :ivar user_claim: the claim that names the user; by default ``email`` where the provider says that it is verified
-        (``email_verified``), else ``sub``
-    :ivar scope_claim: the claim with the grants: a text separated by spaces, or a list of texts
+    :ivar name: of the environment's variable
+    :ivar read: makes the value of a text, or raises a `ValueError` that goes on after the name: what would be right
+    :ivar default: the text that an empty or missing one stands for; None where one must be given
+    :ivar allowed: what may be set, for README
+    :ivar meaning: what it does, for README
     """
 
-    issuer: str
-    audience: str
-    jwks: str
-    user_claim: str | None = None
-    scope_claim: str = "scope"
+    name: str
+    read: Callable[[str], T]
+    default: str | None
+    allowed: str
+    meaning: str
 
+    def value(self, environment: Mapping[str, str]) -> T:
+        """What an environment sets.
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """The service's settings.
-
-    :ivar secret_key: ``SECRET_KEY``: signs cursors, sessions and CSRF tokens; at least 16 characters, no default
-    :ivar database_url: ``DATABASE_URL``: an SQLAlchemy URL of SQLite or PostgreSQL, no default
-    :ivar models: ``CHRONONAUT_MODELS``: modules whose versioned models are served, separated by commas
-    :ivar db: ``CHRONONAUT_DB``: ``module:name`` of the `VersionedSQLAlchemy` that the models belong to
-    :ivar open_reading: ``CHRONONAUT_OPEN_READING``: may anyone read without a token?
-    :ivar cors_origins: ``CHRONONAUT_CORS_ORIGINS``: origins whose pages may use the service, separated by commas; or
-        ``*`` alone for all, which may not send cookies
-    :ivar trusted_proxies: ``CHRONONAUT_TRUSTED_PROXIES``: IP networks of the proxies whose word is taken for whom they
-        ask; none by default
-    :ivar provider: ``CHRONONAUT_JWT_ISSUER``, ``CHRONONAUT_JWT_AUDIENCE``, ``CHRONONAUT_JWT_JWKS``, and how to read its
-        tokens ``CHRONONAUT_JWT_USER_CLAIM`` and ``CHRONONAUT_JWT_SCOPE_CLAIM``: the identity provider whose tokens are
-        taken; none by default
-    :ivar rate_limits: ``CHRONONAUT_RATE_LIMITS``: how often one user, or one address without a user, may ask, in
-        Flask-Limiter's notation; as often as they like by default
-    :ivar rate_limit_storage: ``CHRONONAUT_RATE_LIMIT_STORAGE``: where it is counted, as a URL of Flask-Limiter's; by
-        default in the memory of each worker, so that several workers allow as many times as much
-    :ivar secure_cookies: ``CHRONONAUT_SECURE_COOKIES``: do browsers send a session's cookie by HTTPS only?
-    """
-
-    secret_key: str
-    database_url: str
-    models: tuple[str, ...] = ("app.models",)
-    db: str = "app.db:db"
-    open_reading: bool = False
-    cors_origins: tuple[str, ...] = ()
-    trusted_proxies: Proxies = field(default_factory=Proxies)
-    provider: ProviderSettings | None = None
-    rate_limits: str = ""
-    rate_limit_storage: str = "memory://"
-    secure_cookies: bool = True
-
-    @classmethod
-    def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
-        """Read the settings.
-
-        :raises SettingError: one is missing, unknown or wrong
+        :raises SettingError: it is missing or wrong
         """
-        known = {
-            "CHRONONAUT_MODELS",
-            "CHRONONAUT_DB",
-            "CHRONONAUT_OPEN_READING",
-            "CHRONONAUT_CORS_ORIGINS",
-            "CHRONONAUT_TRUSTED_PROXIES",
-            "CHRONONAUT_SECURE_COOKIES",
-            *_PROVIDER,
-            *_CLAIMS,
-            "CHRONONAUT_RATE_LIMITS",
-            "CHRONONAUT_RATE_LIMIT_STORAGE",
-        }
-        if unknown := sorted(name for name in environment if name.startswith(_PREFIX) and name not in known):
-            raise SettingError(f"unknown settings: {', '.join(unknown)}; there are {', '.join(sorted(known))}")
-        return cls(
-            secret_key=_secret_key(environment),
-            database_url=_database_url(environment),
-            models=_modules(environment.get("CHRONONAUT_MODELS", "app.models")),
-            db=_reference(environment.get("CHRONONAUT_DB", "app.db:db")),
-            open_reading=_flag(environment, "CHRONONAUT_OPEN_READING"),
-            cors_origins=_origins(environment.get("CHRONONAUT_CORS_ORIGINS", "")),
-            trusted_proxies=_proxies(environment.get("CHRONONAUT_TRUSTED_PROXIES", "")),
-            provider=_provider(environment),
-            rate_limits=_rate_limits(environment.get("CHRONONAUT_RATE_LIMITS", "")),
-            rate_limit_storage=environment.get("CHRONONAUT_RATE_LIMIT_STORAGE") or "memory://",
-            secure_cookies=_flag(environment, "CHRONONAUT_SECURE_COOKIES", default="true"),
-        )
+        try:
+            return self.read(environment.get(self.name) or self.default or "")
+        except ValueError as error:
+            raise SettingError(f"{self.name} {error}") from None
+
+
+def _optional(
+    name: str,
+    read: Callable[[str], T],
+    *,
+    allowed: str,
+    meaning: str,
+    default: str = "",
+) -> T:
+    declared: T = field(default=read(default), metadata={"setting": Setting(name, read, default, allowed, meaning)})
+    return declared
+
+
+def _required(name: str, read: Callable[[str], T], *, allowed: str, meaning: str) -> T:
+    declared: T = field(metadata={"setting": Setting(name, read, None, allowed, meaning)})
+    return declared
 
 
 _SHORTEST_KEY = 16
 
 
-def _secret_key(environment: Mapping[str, str]) -> str:
-    key = environment.get("SECRET_KEY", "")
-    if len(key) < _SHORTEST_KEY:
-        raise SettingError(f"SECRET_KEY must be a random text of at least {_SHORTEST_KEY} characters, not {len(key)}")
-    return key
+def _secret_key(text: str) -> str:
+    if len(text) < _SHORTEST_KEY:
+        raise ValueError(f"must be a random text of at least {_SHORTEST_KEY} characters, not {len(text)}")
+    return text
 
 
-def _database_url(environment: Mapping[str, str]) -> str:
-    text = environment.get("DATABASE_URL", "")
+def _database_url(text: str) -> str:
     example = "as sqlite:////var/lib/service/history.db or postgresql+psycopg://user@host/database"
     if not text:
-        raise SettingError(f"DATABASE_URL is missing; set it to the database's URL, {example}")
+        raise ValueError(f"is missing; set it to the database's URL, {example}")
     try:
         url = sa.make_url(text)
     except (sa.exc.ArgumentError, ValueError):
-        raise SettingError(f"DATABASE_URL is no URL of a database; write it {example}") from None
+        raise ValueError(f"is no URL of a database; write it {example}") from None
     if url.drivername in {"postgres", "postgresql"}:
         url = url.set(drivername="postgresql+psycopg")
     if url.drivername not in {"sqlite", "postgresql+psycopg"}:
-        raise SettingError(f"DATABASE_URL names the driver {url.drivername}; write it {example}")
+        raise ValueError(f"names the driver {url.drivername}; write it {example}")
     return url.render_as_string(hide_password=False)
 
 
 def _modules(text: str) -> tuple[str, ...]:
     modules = tuple(part.strip() for part in text.split(","))
     if not all(all(name.isidentifier() for name in module.split(".")) for module in modules):
-        raise SettingError(f"CHRONONAUT_MODELS must be module names separated by commas, not {text!r}")
+        raise ValueError(f"must be module names separated by commas, not {text!r}")
     return modules
 
 
 def _reference(text: str) -> str:
     module, _, name = text.partition(":")
     if not (name.isidentifier() and all(part.isidentifier() for part in module.split("."))):
-        raise SettingError(f"CHRONONAUT_DB must be module:name, as app.db:db, not {text!r}")
+        raise ValueError(f"must be module:name, as app.db:db, not {text!r}")
     return text
 
 
@@ -157,8 +118,8 @@ def _origins(text: str) -> tuple[str, ...]:
     for origin in origins:
         implied_port = ":443" if origin.startswith("https:") else ":80"
         if not _ORIGIN.fullmatch(origin) or origin.endswith(implied_port):
-            raise SettingError(
-                "CHRONONAUT_CORS_ORIGINS must be origins as browsers send them, separated by commas, or * alone: "
+            raise ValueError(
+                "must be origins as browsers send them, separated by commas, or * alone: "
                 f"https://example.com, lower-case, without a path or the port that is implied; not {origin!r}"
             )
     return origins
@@ -168,25 +129,20 @@ def _proxies(text: str) -> Proxies:
     try:
         return Proxies.parse(text)
     except ProxyError as error:
-        raise SettingError(f"CHRONONAUT_TRUSTED_PROXIES: {error}") from None
+        raise ValueError(f"must be IP networks, separated by commas: {error}") from None
 
 
-_PROVIDER = ("CHRONONAUT_JWT_ISSUER", "CHRONONAUT_JWT_AUDIENCE", "CHRONONAUT_JWT_JWKS")
-_CLAIM = re.compile(r"[A-Za-z0-9_.:/#~-]*")
-_CLAIMS = ("CHRONONAUT_JWT_USER_CLAIM", "CHRONONAUT_JWT_SCOPE_CLAIM")
+_CLAIM = re.compile(r"[A-Za-z0-9_.:/#~-]+")
 
 
-def _provider(environment: Mapping[str, str]) -> ProviderSettings | None:
-    issuer, audience, place = (environment.get(name, "") for name in _PROVIDER)
-    user_claim, scope_claim = (environment.get(name, "") for name in _CLAIMS)
-    if not any((issuer, audience, place, user_claim, scope_claim)):
-        return None
-    if missing := [name for name in _PROVIDER if not environment.get(name)]:
-        raise SettingError(f"{' and '.join(missing)} missing; an identity provider takes {', '.join(_PROVIDER)}")
-    for name in _CLAIMS:
-        if not _CLAIM.fullmatch(environment.get(name, "")):
-            raise SettingError(f"{name} must be the name of a claim, as preferred_username")
-    return ProviderSettings(issuer, audience, place, user_claim or None, scope_claim or "scope")
+def _claim(text: str) -> str:
+    if not _CLAIM.fullmatch(text):
+        raise ValueError("must be the name of a claim, as preferred_username")
+    return text
+
+
+def _optional_claim(text: str) -> str | None:
+    return _claim(text) if text else None
 
 
 def _rate_limits(text: str) -> str:
@@ -197,12 +153,182 @@ def _rate_limits(text: str) -> str:
     except ValueError:
         items = []
     if not items or not all(item.amount for item in items):
-        raise SettingError(f"CHRONONAUT_RATE_LIMITS must be as 100 per minute; 5000 per hour, not {text!r}")
+        raise ValueError(f"must be as 100 per minute; 5000 per hour, not {text!r}")
     return text
 
 
-def _flag(environment: Mapping[str, str], name: str, default: str = "false") -> bool:
-    text = (environment.get(name) or default).lower()
-    if text not in (*_TRUE, *_FALSE):
-        raise SettingError(f"{name} must be true or false, not {text!r}")
-    return text in _TRUE
+def _storage(text: str) -> str:
+    return text  # what can be opened is found out when it is: `app.limits`
+
+
+def _flag(text: str) -> bool:
+    if text.lower() not in (*_TRUE, *_FALSE):
+        raise ValueError(f"must be true or false, not {text!r}")
+    return text.lower() in _TRUE
+
+
+_TRUTHS = "`true` or `false`"
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderSettings:
+    """What is set of an identity provider whose tokens are taken."""
+
+    issuer: str = _required(
+        "CHRONONAUT_JWT_ISSUER",
+        str,
+        allowed="a text",
+        meaning="the identity provider whose JWTs are taken as bearer tokens: their `iss`; with the next two, or none "
+        "of them",
+    )
+    audience: str = _required("CHRONONAUT_JWT_AUDIENCE", str, allowed="a text", meaning="what their `aud` holds")
+    jwks: str = _required(
+        "CHRONONAUT_JWT_JWKS",
+        str,
+        allowed="a path or an `https` URL",
+        meaning="the provider's public keys (a JWK Set with a `kid` for each), as the path of a file or its URL",
+    )
+    user_claim: str | None = _optional(
+        "CHRONONAUT_JWT_USER_CLAIM",
+        _optional_claim,
+        allowed="a claim's name",
+        meaning="the claim that names the user; by default `email` where the token says `email_verified: true`, else "
+        "`sub`",
+    )
+    scope_claim: str = _optional(
+        "CHRONONAUT_JWT_SCOPE_CLAIM",
+        _claim,
+        default="scope",
+        allowed="a claim's name",
+        meaning="the claim with the grants, as `read release:write` or a list; words of other services are passed over",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The service's settings."""
+
+    secret_key: str = _required(
+        "SECRET_KEY",
+        _secret_key,
+        allowed=f"at least {_SHORTEST_KEY} characters",
+        meaning="signs cursors, sessions and CSRF tokens, and another one ends them all",
+    )
+    database_url: str = _required(
+        "DATABASE_URL",
+        _database_url,
+        allowed="SQLite or PostgreSQL",
+        meaning="an SQLAlchemy URL; a relative path of SQLite lies in `instance/`",
+    )
+    models: tuple[str, ...] = _optional(
+        "CHRONONAUT_MODELS",
+        _modules,
+        default="app.models",
+        allowed="modules, separated by commas",
+        meaning="modules whose versioned models are served",
+    )
+    db: str = _optional(
+        "CHRONONAUT_DB",
+        _reference,
+        default="app.db:db",
+        allowed="`module:name`",
+        meaning="the `VersionedSQLAlchemy` that they belong to",
+    )
+    open_reading: bool = _optional(
+        "CHRONONAUT_OPEN_READING", _flag, default="false", allowed=_TRUTHS, meaning="may anyone read without a token?"
+    )
+    cors_origins: tuple[str, ...] = _optional(
+        "CHRONONAUT_CORS_ORIGINS",
+        _origins,
+        allowed="origins, separated by commas, as `https://example.com`; or `*`",
+        meaning="whose pages may use the service from a browser; `*` is all, without cookies. The cookie of a session "
+        "is `SameSite=Lax`: a page of another site sends a token",
+    )
+    trusted_proxies: Proxies = _optional(  # noqa: RUF009  # it is frozen
+        "CHRONONAUT_TRUSTED_PROXIES",
+        _proxies,
+        allowed="IP networks, separated by commas, as `10.0.0.0/8, 2001:db8::/32`; `unix`",
+        meaning="the proxies from whose `X-Forwarded-For` and `X-Forwarded-Proto` the client's address and scheme are "
+        "taken; `unix` is whoever connects to a Unix socket",
+    )
+    provider: ProviderSettings | None = field(default=None, metadata={"group": ProviderSettings})
+    rate_limits: str = _optional(
+        "CHRONONAUT_RATE_LIMITS",
+        _rate_limits,
+        allowed="as `100 per minute; 5000 per hour`",
+        meaning="how often one user, or one address without a user, may ask",
+    )
+    rate_limit_storage: str = _optional(
+        "CHRONONAUT_RATE_LIMIT_STORAGE",
+        _storage,
+        default="memory://",
+        allowed="`memory://` or a URL as `redis://host:6379`",
+        meaning="where it is counted: in the memory of each worker, so that four workers allow four times as much, or "
+        "for all together in Redis, which takes the package `redis`. While it does not answer, each worker counts for "
+        "itself",
+    )
+    secure_cookies: bool = _optional(
+        "CHRONONAUT_SECURE_COOKIES",
+        _flag,
+        default="true",
+        allowed=_TRUTHS,
+        meaning="do browsers send a session's cookie by HTTPS only?",
+    )
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
+        """Read the settings.
+
+        :raises SettingError: some are missing, unknown or wrong; all of them are named
+        """
+        wrong = _unknown(environment)
+        values = _values(cls, environment, wrong)
+        if wrong:
+            raise SettingError("\n".join(wrong))
+        return cls(**values)
+
+
+def declared(settings: type[Any] = Settings) -> Iterator[Setting[Any]]:
+    """All settings, in the order in which README lists them."""
+    for each in fields(settings):
+        if "setting" in each.metadata:
+            yield each.metadata["setting"]
+        else:
+            yield from declared(each.metadata["group"])
+
+
+def _unknown(environment: Mapping[str, str]) -> list[str]:
+    known = {setting.name.removeprefix(_PREFIX) for setting in declared() if setting.name.startswith(_PREFIX)}
+    lines = []
+    for name in sorted(name for name in environment if name.startswith(_PREFIX)):
+        if (word := name.removeprefix(_PREFIX)) not in known:
+            meant = get_close_matches(word, sorted(known), 1)
+            lines.append(f"{name} is no setting" + (f"; did you mean {_PREFIX}{meant[0]}?" if meant else ""))
+    return lines
+
+
+def _values(settings: type[Any], environment: Mapping[str, str], wrong: list[str]) -> dict[str, Any]:
+    """The values by their attributes; what is said of those that cannot be read is added to a list."""
+    values: dict[str, Any] = {}
+    for each in fields(settings):
+        try:
+            if "setting" in each.metadata:
+                values[each.name] = each.metadata["setting"].value(environment)
+            else:
+                values[each.name] = _group(each.metadata["group"], environment, wrong)
+        except SettingError as error:
+            wrong.append(str(error))
+    return values
+
+
+def _group(settings: type[Any], environment: Mapping[str, str], wrong: list[str]) -> Any:
+    """Settings that are given together, or none of them."""
+    group = [*declared(settings)]
+    if not any(environment.get(setting.name) for setting in group):
+        return None
+    needed = [setting.name for setting in group if setting.default is None]
+    if missing := [name for name in needed if not environment.get(name)]:
+        raise SettingError(f"{' and '.join(missing)} missing; an identity provider takes {', '.join(needed)}")
+    before = len(wrong)
+    values = _values(settings, environment, wrong)
+    return settings(**values) if len(wrong) == before else None

@@ -61,7 +61,10 @@ def test_origins_are_listed() -> None:
                 "null",
             )
         ),
-        ({"CHRONONAUT_TRUSTED_PROXIES": "10.0.0.1/8"}, "CHRONONAUT_TRUSTED_PROXIES: '10.0.0.1/8' is no IP network"),
+        (
+            {"CHRONONAUT_TRUSTED_PROXIES": "10.0.0.1/8"},
+            "CHRONONAUT_TRUSTED_PROXIES must be .*: '10.0.0.1/8' is no IP network",
+        ),
         ({"CHRONONAUT_TRUSTED_PROXIES": "10.0.0.0/8,"}, "'' is no IP network"),
         ({"CHRONONAUT_TRUSTED_PROXIES": "0.0.0.0/0"}, "is every address"),
         ({"CHRONONAUT_TRUSTED_PROXIES": "::ffff:10.0.0.0/104"}, "write it as IPv4"),
@@ -75,7 +78,7 @@ def test_origins_are_listed() -> None:
         ({"CHRONONAUT_RATE_LIMITS": "100 per minute; often"}, "CHRONONAUT_RATE_LIMITS must be as 100 per minute"),
         ({"CHRONONAUT_RATE_LIMITS": "0 per minute"}, "CHRONONAUT_RATE_LIMITS must be as 100 per minute"),
         ({"CHRONONAUT_SECURE_COOKIES": "perhaps"}, "CHRONONAUT_SECURE_COOKIES must be true or false"),
-        ({"CHRONONAUT_OPEN_READINGS": "true"}, "unknown settings: CHRONONAUT_OPEN_READINGS"),
+        ({"CHRONONAUT_OPEN_READINGS": "true"}, "READINGS is no setting; did you mean CHRONONAUT_OPEN_READING\\?"),
     ],
 )
 def test_wrong_setting_is_refused_by_name(changed: dict[str, str], message: str) -> None:
@@ -89,3 +92,26 @@ def test_wrong_setting_is_refused_by_name(changed: dict[str, str], message: str)
 )
 def test_cookies_are_secure_unless_said_otherwise(given: dict[str, str], secure: bool) -> None:
     assert Settings.from_environment(_GIVEN | given).secure_cookies is secure
+
+
+def test_all_that_is_wrong_is_said_at_once() -> None:
+    given = {
+        "SECRET_KEY": "short",
+        "CHRONONAUT_OPEN_READING": "perhaps",
+        "CHRONONAUT_SECURE_COOKIE": "no",
+        "CHRONONAUT_JWT_ISSUER": "https://id.example.com",
+        "CHRONONAUT_ZZZ": "",
+    }
+    with pytest.raises(SettingError) as refused:
+        Settings.from_environment(given)
+    lines = str(refused.value).splitlines()
+    assert [line.split()[0] for line in lines] == [
+        "CHRONONAUT_SECURE_COOKIE",
+        "CHRONONAUT_ZZZ",
+        "SECRET_KEY",
+        "DATABASE_URL",
+        "CHRONONAUT_OPEN_READING",
+        "CHRONONAUT_JWT_AUDIENCE",
+    ]
+    assert lines[0].endswith("is no setting; did you mean CHRONONAUT_SECURE_COOKIES?")
+    assert lines[1].endswith("is no setting")
