@@ -73,16 +73,15 @@ def session() -> Session:
     return current
 
 
-def snapshot(table: sa.Table) -> Connection:
+def snapshot() -> Connection:
     """The connection of a request that only reads, and only plain values, from one snapshot as in `session`.
 
-    A session makes up to a tenth of what such a request takes. It ends with the request.
-
-    :param table: one of those that are read
+    A session would make about a tenth of what such a request takes. It ends with the request.
     """
     if "snapshot" not in g:
         database: Any = current_app.extensions["sqlalchemy"]
-        connection = g.snapshot = database.engines[table.metadata.info.get("bind_key")].connect()
+        # Kept first, so that it is closed also where it cannot be set so.
+        connection = g.snapshot = database.engine.connect()
         if connection.dialect.name == "postgresql":
             connection.execution_options(**_IN_SNAPSHOT)
     begun: Connection = g.snapshot

@@ -73,9 +73,7 @@ class Found:
     @classmethod
     def by_key(cls, resource: Resource, states: States, key_text: str) -> "Found":
         """:raises Problem: 404: no record can have the key"""
-        return cls(
-            resource, key_text, states.of(snapshot(resource.versioning.history_table), key_of(resource, key_text))
-        )
+        return cls(resource, key_text, states.of(snapshot(), key_of(resource, key_text)))
 
     def refuse_unknown(self) -> None:
         """:raises Problem: 404: there never was such a record"""

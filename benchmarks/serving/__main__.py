@@ -34,7 +34,7 @@ COMMAND: Final = "python -m benchmarks.serving"
 RESULTS: Final = Path(__file__).parents[1] / "results" / "serving.md"
 
 _FLOORS: Final = "benchmarks.serving.floors:create_app()"
-# How a round's connections fall to several, all to one or as many to each, would decide more than the views.
+# How connections fall to several workers, all to one or as many to each, would decide more than the views.
 _ONE_WORKER: Final = ("--workers=1",)
 _FAILED: Final = 1
 _MISUSED: Final = 2
