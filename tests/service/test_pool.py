@@ -1,5 +1,6 @@
 """The connections to the database that the threads of a worker share."""
 
+import gc
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
@@ -36,3 +37,24 @@ def test_request_without_a_connection_is_told_to_come_again(
         response = app.test_client().get("/records/user", headers={"Authorization": f"Bearer {read_token}"})
         assert_problem(response, 503, "unavailable")
         assert response.headers["Retry-After"] == "1"
+
+
+def test_connection_is_given_back_with_the_answer(app_with: Callable[..., Flask], read_token: str) -> None:
+    app = app_with()
+    with app.app_context():
+        pool = db.engine.pool
+    assert isinstance(pool, sa.QueuePool)
+    bearer = {"Authorization": f"Bearer {read_token}"}
+    gc.disable()
+    try:
+        for path in (
+            "/history/user/1",
+            "/history/user/1/diff?from=0",
+            "/records/user/1",
+            "/records/user",
+            "/history/user",
+        ):
+            app.test_client().get(path, headers=bearer)
+            assert pool.checkedout() == 0, path
+    finally:
+        gc.enable()
