@@ -24,6 +24,7 @@ from app.history.routes import add_history, add_list_of_models
 from app.history.timemap import add_timemap
 from app.limits import init_limits
 from app.methods import init_methods
+from app.migrations import init_migrations
 from app.problem_kinds import add_problem_kinds
 from app.problems import register_problems
 from app.proxies import TrustedProxies
@@ -83,6 +84,7 @@ def _create_app(environment: Mapping[str, str]) -> Flask:
     init_authentication(app, db, settings, Provider.of(settings.provider) if settings.provider else None)
     limiter = init_limits(app, settings)
     register_commands(app, db)
+    init_migrations(app, db, registry)
     api = Api(app, settings)
     models = Blueprint("service", __name__, description="What is served")
     add_list_of_models(models, registry)

@@ -70,8 +70,12 @@ def _is_unstorable(value: Any) -> bool:
 
 @cache
 def state_schema(resource: Resource) -> type[Schema]:
-    """The schema of a state in history: the tracked columns."""
-    return Answer.from_dict(_tracked(resource), name=f"{resource.title}State")
+    """The schema of a state in history: the tracked columns, and the dropped ones of a version that had them."""
+    dropped = {
+        name: field_of(column, required=False, deprecated=True, readOnly=True)
+        for name, column in resource.versioning.dropped.items()
+    }
+    return Answer.from_dict(_tracked(resource) | dropped, name=f"{resource.title}State")
 
 
 def record_schema(resource: Resource) -> type[Schema]:

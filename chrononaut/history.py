@@ -27,7 +27,8 @@ _VERSIONING = "_chrononaut_versioning"
 class History:
     """A row of history: a state that a record had, and what replaced it.
 
-    It has the key and every tracked attribute of its model under the same names, and besides them `version`,
+    It has the key and every tracked attribute of its model under the same names, those that the model says were
+    dropped, and besides them `version`,
     `operation`, `changed` (UTC, when the state ended), `valid_from` (UTC, when it began; ``None`` if it was there
     before versioning), `change_info` (who and why replaced it) and `transaction_id`. A row whose operation is
     ``insert`` has no state.
@@ -85,6 +86,7 @@ class Versioning:
     :ivar tracked: attribute name → column, the key's included, `version` not
     :ivar hidden: attribute name → column
     :ivar untracked: attribute name → column
+    :ivar dropped: attribute name → column of a history table, of what the model no longer has
     :ivar stamped: tracked and hidden attributes that every UPDATE sets anew: by ``onupdate``, or as ``version_id_col``
     """
 
@@ -97,6 +99,7 @@ class Versioning:
     tracked: Mapping[str, sa.Column[Any]]
     hidden: Mapping[str, sa.Column[Any]]
     untracked: Mapping[str, sa.Column[Any]]
+    dropped: Mapping[str, sa.Column[Any]]
     version: sa.Column[int]
     stamped: frozenset[str]
     history: type[History]

@@ -74,7 +74,7 @@ def _of_root(mapper: Mapper[Any], table: sa.Table) -> Versioning:
     table.append_column(version)
     mapper.add_property(options.names.version, version)
     key_columns, state = [columns[name] for name in key], _state(columns, options, key)
-    history_table = _history_table(table, options, key_columns, state)
+    history_table = _history_table(table, options, key_columns, [*state, *options.dropped.values()])
     return _versioning(mapper, options, (RecordTable(table, history_table, key_columns, state),), key, columns, version)
 
 
@@ -86,7 +86,7 @@ def _of_child(mapper: Mapper[Any], table: sa.Table, parent: Versioning) -> Versi
     if table is above.live:
         # Single-table inheritance: the model's columns came to the table after its history table was made.
         added = _state(own, options, ())
-        for column in added:
+        for column in (*added, *_dropped_here(options, parent)):
             if column.key not in above.history.c:
                 above.history.append_column(_copy(column))
         tables = (*parent.tables[:-1], RecordTable(table, above.history, above.key, [*above.state, *added]))
@@ -99,7 +99,8 @@ def _of_child(mapper: Mapper[Any], table: sa.Table, parent: Versioning) -> Versi
                     mapper.class_.__name__, f"{name} is a column of two tables; give the attributes different names"
                 )
         state = [column for column in _state(own, options, ()) if column not in key_columns]
-        history_table = _child_history_table(table, options, key_columns, state)
+        kept = [*state, *_dropped_here(options, parent)]
+        history_table = _child_history_table(table, options, key_columns, kept)
         tables = (*parent.tables, RecordTable(table, history_table, key_columns, state))
         own = {name: column for name, column in own.items() if column not in key_columns}
     return _versioning(mapper, options, tables, parent.key, {**parent.columns, **own}, parent.version)
@@ -127,6 +128,10 @@ def _versioning(
         tracked={name: column for name, column in columns.items() if name not in left_out},
         hidden={name: columns[name] for name in options.hidden},
         untracked={name: columns[name] for name in options.untracked},
+        dropped={
+            name: next(one.history.c[column.key] for one in tables if column.key in one.history.c)
+            for name, column in options.dropped.items()
+        },
         version=version,
         stamped=frozenset(
             name
@@ -156,6 +161,7 @@ def _map_history(versioning: Versioning) -> None:
     properties |= {
         name: list(columns) for name, columns in zip((names.version, *versioning.key), identity, strict=True)
     }
+    properties |= versioning.dropped
     began = versioning.began([first.history.c[column.key] for column in first.key], version)
     versioning.mapper.registry.map_imperatively(
         versioning.history,
@@ -170,6 +176,10 @@ def _map_history(versioning: Versioning) -> None:
 def _state(columns: _Columns, options: Options, key: Sequence[str]) -> list[sa.Column[Any]]:
     left_out = {*options.hidden, *options.untracked, *key}
     return [column for name, column in columns.items() if name not in left_out]
+
+
+def _dropped_here(options: Options, parent: Versioning) -> list[sa.Column[Any]]:
+    return [column for name, column in options.dropped.items() if name not in parent.dropped]
 
 
 def _child_key(mapper: Mapper[Any], table: sa.Table, parent: Versioning) -> list[sa.Column[Any]]:

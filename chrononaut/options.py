@@ -33,9 +33,10 @@ ANY_TEXT = re.compile(r"[\s\S]+", re.ASCII)
 """The pattern of a required reason that any text will do for which has a character that can be seen."""
 
 _REQUIRED = "__chrononaut_required__"
+_DROPPED = "__chrononaut_dropped__"
 _OPTIONS = (
     *("__chrononaut_hidden__", "__chrononaut_untracked__", "__chrononaut_tablename__", "__chrononaut_rename__"),
-    _REQUIRED,
+    *(_REQUIRED, _DROPPED),
 )
 _METHODS = (
     *("versions", "version_at", "has_changed_since", "previous_version", "diff", "changes", "blame", "revert_to"),
@@ -49,7 +50,7 @@ class Options:
     """How one model is versioned.
 
     ``hidden`` and ``untracked`` are attribute names, in mapping order; ``required`` are keys of the change info's
-    ``extra``, each with the pattern of its whole value.
+    ``extra``, each with the pattern of its whole value; ``dropped`` are attribute names, each with its column.
     """
 
     history_table: str
@@ -57,6 +58,7 @@ class Options:
     untracked: tuple[str, ...]
     names: Names
     required: Mapping[str, re.Pattern[str]]
+    dropped: Mapping[str, sa.Column[Any]]
 
 
 def read_options(mapper: Mapper[Any]) -> Options:
@@ -77,6 +79,10 @@ def read_options(mapper: Mapper[Any]) -> Options:
         ``\\d`` and ``\\w`` are those of ASCII, as in JavaScript, to which a service may tell the pattern. Values may
         come from outside: repeat nothing that repeats by itself (``(a+)+``), which takes for ever to match; what is
         longer than 1000 characters fits no pattern.
+    ``__chrononaut_dropped__``
+        tracked columns that the model once had and its table no longer has: attribute name → type, as
+        ``{"nickname": sa.String(80)}``, or the column, where that had another name. Their history stays, and old
+        versions have the attribute; newer ones have ``None``. It is no difference between two versions.
 
     :raises OptionError: an option is wrong, or one of our columns would take the place of one of the model's
     """
@@ -93,6 +99,7 @@ def read_options(mapper: Mapper[Any]) -> Options:
             untracked=_attributes(model, "__chrononaut_untracked__", columns, key),
             names=_names(mapper, {column.name for column in columns.values()}),
             required=_required(model),
+            dropped=_dropped(mapper, {}),
         ),
     )
 
@@ -142,6 +149,7 @@ def inherit_options(mapper: Mapper[Any], parent: Options, own: Mapping[str, Any]
             untracked=given["__chrononaut_untracked__"],
             names=parent.names,
             required={**parent.required, **required},
+            dropped={**parent.dropped, **_dropped(mapper, parent.dropped)},
         ),
     )
 
@@ -196,6 +204,28 @@ def _required(model: type) -> Mapping[str, re.Pattern[str]]:
         if not isinstance(pattern, str):
             raise OptionError(model.__name__, _REQUIRED, f"the pattern of {key} must be a text, not {pattern!r}")
     return {key: _compiled(model, key, pattern) for key, pattern in patterns.items()}
+
+
+def _dropped(mapper: Mapper[Any], inherited: Mapping[str, Any]) -> dict[str, sa.Column[Any]]:
+    model = mapper.class_
+    given: object = getattr(model, _DROPPED, {})
+    if not isinstance(given, Mapping) or not all(map(_is_name, given)):
+        raise OptionError(model.__name__, _DROPPED, f'must be a mapping, as {{"nickname": String(80)}}, not {given!r}')
+    columns = {name: _column(model, name, described) for name, described in given.items() if name not in inherited}
+    there = {column.name for column in mapper.columns}
+    for name, column in columns.items():
+        if hasattr(model, name) or column.name in there or {name, column.name} & set(OWN_NAMES):
+            raise OptionError(model.__name__, _DROPPED, f"{name} is dropped, and the model still has what is called so")
+    return columns
+
+
+def _column(model: type, name: str, described: Any) -> sa.Column[Any]:
+    if isinstance(described, sa.Column):
+        return described
+    try:
+        return sa.Column(name, sa.types.to_instance(described))
+    except sa.exc.ArgumentError:
+        raise OptionError(model.__name__, _DROPPED, f"{name} needs a type or a column, not {described!r}") from None
 
 
 def _compiled(model: type, key: str, pattern: str) -> re.Pattern[str]:

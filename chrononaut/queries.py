@@ -121,7 +121,7 @@ def live_state(model: type, key: Key) -> sa.Select[Any]:
 
 
 def as_columns(model: type) -> sa.Select[Any]:
-    """The history rows of a model's table as columns: our own, as `State` has them, and the tracked attributes."""
+    """The history rows of a model's table as columns: ours, as `State` has them, the tracked and the dropped ones."""
     versioning = versioning_of(model)
     rows: Any = sa.inspect(versioning.history)
     number = versioning.column("version")
@@ -129,7 +129,7 @@ def as_columns(model: type) -> sa.Select[Any]:
         number,
         versioning.began(history_key(versioning), number),
         *(versioning.column(name) for name in ("changed", "operation", "change_info", "transaction_id")),
-        *(rows.columns[name] for name in versioning.tracked),
+        *(rows.columns[name] for name in (*versioning.tracked, *versioning.dropped)),
     ).select_from(rows.persist_selectable)
 
 

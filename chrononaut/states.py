@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property, partial
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
@@ -70,6 +71,7 @@ class State(NamedTuple):
     :ivar valid_from: when it began, in UTC; ``None`` if it was there before the record was versioned
     :ivar changed: when it ended, in UTC; ``None`` of the live state, as is all else that tells of its end
     :ivar values: the tracked attributes
+    :ivar dropped: those that the model no longer has, where they have a value
     """
 
     version: int
@@ -79,6 +81,7 @@ class State(NamedTuple):
     change_info: JSONObject | None
     transaction_id: UUID | None
     values: Mapping[str, Any]
+    dropped: Mapping[str, Any] = MappingProxyType({})
 
     @property
     def is_live(self) -> bool:
@@ -105,6 +108,7 @@ class States:
         """:param model: a versioned model"""
         versioning = versioning_of(model)
         self.names, self.hidden = tuple(versioning.tracked), tuple(versioning.hidden)
+        self.dropped = tuple(versioning.dropped)
         self._bind = {"mapper": versioning.mapper}
         self._key_names = [f"key_{place}" for place in range(len(versioning.key))]
         key = tuple(
@@ -220,13 +224,17 @@ class RecordStates:
         return next(iter(prior or self._prior(select, **parameters)), None)
 
     def _prior(self, select: sa.Select[Any], **parameters: Any) -> list[State]:
-        names = self._states.names
-        return [
-            State(version, valid_from, changed, operation, info, transaction_id, dict(zip(names, values, strict=True)))
-            for version, valid_from, changed, operation, info, transaction_id, *values in self._execute(
-                select, **parameters
-            ).all()
-        ]
+        names, dropped = self._states.names, self._states.dropped
+        states = []
+        rows = self._execute(select, **parameters).all()
+        for version, valid_from, changed, operation, info, transaction_id, *values in rows:
+            # The names of what was dropped come last.
+            state = State(version, valid_from, changed, operation, info, transaction_id, dict(zip(names, values)))  # noqa: B905
+            if dropped:
+                lost = zip(dropped, values[len(names) :], strict=True)
+                state = state._replace(dropped={name: value for name, value in lost if value is not None})
+            states.append(state)
+        return states
 
     def _execute(self, statement: Any, **parameters: Any) -> Any:
         return self._run(statement, {**self._key, **parameters})

@@ -60,7 +60,8 @@ class Examples:
     def __init__(self, resource: Resource) -> None:
         versioning = resource.versioning
         self._resource = resource
-        self.after = example_of(state_schema(resource)())
+        made = example_of(state_schema(resource)())
+        self.after = {name: made[name] for name in versioning.tracked}
         empty = [
             name for name, column in changeable(resource).items() if column.nullable and name in versioning.tracked
         ][:1]

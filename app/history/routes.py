@@ -185,7 +185,7 @@ def add_history(blueprint: Blueprint, resource: Resource) -> None:
             raise _invalid("to", f"version {to.version} is older than version {from_.version}; swap them")
         etag = f"{_etag(from_)}.{_etag(to)}"
         if media_type == JSON_PATCH:
-            response = patch_between(dump_state(from_.values), dump_state(to.values))
+            response = patch_between(dump_state(_state(from_)), dump_state(_state(to)))
             etag += ".patch"
         else:
             hidden = record.states.hidden_changes(from_.version, to.version) if query["include_hidden"] else []
@@ -214,8 +214,12 @@ def _version(state: State) -> Document:
         "operation": state.operation,
         "change_info": state.change_info,
         "transaction_id": state.transaction_id,
-        "state": state.values,
+        "state": _state(state),
     }
+
+
+def _state(state: State) -> Mapping[str, Any]:
+    return {**state.values, **state.dropped} if state.dropped else state.values
 
 
 class _Numbered(Protocol):

@@ -43,6 +43,7 @@ class Account(Model, Versioned):
     """An account, with hidden columns that cannot be empty."""
 
     __chrononaut_hidden__ = ("pin", "pass_phrase")
+    __chrononaut_dropped__: ClassVar = {"branch": sa.String(20), "opened_on": sa.Date}
 
     id: Mapped[int] = mapped_column(primary_key=True)
     label: Mapped[str | None]
