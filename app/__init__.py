@@ -16,7 +16,7 @@ from app.bounds import LONGEST_BODY
 from app.cli import register_commands
 from app.compression import init_compression
 from app.cors import init_cors
-from app.db import engine_options, prepare_engine
+from app.db import close_snapshot, engine_options, prepare_engine
 from app.document import key_parameter
 from app.history.changes import add_changes, add_transactions
 from app.history.examples import Examples
@@ -72,6 +72,7 @@ def _create_app(environment: Mapping[str, str]) -> Flask:
     with app.app_context():
         for engine in db.engines.values():
             prepare_engine(engine)
+    app.teardown_appcontext(close_snapshot)
     registry: Registry = Registry(db)
     app.extensions["chrononaut"] = registry
     init_request_ids(app)

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from flask import current_app, has_request_context, request
+from flask import current_app, g, has_request_context, request
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.orm import DeclarativeBase, Session
@@ -14,6 +14,7 @@ from app.threads import SLOW_THREADS, THREADS
 from chrononaut import VersionedSQLAlchemy
 
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
+_IN_SNAPSHOT = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 _SPARE_CONNECTIONS = 4
 _POOL_TIMEOUT = 10  # seconds that a request waits for a connection, before it is 503
 _BUSY_TIMEOUT = 30_000  # milliseconds that a writer waits for the writer before it
@@ -68,8 +69,30 @@ def session() -> Session:
     database: Any = current_app.extensions["sqlalchemy"]
     current: Session = database.session()
     if _is_reading() and not current.in_transaction() and current.get_bind().dialect.name == "postgresql":
-        current.connection(execution_options={"isolation_level": "REPEATABLE READ", "postgresql_readonly": True})
+        current.connection(execution_options=_IN_SNAPSHOT)
     return current
+
+
+def snapshot(table: sa.Table) -> Connection:
+    """The connection of a request that only reads, and only plain values, from one snapshot as in `session`.
+
+    A session makes up to a tenth of what such a request takes. It ends with the request.
+
+    :param table: one of those that are read
+    """
+    if "snapshot" not in g:
+        database: Any = current_app.extensions["sqlalchemy"]
+        connection = g.snapshot = database.engines[table.metadata.info.get("bind_key")].connect()
+        if connection.dialect.name == "postgresql":
+            connection.execution_options(**_IN_SNAPSHOT)
+    begun: Connection = g.snapshot
+    return begun
+
+
+def close_snapshot(_: BaseException | None = None) -> None:
+    """End the `snapshot` of a request, where there is one."""
+    if (connection := g.pop("snapshot", None)) is not None:
+        connection.close()
 
 
 @contextmanager
