@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from psycopg.pq import TransactionStatus
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.settings import Settings
 
@@ -55,7 +56,13 @@ def bound_waits(engine: Engine, settings: Settings) -> None:
         if connection is not None:
             connection.patience = at_rest
 
+    def drop_lost(connection: _Connection, record: ConnectionPoolEntry, _: object) -> None:
+        # What the request has changed of how it works cannot be changed back.
+        if connection.closed:
+            record.invalidate()
+
     event.listen(engine, "do_connect", connect)
+    event.listen(engine, "reset", drop_lost)
     event.listen(engine, "checkout", begin_work)
     event.listen(engine, "checkin", end_work)
     limits = _limits(settings)
@@ -88,6 +95,14 @@ class _Connection(psycopg.Connection[Any]):
             if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
                 self.close()
             raise
+
+    def rollback(self) -> None:
+        try:
+            super().rollback()
+        except psycopg.OperationalError:
+            # The server has undone it; nobody who has read what they wanted need be told.
+            if not self.closed:
+                raise
 
 
 def _limits(settings: Settings) -> dict[str, int]:

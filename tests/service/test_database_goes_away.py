@@ -48,6 +48,13 @@ def _engine(api: Api) -> sa.Engine:
         return db.engine
 
 
+def _taken(api: Api) -> int:
+    """Connections of the pool that a request has."""
+    pool = _engine(api).pool
+    assert isinstance(pool, sa.QueuePool)
+    return pool.checkedout()
+
+
 def _assert_unavailable(response: Any) -> str:
     assert response.headers["Retry-After"] == "1"
     detail: str = assert_problem(response, 503, "unavailable")["detail"]
@@ -91,7 +98,7 @@ def test_server_that_takes_connections_and_says_nothing_is_given_up(api_with: Ca
     proxy.silent = True
     # First the connection that is there, then a new one.
     _assert_unavailable(api.call("GET", record))
-    assert _engine(api).pool.checkedout() == 0  # type: ignore[attr-defined]  # of QueuePool
+    assert _taken(api) == 0
     proxy.restore()
     api.get(record)
 
@@ -193,6 +200,21 @@ def test_connection_that_is_lost_before_the_commit_leaves_nothing(
     _assert_unavailable(api.call("PATCH", record, {"name": "a"}))
     assert proxy.cut_at is None
     assert api.get(record)["version"] == 0
+
+
+@pytest.mark.parametrize("path", ["/records/user/{id}", "/history/user/{id}", "/records/user"])
+def test_connection_that_is_lost_after_all_was_read_is_not_noticed(
+    api_with: Callable[..., Api], proxy: Proxy, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By a session as well as by a connection alone."""
+    api = api_with()
+    path = path.format(id=api.post("/records/user", {"email": "a@example.com"})["state"]["id"])
+    proxy.cut_at = b"ROLLBACK\0"
+    api.get(path)
+    assert proxy.cut_at is None
+    assert caplog.text == ""
+    assert _taken(api) == 0
+    api.get(path)
 
 
 def test_commands_may_take_as_long_as_they_take(app_with: Callable[..., Flask]) -> None:
