@@ -4,20 +4,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import sqlalchemy as sa
 from flask import current_app, g, has_request_context, request
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Session
 
-from app.threads import SLOW_THREADS, THREADS
 from chrononaut import VersionedSQLAlchemy
 
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _IN_SNAPSHOT = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-_SPARE_CONNECTIONS = 4
-_POOL_TIMEOUT = 10  # seconds that a request waits for a connection, before it is 503
 _BUSY_TIMEOUT = 30_000  # milliseconds that a writer waits for the writer before it
+
+
+class OutcomeUnknownError(Exception):
+    """The connection was lost while a transaction was being committed: it may have been, or not."""
 
 
 class Base(DeclarativeBase):
@@ -73,6 +74,29 @@ def session() -> Session:
     return current
 
 
+def commit() -> None:
+    """Commit what the request has written, as the last thing that it does with the database.
+
+    :raises OutcomeUnknownError: the connection was lost meanwhile
+    """
+    current = session()
+    # Where this fails, nothing has been committed.
+    current.flush()
+    try:
+        current.commit()
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise OutcomeUnknownError from error
+        raise
+
+
+def start_over() -> None:
+    """Undo what the request has done so far; what it does from here on is a transaction of its own."""
+    database: Any = current_app.extensions["sqlalchemy"]
+    database.session.remove()
+    close_snapshot()
+
+
 def snapshot() -> Connection:
     """The connection of a request that only reads, and only plain values, from one snapshot as in `session`.
 
@@ -116,18 +140,3 @@ def impatient(engine: Engine) -> Iterator[Connection]:
             yield connection
         finally:
             connection.exec_driver_sql(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT}")
-
-
-def engine_options(url: str) -> dict[str, Any]:
-    """The options that an engine for a database URL is made with."""
-    # An error's message would hold the parameters otherwise, and the log the hidden values among them.
-    options: dict[str, Any] = {"hide_parameters": True}
-    parsed = sa.make_url(url)
-    dialect: Any = parsed.get_dialect()
-    if dialect.get_pool_class(parsed) is sa.QueuePool:
-        # A request has one connection at a time, so that no thread waits; where it is otherwise, none does without end.
-        threads = THREADS + SLOW_THREADS
-        options |= {"pool_size": threads, "max_overflow": _SPARE_CONNECTIONS, "pool_timeout": _POOL_TIMEOUT}
-    if parsed.get_backend_name() != "sqlite":
-        options["pool_pre_ping"] = True
-    return options
