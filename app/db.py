@@ -10,6 +10,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.orm import DeclarativeBase, Session
 
+from app.pool import Pool
 from app.threads import SLOW_THREADS, THREADS
 from chrononaut import VersionedSQLAlchemy
 
@@ -105,7 +106,12 @@ def engine_options(url: str) -> dict[str, Any]:
     if dialect.get_pool_class(parsed) is sa.QueuePool:
         # A request has one connection at a time, so that no thread waits; where it is otherwise, none does without end.
         threads = THREADS + SLOW_THREADS
-        options |= {"pool_size": threads, "max_overflow": _SPARE_CONNECTIONS, "pool_timeout": _POOL_TIMEOUT}
+        options |= {
+            "poolclass": Pool,
+            "pool_size": threads,
+            "max_overflow": _SPARE_CONNECTIONS,
+            "pool_timeout": _POOL_TIMEOUT,
+        }
     if parsed.get_backend_name() != "sqlite":
         options["pool_pre_ping"] = True
     return options

@@ -196,6 +196,8 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             "bind": f"{_HOST}:{self._port}",
             "workers": 2,
             "loglevel": "warning",
+            "logger_class": server.Logger,
+            "accesslog": None,
             # A worker that is told to end while it starts does not hear it; nobody waits half a minute for a demo.
             "graceful_timeout": 5,
             "when_ready": lambda _: sys.stdout.write(self._welcome) and sys.stdout.flush(),
