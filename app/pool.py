@@ -14,6 +14,9 @@ class Pool(sa.QueuePool):
     :ivar timeouts: how often none became free in time
     """
 
+    # The name of its logger: what it tells of connections is for who wants to hear SQLAlchemy's, not the service's.
+    _sqla_logger_namespace = "sqlalchemy.pool.QueuePool"
+
     def __init__(self, creator: Any, pool_size: int = 5, max_overflow: int = 10, **options: Any) -> None:
         super().__init__(creator, pool_size, max_overflow, **options)
         self.most = pool_size + max_overflow

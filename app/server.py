@@ -61,7 +61,10 @@ class Logger(glogging.Logger):  # type: ignore[misc]  # gunicorn has no types
         super().setup(cfg)
         self.error_log.addFilter(add_request_id)
         self.access_log.addFilter(add_request_id)
-        logging.getLogger("app").setLevel(self.loglevel)
+        # Below it gunicorn logs addresses with their queries.
+        level = max(self.loglevel, logging.INFO)
+        for log in (self.error_log, logging.getLogger("app")):
+            log.setLevel(level)
 
     def atoms(self, resp: Any, req: Any, environ: dict[str, Any], request_time: Any) -> dict[str, Any]:
         known: dict[str, Any] = super().atoms(resp, req, environ, request_time)

@@ -177,7 +177,7 @@ def _flag(text: str) -> bool:
 
 
 LOG_FORMATS = ("json", "text")
-_LOG_LEVELS = ("debug", "info", "warning", "error")
+_LOG_LEVELS = ("info", "warning", "error")
 _TRUTHS = "`true` or `false`"
 
 
