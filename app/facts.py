@@ -1,10 +1,10 @@
 """What a request is told of by in the log, the metrics and the traces: no value of a column, no query, no header."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from flask import Flask, Response, current_app, g, request
+from flask.globals import request_ctx
 
 from app.methods import IMPLEMENTED
 from app.problems import PROBLEM
@@ -13,8 +13,7 @@ _FACTS: Final = "chrononaut.facts"
 _METHODS = frozenset(IMPLEMENTED)
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(NamedTuple):
     """What is known of a request.
 
     :ivar method: ``other`` where it is none that a resource has, so that there are few
@@ -44,16 +43,19 @@ def init_facts(app: Flask) -> None:
 
 def current_facts() -> Facts:
     """What is known of the current request so far."""
-    rule, blueprint = request.url_rule, request.blueprint
+    # Each attribute of a proxy would be asked for by itself.
+    current = request_ctx.request
+    rule = current.url_rule
+    blueprint = None if rule is None else rule.endpoint.rpartition(".")[0]
     # Not asked here who sends it: that may take the database.
     user = g.get("_login_user")
     return Facts(
-        request.method if request.method in _METHODS else "other",
-        None if rule is None else rule.rule,
-        blueprint if blueprint in current_app.extensions["chrononaut"] else None,
-        (request.view_args or {}).get("key"),
-        getattr(user, "email", None),
-        request.environ.get(PROBLEM),
+        method=current.method if current.method in _METHODS else "other",
+        route=None if rule is None else rule.rule,
+        model=blueprint if blueprint in current_app.extensions["chrononaut"] else None,
+        key=current.view_args.get("key") if current.view_args else None,
+        user=getattr(user, "email", None),
+        problem=current.environ.get(PROBLEM),
     )
 
 

@@ -6,6 +6,7 @@ told where it was raised, not what it says.
 
 import logging
 from datetime import UTC, datetime
+from json import JSONEncoder
 from types import TracebackType
 from typing import Any, Final, TypeAlias
 
@@ -16,27 +17,27 @@ from app.database_errors import described
 from app.facts import Facts, current_facts
 from app.request_id import NO_REQUEST, add_request_id, is_in_request
 
-_FACTS: Final = ("user", "model", "key", "method", "route", "problem")
-_ANSWER: Final = ("status", "duration", "address")
+_encode = JSONEncoder(default=str).encode
+_KNOWN: Final = ("request_id", *Facts._fields, "status", "duration", "address")
 _Raised: TypeAlias = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
 
-def answered(facts: Facts | None, **answer: Any) -> dict[str, Any]:
-    """The fields of a record that tells how a request was answered.
+def answered(logger: logging.Logger, facts: Facts | None, **answer: Any) -> logging.LogRecord:
+    """The record that tells how a request was answered.
 
     :param facts: none of a request that no application has seen
     :param answer: `status`, `duration` in seconds, `address` of the client, `request_id`
     """
-    return answer | ({} if facts is None else {name: getattr(facts, name) for name in _FACTS})
+    # One of the logger's own would look for who calls it, which takes longer than to write it.
+    record = logging.LogRecord(logger.name, logging.INFO, "", 0, "answered", None, None)
+    vars(record).update(answer if facts is None else answer | facts._asdict())
+    return record
 
 
 def add_facts(record: logging.LogRecord) -> bool:
     """A filter of logging that lets a record say in which request it was written."""
-    add_request_id(record)
-    if has_request_context() and not hasattr(record, "status"):
-        facts = current_facts()
-        for name in _FACTS:
-            setattr(record, name, getattr(facts, name))
+    if not hasattr(record, "request_id") and add_request_id(record) and has_request_context():
+        vars(record).update(current_facts()._asdict())
     return True
 
 
@@ -51,12 +52,17 @@ class Json(JsonFormatter):
             "process": record.process,
             "message": record.message,
         }
-        for name in ("request_id", *_FACTS, *_ANSWER):
-            value = getattr(record, name, None)
+        known = vars(record)
+        for name in _KNOWN:
+            value = known.get(name)
             if value is not None and value != NO_REQUEST:
                 log_data[name] = value
         if "exc_info" in message_dict:
             log_data["exception"] = message_dict["exc_info"]
+
+    def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
+        # The encoder is made once, where the library's would be made anew for each record.
+        return _encode(log_data)
 
     def formatException(self, ei: _Raised) -> str:  # noqa: N802  the name is logging's
         """Outside of a request also what the exception says: an operator mends by it what does not start."""

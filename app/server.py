@@ -89,12 +89,12 @@ class JsonLogger(Logger):
     def access(self, resp: Any, req: Any, environ: dict[str, Any], request_time: Any) -> None:
         if not self.access_log_enabled:
             return
-        facts = facts_of(environ)
-        told = answered(
-            facts,
+        record = answered(
+            self.access_log,
+            facts_of(environ),
             request_id=request_id_of(environ),
             status=resp.status_code,
             duration=request_time.total_seconds(),
             address=environ.get("REMOTE_ADDR"),
         )
-        self.access_log.info("answered", extra=told)
+        self.access_log.handle(record)

@@ -256,7 +256,7 @@ class Search:
         with self.app.app_context():
             token = create_token(self.app.extensions["sqlalchemy"], "scraper", Grants.parse(["metrics"]))
         response = self.call("GET", "/metrics", headers={"Authorization": f"Bearer {token}"})
-        assert f'model="{self.model}"' in response.text
+        assert f'model="{self.model}"' in response.get_data(as_text=True)
 
     def _pages(self, path: str, query: dict[str, str], headers: dict[str, str]) -> Iterator[tuple[str, Response]]:
         while True:

@@ -27,7 +27,7 @@ def _send_everything(server: Server) -> list[str]:
 
     :return: the names of the requests
     """
-    names = []
+    names: list[str] = []
 
     def send(method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
         names.append(f"r-{len(names)}")

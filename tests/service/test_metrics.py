@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,10 @@ def _workers(server: Server) -> set[int]:
     return {int(labels[1]) for name, labels in _told(server) if name == "chrononaut_pool_size"}
 
 
+def _has_gone(server: Server, worker: int) -> bool:
+    return worker not in _workers(server)
+
+
 def _eventually(holds: Callable[[], Any]) -> Any:
     until = time.monotonic() + 30
     while not (found := holds()):
@@ -215,7 +220,7 @@ def test_numbers_of_several_workers_are_exact_and_outlive_them(server: Server, t
         server.pool.close()
         server.pool = Server(server.port, server.token).pool
         check(_told(server), rounds)
-        _eventually(lambda killed=killed: killed not in _workers(server))
+        _eventually(partial(_has_gone, server, killed))
         check(_told(server), rounds)
     (folder,) = tmp_path.glob("chrononaut-*")
     ended = {file.name for file in folder.glob("*_0.db")}
