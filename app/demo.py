@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import secrets
 import socket
 import sys
@@ -54,6 +55,8 @@ def main() -> None:
         "--port", type=int, choices=range(1, 65536), metavar="1-65535", default=8000, help="on loopback"
     )
     port = parser.parse_args().port
+    # Here the application is made before gunicorn would tell it where its workers count together.
+    os.environ.update(variable.split("=", 1) for variable in server.raw_env)
     try:
         folder = _writable_folder(_FOLDER)
         _refuse_taken_port(port)
