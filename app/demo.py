@@ -56,7 +56,9 @@ def main() -> None:
     )
     port = parser.parse_args().port
     # Here the application is made before gunicorn would tell it where its workers count together.
-    os.environ.update(variable.split("=", 1) for variable in server.raw_env)
+    for variable in server.raw_env:
+        name, _, value = variable.partition("=")
+        os.environ[name] = value
     try:
         folder = _writable_folder(_FOLDER)
         _refuse_taken_port(port)
