@@ -149,9 +149,10 @@ class Edit(Step):
         text = place.read_text()
         for lines in re.split(r"^@@.*\n", self.text, flags=re.MULTILINE):
             before, after = _without("+", lines), _without("-", lines)
-            if text.count(before) != 1:
-                raise GuideError(f"{self.path} has {text.count(before)} times\n{before}\nin\n{text}")
-            text = text.replace(before, after)
+            places = [found.start() for found in re.finditer(f"^{re.escape(before)}", text, re.MULTILINE)]
+            if len(places) != 1:
+                raise GuideError(f"{self.path} has {len(places)} times\n{before}in\n{text}")
+            text = text[: places[0]] + after + text[places[0] + len(before) :]
         place.write_text(text)
 
 

@@ -1,4 +1,4 @@
-"""The examples, served without a change in the service: a shop on its database object, and an application of its own."""
+"""The examples, served without a change in the service: a shop on its database object, an application on its own."""
 
 import os
 import subprocess
@@ -13,7 +13,8 @@ from app import create_app
 from app.auth.grants import Grants
 from app.auth.tokens import create_token
 from app.cli import create_tables
-from examples import inventory
+from examples.inventory import create_app as create_inventory
+from examples.inventory.models import db as inventory_db
 from tests.service.api import Api, assert_problem
 from tests.service.conftest import SECRET_KEY
 from tests.service.serving import Server, running
@@ -109,11 +110,11 @@ def test_application_and_service_write_one_history(database_url: str, monkeypatc
     monkeypatch.setenv("DATABASE_URL", database_url)
     database = {"DATABASE_URL": database_url, "CHRONONAUT_DB": "examples.inventory.models:db"}
     service = create_app({"SECRET_KEY": SECRET_KEY, "CHRONONAUT_MODELS": "examples.inventory.models", **database})
-    application = inventory.create_app()
+    application = create_inventory()
     run = application.test_cli_runner().invoke
     with service.app_context():
-        create_tables(inventory.db)
-        token = create_token(inventory.db, "ada@example.com", Grants.parse(["write"]))
+        create_tables(inventory_db)
+        token = create_token(inventory_db, "ada@example.com", Grants.parse(["write"]))
     api = Api(service.test_client(), token)
     run(args=["add", "Boards & Co", "OAK-20=14.50"], catch_exceptions=False)
     api.patch("/records/item/1", {"price": "15.90", "status": "ON_SALE"}, why="Oak has become dearer")
@@ -132,4 +133,4 @@ def test_application_and_service_write_one_history(database_url: str, monkeypatc
     assert_problem(api.call("GET", "/records/supplier/1"), 404, "unknown-model")
     for app in (service, application):
         with app.app_context():
-            inventory.db.engine.dispose()
+            inventory_db.engine.dispose()
