@@ -24,7 +24,7 @@ OTHERS := CHRONONAUT_MODELS=tests.service.own_models CHRONONAUT_DB=tests.service
 NODE_TOOLS := openapi/node_modules/installed
 QUIETLY := REDOCLY_TELEMETRY=off REDOCLY_SUPPRESS_UPDATE_NOTICE=true SCARF_ANALYTICS=false DO_NOT_TRACK=1
 
-.PHONY: run test test-sqlalchemy-2.0 client-tools test-clients test-contract soak soak-contract bench test-bench bench-reading bench-http check lint openapi lint-openapi lock clean
+.PHONY: run test test-pgbouncer test-sqlalchemy-2.0 client-tools test-clients test-contract soak soak-contract soak-deploy bench test-bench bench-reading bench-http check lint openapi lint-openapi lock clean
 
 run: $(VENV)/service
 	@$(BIN)/python -m app.demo --port $(PORT)
@@ -51,6 +51,10 @@ test-contract: $(VENV)/dev $(CONTRACT)/tools
 soak-contract: $(VENV)/dev $(CONTRACT)/tools
 	CONTRACT_TOOLS=$(abspath $(CONTRACT)/bin) $(BIN)/python -m tests.contract.fuzz --cases 20000
 
+# The service through PgBouncer in transaction mode. Takes pgbouncer (on Debian: apt-get install pgbouncer).
+test-pgbouncer: $(VENV)/dev
+	$(BIN)/python -m pytest -m pgbouncer
+
 # The long runs of the tests, which show their progress.
 soak: $(VENV)/dev
 	$(BIN)/python -m pytest -m soak -v -s
@@ -70,6 +74,10 @@ bench-reading: $(VENV)/dev
 # The service under gunicorn against views that do less, on both databases; takes some six minutes, and wrk.
 bench-http: $(VENV)/dev
 	$(BIN)/python -m benchmarks.serving
+
+# The service while its database and its processes end and begin, and 200,000 requests or SOAK_REQUESTS.
+soak-deploy: $(VENV)/dev
+	$(BIN)/python -m pytest tests/service/test_chaos.py -m soak -v -s
 
 check: lint
 	@$(MAKE) --no-print-directory test

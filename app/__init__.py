@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
@@ -15,8 +16,9 @@ from app.auth.sessions import add_session
 from app.bounds import LONGEST_BODY
 from app.cli import register_commands
 from app.compression import init_compression
+from app.connections import bound_waits, engine_options
 from app.cors import init_cors
-from app.db import engine_options, prepare_engine
+from app.db import close_snapshot, prepare_engine
 from app.document import key_parameter
 from app.history.changes import add_changes, add_transactions
 from app.history.examples import Examples
@@ -55,6 +57,9 @@ def create_app(environment: Mapping[str, str] = os.environ) -> Flask:
 
 def _create_app(environment: Mapping[str, str]) -> Flask:
     settings = Settings.from_environment(environment)
+    if click.get_current_context(silent=True) is not None:
+        # A command may take as long as it takes.
+        settings = replace(settings, statement_timeout=0, lock_timeout=0)
     app = Flask(__name__, static_folder=None)
     app.wsgi_app = TrustedProxies(app.wsgi_app, settings.trusted_proxies)  # type: ignore[method-assign]  # as Flask wants it
     app.config.update(
@@ -62,7 +67,7 @@ def _create_app(environment: Mapping[str, str]) -> Flask:
         MAX_CONTENT_LENGTH=LONGEST_BODY,
         OPEN_READING=settings.open_reading,
         SQLALCHEMY_DATABASE_URI=settings.database_url,
-        SQLALCHEMY_ENGINE_OPTIONS=engine_options(settings.database_url),
+        SQLALCHEMY_ENGINE_OPTIONS=engine_options(settings),
     )
     app.json.sort_keys = app.json.ensure_ascii = False  # type: ignore[attr-defined]  # of Flask's default provider
     module, _, name = settings.db.partition(":")
@@ -73,6 +78,8 @@ def _create_app(environment: Mapping[str, str]) -> Flask:
     with app.app_context():
         for engine in db.engines.values():
             prepare_engine(engine)
+            bound_waits(engine, settings)
+    app.teardown_appcontext(close_snapshot)
     registry: Registry = Registry(db)
     app.extensions["chrononaut"] = registry
     init_request_ids(app)

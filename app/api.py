@@ -40,6 +40,7 @@ from app.problems import KINDS
 from app.reading import Digits, Parser, refuse_undecodable
 from app.reasons import with_reasons
 from app.registry import RENAME, RegistrationError, Resource
+from app.retries import made_anew
 from app.settings import Settings
 from app.variants import properties_of
 
@@ -197,7 +198,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
                 ],
             )
             wrapped = view if answer is None else _answering(dumper(answer), status, view, paged=paged)
-            wrapped = self._reading(query(), None if body is None else body(), wrapped)
+            wrapped = made_anew(self._reading(query(), None if body is None else body(), wrapped))
             if writing and not conditional:
                 wrapped = _after(check_untagged_preconditions, wrapped)
             if largest_body is not None:
@@ -262,7 +263,7 @@ class _Contract:
 
 
 _ALWAYS = ("malformed-request", "uri-too-long", "invalid", "too-many-requests", "internal-error", "unavailable")
-_WRITE = ("change-header-invalid", "change-info-required", "conflict", "concurrent-change")
+_WRITE = ("change-header-invalid", "change-info-required", "conflict", "concurrent-change", "outcome-unknown")
 _BODY = ("unsupported-media-type", "content-too-large")
 
 

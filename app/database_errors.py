@@ -36,6 +36,8 @@ _LARGE = Refusal("invalid", "a value is larger than the database takes, or than 
 _GENERATED = Refusal("invalid", "a value is given that the database makes by itself; leave it out")
 CONCURRENT = Refusal("concurrent-change", "another request was in the way; read again what is there, and repeat")
 UNAVAILABLE = Refusal("unavailable", "the database does not answer; try again")
+_LOCKED = Refusal("unavailable", "other requests are changing the same for too long; try again")
+_TOO_LONG = Refusal("unavailable", "it takes the database longer than it may; ask for less, or try again")
 
 _BY_SQLSTATE: Mapping[str, Refusal] = {
     "08": UNAVAILABLE,  # connection exceptions
@@ -51,8 +53,9 @@ _BY_SQLSTATE: Mapping[str, Refusal] = {
     "44000": _CHECK,  # of a view
     "53": UNAVAILABLE,  # insufficient resources: connections, memory, disk
     "54": _LARGE,  # program limits
-    "55P03": UNAVAILABLE,  # waited too long for a lock
-    "57": UNAVAILABLE,  # an operator's intervention: shutdown, start, a cancelled statement
+    "55P03": _LOCKED,
+    "57": UNAVAILABLE,  # an operator's intervention: shutdown, start
+    "57014": _TOO_LONG,
     "P0001": _RULE,
 }
 """By SQLSTATE, or by its class, which its first two characters are (PostgreSQL's appendix A)."""
@@ -73,6 +76,9 @@ _BY_SQLITE_NAME: Mapping[str, Refusal] = {
     "SQLITE_TOOBIG": _LARGE,
 }
 """By the name of SQLite's extended result code, or of the primary one, which it begins with."""
+
+_UNDONE_SQLSTATES = frozenset({"40001", "40P01"})  # a serialization failure, a deadlock
+_UNDONE_SQLITE = frozenset({"SQLITE_BUSY", "SQLITE_LOCKED"})
 
 # SQLite has no code for it.
 _SQLITE_GENERATED = re.compile("cannot (INSERT into|UPDATE) generated column ")
@@ -95,6 +101,13 @@ def refusal_of(error: StatementError, names: Collection[str] = ()) -> Refusal | 
     if found in {_MISSING, _CHECK} and (name := _name(error.orig)) in names:
         return replace(found, detail=f"{found.detail}: {name}")
     return found
+
+
+def is_undone(error: DBAPIError) -> bool:
+    """Did the database undo the transaction only because of another one, so that the same may succeed now?"""
+    name: str = getattr(error.orig, "sqlite_errorname", None) or ""
+    sqlstate = getattr(error.orig, "sqlstate", None)
+    return sqlstate in _UNDONE_SQLSTATES or "_".join(name.split("_")[:2]) in _UNDONE_SQLITE
 
 
 def log_unexpected(logger: Logger, error: BaseException) -> None:

@@ -71,6 +71,10 @@ def _problems() -> Iterator[Problem]:
     yield Problem("internal-error", "the error was logged; nothing was changed")
     yield Problem("not-implemented", "the only transfer coding that is taken is chunked")
     yield Problem("unavailable", "the database does not answer; try again")
+    yield Problem(
+        "outcome-unknown",
+        "the connection to the database was lost during the commit; read what is there before you repeat it",
+    )
     yield Problem("http-version-not-supported", "speak HTTP/1.1")
 
 

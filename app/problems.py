@@ -18,6 +18,7 @@ from werkzeug.sansio.response import Response as SansIOResponse
 from app.answers import Answer
 from app.change_headers import ChangeHeaderError, header_of
 from app.database_errors import CONCURRENT, UNAVAILABLE, Refusal, log_unexpected, names_of, refusal_of
+from app.db import OutcomeUnknownError
 from app.headers import whole
 from chrononaut import ChangeInfoError, MissingChangeInfoError, RequiredChangeInfoError, RestoreError
 
@@ -219,7 +220,14 @@ KINDS: Mapping[str, Kind] = {
         503,
         "The service cannot answer now",
         "The database, or the identity provider, does not answer. Send it again after as many seconds as `Retry-After` "
-        "says; a write whose answer was lost may have been made: read before you repeat it.",
+        "says. No record was changed.",
+        ("Retry-After",),
+    ),
+    "outcome-unknown": Kind(
+        503,
+        "It is not known whether the change was made",
+        "The connection to the database was lost while the change was being committed: all of it was made, or nothing. "
+        "After as many seconds as `Retry-After` says read what is there, or the history, before you repeat it.",
         ("Retry-After",),
     ),
     "http-version-not-supported": Kind(
@@ -253,6 +261,7 @@ _LOCATIONS = {"json": "body"}
 """Location as `errors` have it → as a sentence has it, if it is another word."""
 _MOST_ERRORS = 100
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
+_LATER = {"Retry-After": "1"}
 _NAME = re.compile(r"[A-Za-z_][\w.-]{0,63}")
 
 
@@ -344,6 +353,7 @@ def register_problems(app: Flask) -> None:
     app.register_error_handler(StaleDataError, _answer_concurrent_change)
     app.register_error_handler(exc.StatementError, _answer_database)
     app.register_error_handler(exc.TimeoutError, _answer_no_connection)
+    app.register_error_handler(OutcomeUnknownError, _answer_unknown_outcome)
     app.register_error_handler(Exception, _answer_unexpected)
 
 
@@ -479,7 +489,7 @@ def _problem(refusal: Refusal) -> Problem:
     # Who reads changes nothing that could conflict.
     if refusal is CONCURRENT and request.method in _READING:
         refusal = UNAVAILABLE
-    headers = {"Retry-After": "1"} if refusal is UNAVAILABLE else None
+    headers = _LATER if refusal.kind == "unavailable" else None
     return Problem(refusal.kind, refusal.detail, headers=headers)
 
 
@@ -496,6 +506,12 @@ def _answer_no_connection(error: exc.TimeoutError) -> Response:
     """All connections of the pool are taken."""
     current_app.logger.error("no connection is free")
     return _answer(_problem(UNAVAILABLE))
+
+
+def _answer_unknown_outcome(error: OutcomeUnknownError) -> Response:
+    current_app.logger.error("the connection was lost during a commit")
+    detail = "the connection to the database was lost during the commit; read what is there before you repeat it"
+    return _respond("outcome-unknown", detail, headers=_LATER)
 
 
 def _answer_unexpected(error: Exception) -> Response:

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from limits import parse_many
 
 from app.proxies import Proxies, ProxyError
+from app.threads import SLOW_THREADS, THREADS
 
 _PREFIX = "CHRONONAUT_"
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
@@ -70,6 +71,7 @@ def _required(name: str, read: Callable[[str], T], *, allowed: str, meaning: str
 
 
 _SHORTEST_KEY = 16
+_SPARE_CONNECTIONS = 4
 
 
 def _secret_key(text: str) -> str:
@@ -161,6 +163,15 @@ def _storage(text: str) -> str:
     return text  # what can be opened is found out when it is: `app.limits`
 
 
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not re.fullmatch("[0-9]{1,9}", text) or not least <= int(text) <= most:
+            raise ValueError(f"must be a whole number from {least} to {most}, not {text!r}")
+        return int(text)
+
+    return read
+
+
 def _flag(text: str) -> bool:
     if text.lower() not in (*_TRUE, *_FALSE):
         raise ValueError(f"must be true or false, not {text!r}")
@@ -219,6 +230,49 @@ class Settings:
         _database_url,
         allowed="SQLite or PostgreSQL",
         meaning="an SQLAlchemy URL; a relative path of SQLite lies in `instance/`",
+    )
+    connect_timeout: int = _optional(
+        "CHRONONAUT_CONNECT_TIMEOUT",
+        _whole(2, 60),
+        default="5",
+        allowed="2 to 60 seconds",
+        meaning="how long PostgreSQL may take to answer a new connection, and one that has been idle",
+    )
+    pool_size: int = _optional(
+        "CHRONONAUT_POOL_SIZE",
+        _whole(1, 1000),
+        default=str(THREADS + SLOW_THREADS + _SPARE_CONNECTIONS),
+        allowed="1 to 1000",
+        meaning="connections to the database that each worker has at the most; a request takes one at a time",
+    )
+    pool_timeout: int = _optional(
+        "CHRONONAUT_POOL_TIMEOUT",
+        _whole(1, 60),
+        default="10",
+        allowed="1 to 60 seconds",
+        meaning="how long a request waits for one of them, before it is 503",
+    )
+    statement_timeout: int = _optional(
+        "CHRONONAUT_STATEMENT_TIMEOUT",
+        _whole(1, 3600),
+        default="30",
+        allowed="1 to 3600 seconds",
+        meaning="how long PostgreSQL may take for a statement of a request, before it is 503; commands have no limit",
+    )
+    lock_timeout: int = _optional(
+        "CHRONONAUT_LOCK_TIMEOUT",
+        _whole(1, 3600),
+        default="10",
+        allowed="1 to 3600 seconds",
+        meaning="how long a request waits in PostgreSQL for what others are changing, before it is 503",
+    )
+    transaction_pooling: bool = _optional(
+        "CHRONONAUT_TRANSACTION_POOLING",
+        _flag,
+        default="false",
+        allowed=_TRUTHS,
+        meaning="does `DATABASE_URL` lead to a pooler that lends a connection for a transaction only, as PgBouncer in "
+        "transaction mode?",
     )
     models: tuple[str, ...] = _optional(
         "CHRONONAUT_MODELS",

@@ -6,7 +6,7 @@ They can neither be changed nor flushed: for that there are the objects of a `Ti
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
@@ -109,11 +109,11 @@ class States:
         versioning = versioning_of(model)
         self.names, self.hidden = tuple(versioning.tracked), tuple(versioning.hidden)
         self.dropped = tuple(versioning.dropped)
-        self.bind = {"mapper": versioning.mapper}
-        self.key_names = [f"key_{place}" for place in range(len(versioning.key))]
+        self._bind = {"mapper": versioning.mapper}
+        self._key_names = [f"key_{place}" for place in range(len(versioning.key))]
         key = tuple(
             sa.bindparam(name, type_=column.type)
-            for name, column in zip(self.key_names, versioning.key_columns, strict=True)
+            for name, column in zip(self._key_names, versioning.key_columns, strict=True)
         )
         number, at = sa.bindparam("number", type_=sa.Integer), sa.bindparam("at", type_=Instant)
         version, changed = versioning.column("version"), versioning.column("changed")
@@ -135,22 +135,26 @@ class States:
             "below": version < sa.bindparam("below", type_=sa.Integer),
         }
 
-    def of(self, session: Session, key: Key) -> "RecordStates":
+    def of(self, source: Session | sa.Connection, key: Key) -> "RecordStates":
         """The states of one record.
 
+        :param source: what is read by. A session flushes first what it has pending.
         :param key: primary key values, in mapping order
         """
-        # SQLAlchemy 2.0 does so before statements on mapped classes alone; these are on tables.
-        if session.autoflush:
-            session.flush()
-        return RecordStates(self, session, dict(zip(self.key_names, key, strict=True)))
+        execute: Callable[..., Any] = source.execute
+        if isinstance(source, Session):
+            # SQLAlchemy 2.0 does so before statements on mapped classes alone; these are on tables.
+            if source.autoflush:
+                source.flush()
+            execute = partial(execute, bind_arguments=self._bind)
+        return RecordStates(self, execute, dict(zip(self._key_names, key, strict=True)))
 
 
 class RecordStates:
     """The states of one record. `States.of` makes it."""
 
-    def __init__(self, states: States, session: Session, key: Mapping[str, Any]) -> None:
-        self._states, self._session, self._key = states, session, key
+    def __init__(self, states: States, execute: Callable[..., Any], key: Mapping[str, Any]) -> None:
+        self._states, self._run, self._key = states, execute, key
 
     @cached_property
     def live(self) -> State | None:
@@ -222,9 +226,8 @@ class RecordStates:
     def _prior(self, select: sa.Select[Any], **parameters: Any) -> list[State]:
         names, dropped = self._states.names, self._states.dropped
         states = []
-        for version, valid_from, changed, operation, info, transaction_id, *values in self._execute(
-            select, **parameters
-        ):
+        rows = self._execute(select, **parameters).all()
+        for version, valid_from, changed, operation, info, transaction_id, *values in rows:
             # The names of what was dropped come last.
             state = State(version, valid_from, changed, operation, info, transaction_id, dict(zip(names, values)))  # noqa: B905
             if dropped:
@@ -234,4 +237,4 @@ class RecordStates:
         return states
 
     def _execute(self, statement: Any, **parameters: Any) -> Any:
-        return self._session.execute(statement, {**self._key, **parameters}, bind_arguments=self._states.bind)
+        return self._run(statement, {**self._key, **parameters})

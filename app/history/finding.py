@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from app.db import session
+from app.db import session, snapshot
 from app.instants import instant_text
 from app.problems import Problem
 from app.registry import Resource, UnknownKeyError
@@ -73,7 +73,7 @@ class Found:
     @classmethod
     def by_key(cls, resource: Resource, states: States, key_text: str) -> "Found":
         """:raises Problem: 404: no record can have the key"""
-        return cls(resource, key_text, states.of(session(), key_of(resource, key_text)))
+        return cls(resource, key_text, states.of(snapshot(), key_of(resource, key_text)))
 
     def refuse_unknown(self) -> None:
         """:raises Problem: 404: there never was such a record"""

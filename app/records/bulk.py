@@ -11,7 +11,7 @@ from werkzeug.http import quote_etag
 
 from app.api import Blueprint
 from app.conditional import matches, precondition_failed
-from app.db import session
+from app.db import commit, session
 from app.history.examples import Document, Examples
 from app.history.finding import unknown_record
 from app.problems import Problem, problem_document, problem_of, repeatable
@@ -104,7 +104,7 @@ def add_bulk(blueprint: Blueprint, resource: Resource) -> None:
             session().rollback()
             raise _refused(refusals, len(body["items"]))
         written = [_written(resource, item, records[item.index]) for item in items]
-        session().commit()
+        commit()
         return {"model": resource.name, "items": written}
 
 

@@ -11,7 +11,7 @@ from werkzeug import Response
 from app.answers import no_content
 from app.api import Blueprint
 from app.conditional import cacheable, check_preconditions
-from app.db import session
+from app.db import commit, session
 from app.document import links_to_deleted, links_to_record, links_to_version, links_to_writes
 from app.dumping import Dump, dumper
 from app.examples import example_of
@@ -236,7 +236,7 @@ def _add_writes(
         record = find(resource, key, to_write=True).live
         check_preconditions(etags_of(resource, record))
         session().delete(record)
-        session().commit()
+        commit()
         return no_content()
 
 
@@ -255,7 +255,7 @@ def _written(dump: Dump, resource: Resource, timeline: Timeline) -> Response:
     """Commit, and answer with the record as it was committed."""
     session().flush()
     response = _answer(dump, resource, timeline)
-    session().commit()
+    commit()
     return response
 
 

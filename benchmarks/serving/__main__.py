@@ -34,6 +34,8 @@ COMMAND: Final = "python -m benchmarks.serving"
 RESULTS: Final = Path(__file__).parents[1] / "results" / "serving.md"
 
 _FLOORS: Final = "benchmarks.serving.floors:create_app()"
+# How connections fall to several workers, all to one or as many to each, would decide more than the views.
+_ONE_WORKER: Final = ("--workers=1",)
 _FAILED: Final = 1
 _MISUSED: Final = 2
 _INTERRUPTED: Final = 130
@@ -97,7 +99,7 @@ def _measured(kind: str, effort: Effort) -> Results:
         log = Path(folder) / "gunicorn.log"
         bar = partial(tqdm, leave=False)
         results.starts.extend(bar(start(url, token, log, effort.starts), total=effort.starts, desc="starts"))
-        with running(url, token, log, application=_FLOORS) as server:
+        with running(url, token, log, options=_ONE_WORKER, application=_FLOORS) as server:
             check(partial(_ask, server))
             for workload in WORKLOADS:
                 results.measured.append(_loaded(server, workload, effort))

@@ -77,9 +77,10 @@ def failures(results: Sequence[Results]) -> Iterator[str]:
 _HEAD: Final = """\
 # The service under load
 
-Written by `python -m benchmarks.serving`. The service answers under gunicorn, with 2 workers and a token in each
-request; wrk sends the requests from another process, {connections} at once, and does not ask for compression. Every
-`PATCH` goes to another record than the one before, and changes it. The floors are views of the same application:
+Written by `python -m benchmarks.serving`. The service answers under gunicorn, with one worker (how connections happen
+to fall to several decides more than what is compared) and a token in each request; wrk sends the requests from another
+process, {connections} at once, and does not ask for compression. Every `PATCH` goes to another record than the one
+before, and changes it. The floors are views of the same application:
 
 - `constant` answers the same bytes from memory.
 - `hand-written` reads the same rows by statements of its own and answers the same bytes; its `PATCH` changes a table

@@ -42,6 +42,9 @@ def _assert_same(session: Session, model: type, key: tuple[Any, ...]) -> None:
     rows = timeline.versions()
     expected = [_state(timeline, row) for row in rows]
     assert record.live == _state(timeline, timeline.live)
+    by_connection = States(model).of(session.connection(bind_arguments={"mapper": sa.inspect(model)}), key)
+    assert by_connection.live == record.live
+    assert by_connection.versions("asc", 100) == expected
     assert record.exists() is timeline.exists()
     assert record.last_changed() == timeline.last_changed()
     assert record.versions("asc", 100) == expected

@@ -17,10 +17,13 @@ _ROOT = Path(__file__).parents[2]
 
 
 class Server:
-    """A running service."""
+    """A running service.
 
-    def __init__(self, port: int, token: str) -> None:
-        self.port, self.token = port, token
+    :ivar pid: of gunicorn, whose children are the workers
+    """
+
+    def __init__(self, port: int, token: str, pid: int) -> None:
+        self.port, self.token, self.pid = port, token, pid
         self.pool = urllib3.HTTPConnectionPool("127.0.0.1", port, maxsize=8, timeout=60)
 
     def call(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
@@ -35,6 +38,14 @@ class Server:
             return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
+def free_port() -> int:
+    """A port of loopback that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
 @contextmanager
 def running(
     database_url: str,
@@ -45,6 +56,7 @@ def running(
     options: Sequence[str] = (),
     application: str = "app:create_app()",
     first: str = "/openapi.json",
+    port: int | None = None,
 ) -> Iterator[Server]:
     """The service with two workers, until the end of the block, which begins when it has answered.
 
@@ -53,17 +65,16 @@ def running(
     :param options: of gunicorn
     :param application: as gunicorn is told of it
     :param first: the path that it is asked for, with the token, until it answers
+    :param port: a free one by default
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    port = port or free_port()
     command = [sys.executable, "-m", "gunicorn", "-c", "python:app.server", "-w", "2", "-b", f"127.0.0.1:{port}"]
     environment = {"SECRET_KEY": SECRET_KEY, "DATABASE_URL": database_url, "PATH": "/usr/bin:/bin", **(settings or {})}
     with log.open("w+") as written:
         process = subprocess.Popen(
             [*command, *options, application], cwd=_ROOT, env=environment, stdout=written, stderr=written
         )
-        server = Server(port, token)
+        server = Server(port, token, process.pid)
         try:
             retries = urllib3.Retry(1200, backoff_factor=0.05, backoff_max=0.05)
             known = {"Authorization": f"Bearer {token}"}

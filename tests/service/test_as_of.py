@@ -97,4 +97,4 @@ def test_wrong_instant_is_named(api: Api, at: str) -> None:
 
 
 def test_record_that_never_was_is_unknown_as_of_any_instant(api: Api) -> None:
-    assert_problem(api.call("GET", "/records/user/999?as_of=2026-03-01T09:00:00Z"), 404, "unknown-record")
+    assert_problem(api.call("GET", "/records/user/2147483647?as_of=2026-03-01T09:00:00Z"), 404, "unknown-record")

@@ -161,7 +161,7 @@ def test_blame_of_a_deleted_record_names_hidden_columns_without_values(api: Api,
     columns = api.get(f"{records['bob']}/blame")["columns"]
     assert columns["password_hash"]["version"] == 0
     assert (columns["password_hash"]["from"], columns["password_hash"]["to"]) == (None, None)
-    assert_problem(api.call("GET", "/history/user/999/blame"), 404, "unknown-record")
+    assert_problem(api.call("GET", "/history/user/2147483647/blame"), 404, "unknown-record")
 
 
 def test_transaction_tells_of_all_models(app: Flask, api: Api) -> None:

@@ -46,6 +46,9 @@ def api(database_url: str) -> Iterator[Api]:
         token = create_token(db, "writer@example.com", Grants.parse(["write"]))
     yield Api(app.test_client(), token)
     with app.app_context():
+        # Other tests of the service have a table of this name too, in the same database.
+        db.session.remove()
+        db.drop_all()
         db.engine.dispose()
 
 

@@ -115,4 +115,4 @@ def test_wrong_patch_is_refused_as_a_wrong_diff(api: Api, history: str) -> None:
     accept = {"Accept": _PATCH}
     assert_problem(api.call("GET", f"{history}/diff?from=1&to=0", headers=accept), 422, "invalid")
     assert_problem(api.call("GET", f"{history}/diff?from=9", headers=accept), 404, "unknown-version")
-    assert_problem(api.call("GET", "/history/user/4711/diff?from=0", headers=accept), 404, "unknown-record")
+    assert_problem(api.call("GET", "/history/user/2147483647/diff?from=0", headers=accept), 404, "unknown-record")

@@ -101,7 +101,7 @@ def test_missing_hidden_value_is_asked_for_as_http_gives_it(own_api: Api) -> Non
 
 
 def test_record_that_never_was_cannot_be_restored(api: Api) -> None:
-    assert_problem(api.call("POST", "/records/user/999/restore", {}), 404, "unknown-record")
+    assert_problem(api.call("POST", "/records/user/2147483647/restore", {}), 404, "unknown-record")
 
 
 def test_restoring_is_conditional(api: Api, record: str) -> None:

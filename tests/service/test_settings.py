@@ -15,7 +15,9 @@ _PROVIDER = {
 
 def test_what_must_be_given_is_enough() -> None:
     settings = Settings.from_environment(_GIVEN | {"PATH": "/bin"})
-    assert settings == Settings("0123456789abcdef", "sqlite://", ("app.models",), "app.db:db", open_reading=False)
+    assert settings == Settings(
+        "0123456789abcdef", "sqlite://", models=("app.models",), db="app.db:db", open_reading=False
+    )
 
 
 @pytest.mark.parametrize("url", ["postgres://a:b@h/d", "postgresql://a:b@h/d", "postgresql+psycopg://a:b@h/d"])
@@ -76,6 +78,8 @@ def test_origins_are_listed() -> None:
         (_PROVIDER | {"CHRONONAUT_JWT_SCOPE_CLAIM": "a claim"}, "SCOPE_CLAIM must be the name of a claim"),
         ({"CHRONONAUT_RATE_LIMITS": "100 per fortnight"}, "CHRONONAUT_RATE_LIMITS must be as 100 per minute"),
         ({"CHRONONAUT_RATE_LIMITS": "100 per minute; often"}, "CHRONONAUT_RATE_LIMITS must be as 100 per minute"),
+        ({"CHRONONAUT_LOCK_TIMEOUT": "0"}, "LOCK_TIMEOUT must be a whole number from 1 to 3600, not '0'"),
+        ({"CHRONONAUT_POOL_SIZE": "many"}, "POOL_SIZE must be a whole number from 1 to 1000, not 'many'"),
         ({"CHRONONAUT_RATE_LIMITS": "0 per minute"}, "CHRONONAUT_RATE_LIMITS must be as 100 per minute"),
         ({"CHRONONAUT_SECURE_COOKIES": "perhaps"}, "CHRONONAUT_SECURE_COOKIES must be true or false"),
         ({"CHRONONAUT_OPEN_READINGS": "true"}, "READINGS is no setting; did you mean CHRONONAUT_OPEN_READING\\?"),
