@@ -39,9 +39,10 @@ test-sqlalchemy-2.0: $(OLDER)/test
 # What generates typed clients: the commands of openapi/README.md take it. Takes Node 20.
 client-tools: $(CONTRACT)/tools $(NODE_TOOLS)
 
-# Generates the typed clients that openapi/README.md shows, compiles them and uses them. Takes Node 20 and Java 17.
+# Generates the typed clients that openapi/README.md shows, compiles them and uses them; follows docs/own-models.md with all
+# that it installs. Takes Node 20 and Java 17, and a package registry.
 test-clients: $(VENV)/dev client-tools
-	$(BIN)/python -m pytest tests/contract/test_clients.py -m contract -v -s
+	$(BIN)/python -m pytest tests/contract/test_clients.py tests/test_guides.py -m contract -v -s
 
 # Requests made from the OpenAPI document: all checks and phases of schemathesis, with a token and without.
 test-contract: $(VENV)/dev $(CONTRACT)/tools

@@ -20,6 +20,7 @@ from app.connections import bound_waits, engine_options
 from app.cors import init_cors
 from app.db import close_snapshot, prepare_engine
 from app.document import key_parameter
+from app.facts import init_facts
 from app.history.changes import add_changes, add_transactions
 from app.history.examples import Examples
 from app.history.routes import add_history, add_list_of_models
@@ -35,6 +36,7 @@ from app.records.routes import add_records
 from app.registry import RegistrationError, Registry
 from app.request_id import init_request_ids
 from app.settings import SettingError, Settings
+from app.telemetry import init_telemetry
 from chrononaut import OptionError
 
 
@@ -82,6 +84,11 @@ def _create_app(environment: Mapping[str, str]) -> Flask:
     app.teardown_appcontext(close_snapshot)
     registry: Registry = Registry(db)
     app.extensions["chrononaut"] = registry
+    # What it imports decides then whether it counts for this process or for all workers of the server that it is in.
+    metrics = import_module("app.metrics")
+    metrics.init_metrics(app, db, are_open=settings.open_metrics)
+    init_facts(app)
+    init_telemetry(app, db, environment)
     init_request_ids(app)
     register_problems(app)
     init_compression(app)

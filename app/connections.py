@@ -14,6 +14,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from app.pool import Pool
 from app.settings import Settings
 
 _GRACE: Final = 5.0
@@ -30,7 +31,12 @@ def engine_options(settings: Settings) -> dict[str, Any]:
     url = sa.make_url(settings.database_url)
     dialect: Any = url.get_dialect()
     if dialect.get_pool_class(url) is sa.QueuePool:
-        options |= {"pool_size": settings.pool_size, "max_overflow": 0, "pool_timeout": settings.pool_timeout}
+        options |= {
+            "poolclass": Pool,
+            "pool_size": settings.pool_size,
+            "max_overflow": 0,
+            "pool_timeout": settings.pool_timeout,
+        }
     if url.get_backend_name() == "postgresql":
         options |= {"pool_pre_ping": True, "connect_args": _connect_args(settings, url)}
     return options

@@ -1,15 +1,13 @@
 """What the errors of databases mean: by their codes, as their texts may hold values, hidden ones too."""
 
 import re
-import sqlite3
 import traceback
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from logging import Logger
 
-import psycopg
 import sqlalchemy as sa
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError, PendingRollbackError, StatementError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError, StatementError
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +82,6 @@ _UNDONE_SQLITE = frozenset({"SQLITE_BUSY", "SQLITE_LOCKED"})
 _SQLITE_GENERATED = re.compile("cannot (INSERT into|UPDATE) generated column ")
 # What types of columns raise of a value that they cannot send: those of SQLAlchemy, and those of applications.
 _OF_VALUES = (ValueError, TypeError, LookupError, ArithmeticError)
-# A session that goes on after an error repeats its text, and a driver's own may come without SQLAlchemy's around it.
-_TELLING_VALUES = (StatementError, PendingRollbackError, psycopg.Error, sqlite3.Error)
 
 
 def refusal_of(error: StatementError, names: Collection[str] = ()) -> Refusal | None:
@@ -111,17 +107,17 @@ def is_undone(error: DBAPIError) -> bool:
 
 
 def log_unexpected(logger: Logger, error: BaseException) -> None:
-    """Log an error that nobody should get.
+    """Log an error that nobody should get."""
+    logger.error("unexpected error: %s", described(error))
 
-    One that comes from a database, or that another such one led to, without any message: a trigger's can hold the
-    values of hidden columns, and so can that of a column's type.
+
+def described(error: BaseException) -> str:
+    """An error and what led to it, and where it was raised, without any message.
+
+    A trigger's can hold the values of hidden columns, and so can that of a column's type or of a model's validator.
     """
-    chain = [*_chain(error)]
-    if not any(isinstance(one, _TELLING_VALUES) for one in chain):
-        logger.error("unexpected error", exc_info=error)
-        return
     frames = "".join(traceback.format_tb(error.__traceback__))
-    logger.error("unexpected error of the database: %s\n%s", " from ".join(map(_described, chain)), frames)
+    return f"{' from '.join(map(_described, _chain(error)))}\nTraceback (most recent call last):\n{frames}"
 
 
 def names_of(metadatas: Iterable[sa.MetaData]) -> frozenset[str]:

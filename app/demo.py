@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import secrets
 import socket
 import sys
@@ -54,6 +55,10 @@ def main() -> None:
         "--port", type=int, choices=range(1, 65536), metavar="1-65535", default=8000, help="on loopback"
     )
     port = parser.parse_args().port
+    # Here the application is made before gunicorn would tell it where its workers count together.
+    for variable in server.raw_env:
+        name, _, value = variable.partition("=")
+        os.environ[name] = value
     try:
         folder = _writable_folder(_FOLDER)
         _refuse_taken_port(port)
@@ -196,6 +201,8 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             "bind": f"{_HOST}:{self._port}",
             "workers": 2,
             "loglevel": "warning",
+            "logger_class": server.Logger,
+            "accesslog": None,
             # A worker that is told to end while it starts does not hear it; nobody waits half a minute for a demo.
             "graceful_timeout": 5,
             "when_ready": lambda _: sys.stdout.write(self._welcome) and sys.stdout.flush(),

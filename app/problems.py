@@ -23,6 +23,8 @@ from app.headers import whole
 from chrononaut import ChangeInfoError, MissingChangeInfoError, RequiredChangeInfoError, RestoreError
 
 MEDIA_TYPE = "application/problem+json"
+PROBLEM = "chrononaut.problem"
+"""Where WSGI's environment has the kind of problem that a request is answered with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,6 +377,7 @@ def _respond(
 
 
 def _answer(problem: Problem) -> Response:
+    request.environ[PROBLEM] = problem.kind
     # A lone surrogate in a name that the client sent has no UTF-8; its escape is one of JSON.
     text = current_app.json.dumps(problem_document(problem)).encode(errors="backslashreplace")
     response = Response(text, KINDS[problem.kind].status, mimetype=MEDIA_TYPE)

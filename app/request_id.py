@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -15,6 +15,8 @@ HEADER = "X-Request-ID"
 LOG_FORMAT = "%(asctime)s [%(process)d] [%(levelname)s] [%(request_id)s] %(message)s"
 """The form of all log records: those of the application and those of the server."""
 
+NO_REQUEST = "-"
+_NAME = "chrononaut.request_id"
 # Visible ASCII without spaces: it stands in a line of a log, and in a header.
 _SANE = re.compile(r"[!-~]{1,128}")
 
@@ -46,9 +48,24 @@ def request_named(sent: str | None) -> Iterator[str]:
 
 
 def add_request_id(record: logging.LogRecord) -> bool:
-    """A filter of logging that gives a record its ``request_id``; it is ``-`` outside of a request."""
-    record.request_id = _current.get() or "-"
+    """A filter of logging that gives a record its ``request_id``; it is `NO_REQUEST` outside of a request."""
+    if not hasattr(record, "request_id"):
+        record.request_id = _current.get() or NO_REQUEST
     return True
+
+
+def is_in_request() -> bool:
+    """Is a request being answered here?"""
+    return _current.get() is not None
+
+
+def request_id_of(environ: Mapping[str, Any]) -> str:
+    """The name of a request that was answered.
+
+    :param environ: of WSGI
+    """
+    name: str = environ.get(_NAME, NO_REQUEST)
+    return name
 
 
 def _change_info() -> dict[str, str]:
@@ -64,6 +81,7 @@ class _Naming:
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         with request_named(environ.get("HTTP_X_REQUEST_ID")) as name:
+            environ[_NAME] = name
 
             def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Any:
                 return start_response(status, [*headers, (HEADER, name)], *error)

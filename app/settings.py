@@ -4,7 +4,7 @@ Each setting is declared once, with the field that holds its value; README's tab
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from typing import Any, Generic, TypeVar
@@ -172,12 +172,23 @@ def _whole(least: int, most: int) -> Callable[[str], int]:
     return read
 
 
+def _word(words: Sequence[str]) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text.lower() not in words:
+            raise ValueError(f"must be {', '.join(words[:-1])} or {words[-1]}, not {text!r}")
+        return text.lower()
+
+    return read
+
+
 def _flag(text: str) -> bool:
     if text.lower() not in (*_TRUE, *_FALSE):
         raise ValueError(f"must be true or false, not {text!r}")
     return text.lower() in _TRUE
 
 
+LOG_FORMATS = ("json", "text")
+_LOG_LEVELS = ("info", "warning", "error")
 _TRUTHS = "`true` or `false`"
 
 
@@ -290,6 +301,27 @@ class Settings:
     )
     open_reading: bool = _optional(
         "CHRONONAUT_OPEN_READING", _flag, default="false", allowed=_TRUTHS, meaning="may anyone read without a token?"
+    )
+    open_metrics: bool = _optional(
+        "CHRONONAUT_OPEN_METRICS",
+        _flag,
+        default="false",
+        allowed=_TRUTHS,
+        meaning="may anyone read `/metrics` without a token?",
+    )
+    log_format: str = _optional(
+        "CHRONONAUT_LOG_FORMAT",
+        _word(LOG_FORMATS),
+        default=LOG_FORMATS[0],
+        allowed=" or ".join(f"`{word}`" for word in LOG_FORMATS),
+        meaning="the form of each line of the server's log",
+    )
+    log_level: str = _optional(
+        "CHRONONAUT_LOG_LEVEL",
+        _word(_LOG_LEVELS),
+        default="info",
+        allowed=", ".join(f"`{word}`" for word in _LOG_LEVELS),
+        meaning="the least that is logged",
     )
     cors_origins: tuple[str, ...] = _optional(
         "CHRONONAUT_CORS_ORIGINS",

@@ -30,6 +30,7 @@ REQUEST_TIME: Final = 10.0
 """Seconds that a request has to arrive, where it is waited for without a thread."""
 _MOST_WAITED_FOR = 64 * 1024  # bytes of a head, and of a body: what a thousand clients can make a worker keep
 _AT_ONCE = 64 * 1024
+_SAMPLE_EVERY = 1.0  # seconds: as fresh as gauges of a worker are that answers no scraper
 _CLOSING_TIME = 2.0
 _MOST_DISCARDED = 2**20
 
@@ -62,6 +63,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         super().__init__(*args, **kwargs)
         self.slow_pool = ThreadPoolExecutor(SLOW_THREADS)
         self.closing_conns: deque[_Connection] = deque()
+        self._sampled_at = 0.0
 
     def accept(self, listener: Any) -> None:
         try:
@@ -87,6 +89,13 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             self.poller.unregister(client)
             self.pending_conns.remove(conn)
             self._start(conn)
+
+    def notify(self) -> None:
+        super().notify()
+        now = time.monotonic()
+        if now - self._sampled_at >= _SAMPLE_EVERY:
+            self._sampled_at = now
+            self.wsgi.extensions["metrics"].sample()
 
     def murder_pending(self) -> None:
         """End the waiting of those whose time is over."""

@@ -17,16 +17,20 @@ from sqlalchemy.orm import Mapper, Session, SessionTransaction, sessionmaker
 from chrononaut import executions, flushes
 from chrononaut.change_info import is_within, roll_appended_back
 from chrononaut.mapping import build_history
-from chrononaut.session import begin_capture, capture_by, end_capture, own_engine
+from chrononaut.session import Capture, begin_capture, capture_by, end_capture, own_engine, written_on
+from chrononaut.signals import versions_committed
 
 # Two threads may be the first on an engine at once.
 _listening = Lock()
 
 
-def capture_sessions(factory: sessionmaker[Any], metadatas: Callable[[], Iterable[sa.MetaData]]) -> None:
+def capture_sessions(
+    factory: sessionmaker[Any], metadatas: Callable[[], Iterable[sa.MetaData]], sender: object
+) -> None:
     """Let the sessions that a factory makes capture; sessions of other factories are left alone.
 
     :param metadatas: those that the tables of the sessions' models belong to
+    :param sender: of the signals that tell of what they have written
     """
 
     @event.listens_for(factory, "after_begin")
@@ -34,12 +38,19 @@ def capture_sessions(factory: sessionmaker[Any], metadatas: Callable[[], Iterabl
         begin_capture(session, connection, metadatas)
         _listen_to(own_engine(connection))
 
+    @event.listens_for(factory, "after_transaction_end")
+    def end(session: Session, transaction: SessionTransaction) -> None:
+        if transaction.parent is None:
+            capture = end_capture(session)
+            if capture is not None and capture.committed:
+                _tell_committed(capture, sender)
+
+    event.listen(factory, "after_commit", _note_committed)
     event.listen(factory, "do_orm_execute", executions.execute)
     event.listen(factory, "before_commit", executions.refuse_half_captured)
     event.listen(factory, "before_flush", flushes.before_flush)
     event.listen(factory, "after_flush", flushes.after_flush)
     event.listen(factory, "after_soft_rollback", _forget_flush)
-    event.listen(factory, "after_transaction_end", _end_transaction)
     for rolled_back in ("pending_to_transient", "persistent_to_transient"):
         event.listen(factory, rolled_back, _forget_appended)
 
@@ -63,11 +74,48 @@ def _listen_to(engine: sa.Engine) -> None:
             event.listen(engine, "before_cursor_execute", executions.watch)
             event.listen(engine, "after_execute", executions.follow_statement)
             event.listen(engine, "handle_error", executions.fail_statement)
+            event.listen(engine, "savepoint", _keep_count)
+            event.listen(engine, "rollback_savepoint", _roll_count_back)
+            event.listen(engine, "release_savepoint", _release_count)
+            event.listen(engine, "commit", _count)
+            event.listen(engine, "prepare_twophase", _count)
 
 
-def _end_transaction(session: Session, transaction: SessionTransaction) -> None:
-    if transaction.parent is None:
-        end_capture(session)
+def _keep_count(connection: Connection, name: str | None) -> None:
+    for _, written in written_on(connection):
+        written.keep()
+
+
+def _roll_count_back(connection: Connection, name: str, context: object) -> None:
+    for _, written in written_on(connection):
+        written.roll_back()
+
+
+def _release_count(connection: Connection, name: str, context: object) -> None:
+    for _, written in written_on(connection):
+        written.release()
+
+
+def _count(connection: Connection, xid: object = None) -> None:
+    """Before the transaction is committed: afterwards there is none to ask in."""
+    if not versions_committed.receivers:
+        return
+    for capture, written in written_on(connection):
+        if written.uncounted:
+            written.count(connection, capture.current_transaction())
+
+
+def _note_committed(session: Session) -> None:
+    capture = capture_by(session)
+    if capture is not None and not session.in_nested_transaction():
+        capture.committed = not any(connection.in_transaction() for connection in capture.connections)
+
+
+def _tell_committed(capture: Capture, sender: object) -> None:
+    if versions := capture.versions():
+        told = {(versioning.model, operation): count for (versioning, operation), count in versions.items()}
+        transaction_id = capture.current_transaction().id
+        versions_committed.send(sender, transaction_id=transaction_id, versions=told)
 
 
 def _forget_flush(session: Session, previous: SessionTransaction) -> None:

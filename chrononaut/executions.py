@@ -130,6 +130,7 @@ def follow_statement(
         if not isinstance(element, sa.Insert):
             capture.follow(connection, versioning)
             capture.tell_reasons(connection, executed)
+            capture.written_on(connection).uncounted.add(versioning)
         elif _KEYS_RETURNED not in execution_options:
             capture.follow_inserts(connection, versioning, inserts.inserted_keys(result, versioning))
 

@@ -62,5 +62,5 @@ class VersionedSQLAlchemy(SQLAlchemy):
 
     def _make_session_factory(self, options: dict[str, Any]) -> sessionmaker[Any]:
         factory = super()._make_session_factory(options)
-        capture_sessions(factory, self._versioned_metadatas)
+        capture_sessions(factory, self._versioned_metadatas, sender=self)
         return factory

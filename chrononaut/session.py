@@ -41,6 +41,7 @@ from chrononaut.records import Records
 from chrononaut.statements import models_of, written_columns
 from chrononaut.suppression import is_suppressed
 from chrononaut.types import JSONObject, now
+from chrononaut.written import Versions, Written
 
 Replacement = Literal["update", "delete"]
 _CAPTURE = "chrononaut"
@@ -108,6 +109,8 @@ class Capture:
     :ivar followed: models whose objects were given the versions that statements counted
     :ivar kept: (object, attribute, version), while a statement is synchronized with the session
     :ivar failed: what a statement that failed halfway wrote, and the transaction or savepoint it was in
+    :ivar written: what was written into history, by the connection
+    :ivar committed: has the database committed the transaction?
     """
 
     session: ref[Session]
@@ -129,6 +132,8 @@ class Capture:
     followed: set[Versioning] = field(default_factory=set)
     kept: list[tuple[Any, str, int]] | None = None
     failed: tuple[Versioning, SessionTransaction | None] | None = None
+    written: WeakKeyDictionary[Connection, Written] = field(default_factory=WeakKeyDictionary)
+    committed: bool = False
 
     def refuse_autocommit(self, connection: Connection, versioning: Versioning) -> None:
         """:raises UncapturedWriteError: each statement would be committed by itself, a change without its history"""
@@ -179,6 +184,7 @@ class Capture:
         }
         for (versioning, operation), records in replaced.items():
             archive_states(connection, versioning, operation, records, self.current_transaction())
+            self.written_on(connection).versions[versioning, operation] += len(records.keys)
 
     def _documents(self, versioning: Versioning, operation: Replacement, rows: Pending) -> Iterator[JSONObject]:
         for state, document in zip(rows.states, rows.documents, strict=True):
@@ -211,9 +217,12 @@ class Capture:
             objects = begun.objects[start : start + BATCH]
             keys = [versioning.key_of(obj) for obj in objects]
             records = Records(keys, begun.documents[start : start + BATCH], [None] * len(keys))
-            _show_versions(
-                versioning, objects, archive_inserts(connection, versioning, records, self.current_transaction())
-            )
+            _show_versions(versioning, objects, self._archive_inserts(connection, versioning, records))
+
+    def _archive_inserts(self, connection: Connection, versioning: Versioning, records: Records) -> dict[Key, int]:
+        reused = archive_inserts(connection, versioning, records, self.current_transaction())
+        self.written_on(connection).versions[versioning, "insert"] += len(records.keys)
+        return reused
 
     def executed_by_flush(self, connection: Connection, execution_options: Mapping[str, Any]) -> bool:
         """Is a statement with these options one by which a flush writes objects?"""
@@ -280,7 +289,7 @@ class Capture:
             shared = versioning.model._capture_change_info()
             hidden = hidden_values(connection, versioning.whole(), keys)
             records = Records(keys, [naming(shared, hidden.get(key, [])) for key in keys], [None] * len(keys))
-            reused = archive_inserts(connection, versioning, records, self.current_transaction())
+            reused = self._archive_inserts(connection, versioning, records)
         for obj, key in self.loaded(versioning) if reused else ():
             if key in reused:
                 set_committed_value(obj, versioning.options.names.version, reused[key])
@@ -412,6 +421,13 @@ class Capture:
                 return versioning
         return None
 
+    def written_on(self, connection: Connection) -> Written:
+        return self.written.setdefault(connection, Written())
+
+    def versions(self) -> Versions:
+        """How many versions were written in the transaction, by model and operation; once they are counted."""
+        return sum((written.versions for written in self.written.values()), Versions())
+
     def end_flush(self) -> None:
         self.pending.clear()
         self.inserted.clear()
@@ -437,14 +453,15 @@ def begin_capture(session: Session, connection: Connection, metadatas: Callable[
         _capturing.setdefault(connection, []).append(capture)
 
 
-def end_capture(session: Session) -> None:
-    """Forget what a session captured in its transaction."""
+def end_capture(session: Session) -> Capture | None:
+    """Forget what a session captured in its transaction, and return it."""
     capture: Capture | None = session.info.pop(_CAPTURE, None)
     # A connection that outlives the transaction is the caller's own: what it executes by itself is not the session's.
     for connection in capture.connections if capture is not None else ():
         others = [other for other in _capturing.pop(connection, ()) if other is not capture]
         if others:
             _capturing[connection] = others
+    return capture
 
 
 def capture_by(session: Session) -> Capture | None:
@@ -462,6 +479,12 @@ def capturing(connection: Connection) -> Capture | None:
     """What the session that executes statements on a connection has yet to write."""
     captures = _capturing.get(connection)
     return next((capture for capture in captures if capture.flushing), captures[0]) if captures else None
+
+
+def written_on(connection: Connection) -> Iterator[tuple[Capture, Written]]:
+    """What each session that uses a connection has written on it."""
+    for capture in _capturing.get(connection, ()):
+        yield capture, capture.written_on(connection)
 
 
 def own_engine(bind: sa.Engine | Connection) -> sa.Engine:

@@ -66,7 +66,7 @@ def _scope_option(models: Collection[str]) -> Callable[[_Command], _Command]:
         default=["read"],
         show_default=True,
         callback=_scopes(models),
-        help="read, write or admin; of one model as release:write. Can be given several times.",
+        help="read, write or admin, of one model as release:write; or metrics. Can be given several times.",
     )
 
 

@@ -4,13 +4,14 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Scope = Literal["read", "write", "admin"]
+Scope = Literal["read", "write", "admin", "metrics"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 _IMPLIED: dict[Scope, frozenset[Scope]] = {
     "read": frozenset({"read"}),
     "write": frozenset({"read", "write"}),
     "admin": frozenset(SCOPES),
+    "metrics": frozenset({"metrics"}),
 }
 
 
@@ -37,11 +38,11 @@ class Grant:
     def parse(cls, text: str) -> "Grant":
         """The grant that a text stands for.
 
-        :raises GrantError: it has no scope, or no model before its colon
+        :raises GrantError: it has no scope, no model before its colon, or one where there can be none
         """
         model, colon, name = text.rpartition(":")
         scope = next((scope for scope in SCOPES if scope == name), None)
-        if scope is None or bool(colon) != bool(model):
+        if scope is None or bool(colon) != bool(model) or (model and scope == "metrics"):
             raise GrantError(f"{text!r} is no grant; write {', '.join(SCOPES)}, or for one model as release:write")
         return cls(scope, model or None)
 

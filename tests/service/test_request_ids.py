@@ -144,8 +144,9 @@ def test_header_is_documented_on_every_operation(api: Api) -> None:
 
 def test_server_answers_and_logs_with_the_name(app: Flask, write_token: str, database_url: str, tmp_path: Path) -> None:
     log = tmp_path / "gunicorn.log"
-    with running(database_url, write_token, log, options=["--access-logfile", "-"]) as server:
+    with running(database_url, write_token, log, settings={"CHRONONAUT_LOG_FORMAT": "text"}) as server:
         sane = server.pool.request("GET", "/nothing", headers={"X-Request-ID": "r-access"})
+        server.pool.request("GET", "/nothing?a=secret", headers={"Referer": "https://example.com/?b=secret"})
         assert sane.headers["X-Request-ID"] == "r-access"
         answer = server.raw(b"GET / HTTP/1.1\r\nX-Request-ID: r-bad\r\nAccept: \x01").decode()
         head, _, body = answer.partition("\r\n\r\n")
@@ -156,3 +157,4 @@ def test_server_answers_and_logs_with_the_name(app: Flask, write_token: str, dat
     assert any("GET /nothing" in line and line.endswith(" r-access") for line in text.splitlines())
     assert f"[WARNING] [{name}] no request from 127.0.0.1" in text
     assert "[INFO] [-] Starting gunicorn" in text
+    assert "secret" not in text
