@@ -16,6 +16,10 @@ PARALLEL := --numprocesses 2
 # What the commands of the service need to start; they touch no database.
 NOWHERE := SECRET_KEY=no-secret-is-signed DATABASE_URL=sqlite://
 
+# What builds the image, and its name.
+BUILD ?= docker build
+IMAGE ?= chrononaut
+
 # Where `make openapi` writes the document.
 OPENAPI ?= openapi/openapi.json
 # The models that the tests bring, whose document is linted as well.
@@ -24,7 +28,7 @@ OTHERS := CHRONONAUT_MODELS=tests.service.own_models CHRONONAUT_DB=tests.service
 NODE_TOOLS := openapi/node_modules/installed
 QUIETLY := REDOCLY_TELEMETRY=off REDOCLY_SUPPRESS_UPDATE_NOTICE=true SCARF_ANALYTICS=false DO_NOT_TRACK=1
 
-.PHONY: run test test-pgbouncer test-sqlalchemy-2.0 client-tools test-clients test-contract soak soak-contract soak-deploy bench test-bench bench-reading bench-http check lint openapi lint-openapi lock clean
+.PHONY: run test test-pgbouncer test-sqlalchemy-2.0 client-tools test-clients test-contract soak soak-contract soak-deploy bench test-bench bench-reading bench-http image test-image check lint openapi lint-openapi lock clean
 
 run: $(VENV)/service
 	@$(BIN)/python -m app.demo --port $(PORT)
@@ -80,6 +84,15 @@ bench-http: $(VENV)/dev
 soak-deploy: $(VENV)/dev
 	$(BIN)/python -m pytest tests/service/test_chaos.py -m soak -v -s
 
+# Where there is no Docker: make image BUILD="podman build --format docker", or "buildah build --format docker --isolation chroot".
+image:
+	$(BUILD) --tag $(IMAGE) .
+
+# Builds the image and runs it on a PostgreSQL, without an engine and without a registry: takes root, buildah and debootstrap, and
+# some five minutes. BASE=python:3.13-slim builds on that, where it can be pulled.
+test-image: $(VENV)/dev
+	$(BIN)/python -m pytest tests/image -m image -v
+
 check: lint
 	@$(MAKE) --no-print-directory test
 
@@ -89,6 +102,8 @@ lint: $(VENV)/dev
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	@$(NOWHERE) $(BIN)/flask --app app openapi print | cmp - openapi/openapi.json \
 		|| { echo "openapi/openapi.json is not current: run make openapi"; exit 1; }
 
