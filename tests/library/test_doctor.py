@@ -58,8 +58,10 @@ class Clinic:
 
     def execute(self, *statements: str) -> None:
         with self.db.engine.begin() as connection:
+            # As psql would: with parameters, the driver takes a percent sign for the place of one.
+            as_it_is = connection.execution_options(no_parameters=True)
             for statement in statements:
-                connection.exec_driver_sql(statement)
+                as_it_is.exec_driver_sql(statement)
 
     def remake(self, name: str, change: Change) -> None:
         """Make a table anew, changed, with the rows that it has."""
@@ -77,7 +79,9 @@ class Clinic:
             change(table)
             table.create(connection)
             for row in rows:
-                connection.execute(sa.insert(table).values({name: row[name] for name in table.columns.keys()}))  # noqa: SIM118
+                connection.execute(
+                    sa.insert(table).values({n: value for n, value in row.items() if n in table.columns})
+                )
 
     def doctor(self, *names: str) -> tuple[int, str, str]:
         """The exit status of the command, what it prints, and what it says besides."""

@@ -27,6 +27,7 @@ from tests.service.releases import new, old
 from tests.service.serving import Server, running
 
 _WRITERS = 4
+_PAUSE = 0.02  # seconds
 _ROOT = Path(__file__).parents[2]
 (_MIGRATION,) = (
     example
@@ -65,9 +66,11 @@ class Writers:
         self.body: dict[str, Any] = {}
         self.acknowledged: list[str] = []
         self.refused: list[tuple[int, Any]] = []
-        self._numbers, self._is_over = itertools.count(), threading.Event()
+        # From 1: there are 0 pieces already, and what changes nothing leaves no history.
+        self._numbers, self._is_over = itertools.count(1), threading.Event()
+        self._done = [0] * _WRITERS
 
-    def _write(self) -> None:
+    def _write(self, writer: int) -> None:
         try:
             while not self._is_over.is_set():
                 number, servers, body = next(self._numbers), self.servers, self.body
@@ -82,19 +85,24 @@ class Writers:
                     self.acknowledged.append(reason)
                 else:
                     self.refused.append((status, answer))
+                self._done[writer] += 1
+                # Processes start beside them, on the same cores.
+                time.sleep(_PAUSE)
         finally:
             self._is_over.set()
 
     def wait(self, writes: int) -> None:
-        """Wait until so many more are acknowledged."""
-        enough = len(self.acknowledged) + writes
-        while len(self.acknowledged) < enough and not self._is_over.is_set():
+        """Wait until each of them has had so many more answers; the second is one to what was asked since."""
+        before = [*self._done]
+        while not self._is_over.is_set() and any(
+            done - then < writes for done, then in zip(self._done, before, strict=True)
+        ):
             time.sleep(0.01)
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
         with ThreadPoolExecutor(_WRITERS) as threads:
-            written = [threads.submit(self._write) for _ in range(_WRITERS)]
+            written = [threads.submit(self._write, writer) for writer in range(_WRITERS)]
             try:
                 yield
             finally:
@@ -128,19 +136,19 @@ def test_rolling_upgrade_loses_no_write_and_answers_no_error(
         before = leaving.enter_context(release(old))
         writers = Writers(before)
         with writers.at_work():
-            writers.wait(40)
+            writers.wait(10)
             _migrate(other_database_url)
-            writers.wait(40)
+            writers.wait(10)
             after = processes.enter_context(release(new))
             writers.servers = (before, after)
-            writers.wait(80)
+            writers.wait(20)
             writers.servers = (after,)
             # All that the old processes were asked is answered by then.
-            writers.wait(2 * _WRITERS)
+            writers.wait(2)
             leaving.close()
             # Nobody writes the new column before the last old process has ended, whose history would lack it.
             writers.body = {"place": "shelf"}
-            writers.wait(40)
+            writers.wait(10)
     assert writers.refused == []
     _check(other_database_url, writers.acknowledged)
 
