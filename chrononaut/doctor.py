@@ -194,12 +194,9 @@ class _Patient:
         if enum is None or labels is None or str(enum.name) in self._made:
             return ()
         self._made.add(str(enum.name))
-        literal = sa.String().literal_processor(self._dialect)
-        assert literal is not None
+        name = self._dialect.identifier_preparer.format_type(enum)
         return tuple(
-            f"ALTER TYPE {self._dialect.identifier_preparer.format_type(enum)} ADD VALUE {literal(label)}"
-            for label in enum.enums
-            if label not in labels
+            f"ALTER TYPE {name} ADD VALUE {self._literal(label)}" for label in enum.enums if label not in labels
         )
 
     def _enum(self, column: sa.Column[Any]) -> postgresql.ENUM | None:
@@ -210,6 +207,9 @@ class _Patient:
         if isinstance(type_, sa.ARRAY):
             type_ = type_.item_type.dialect_impl(self._connection.dialect)
         return type_ if isinstance(type_, postgresql.ENUM) else None
+
+    def _literal(self, text: str) -> str:
+        return str(sa.literal(text, sa.String).compile(dialect=self._dialect, compile_kwargs={"literal_binds": True}))
 
     def _labels(self, enum: postgresql.ENUM) -> list[str] | None:
         """The values that an enumerated type has; ``None`` if it is missing."""
@@ -350,9 +350,9 @@ def _constraints_of_history(patient: _Patient, table: sa.Table) -> Iterator[_Pro
         columns = ", ".join(patient.name(column) for column in table.primary_key)
         dropped = (f"{alter} DROP CONSTRAINT {patient.quoted(name)}",) if name else ()
         yield f"its primary key is not {columns}", (*dropped, f"{alter} ADD PRIMARY KEY ({columns})")
-    for name, what, columns in patient.constraints(table):
-        problem = f"{', '.join(columns)} is {what}, which old states need not be"
-        yield problem, (f"{alter} DROP CONSTRAINT {patient.quoted(name)}",)
+    for constraint, what, constrained in patient.constraints(table):
+        problem = f"{', '.join(constrained)} is {what}, which old states need not be"
+        yield problem, (f"{alter} DROP CONSTRAINT {patient.quoted(constraint)}",)
     for index in patient.indexes(table):
         if index["unique"]:
             schema = f"{patient.quoted(table.schema)}." if table.schema else ""
