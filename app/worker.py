@@ -84,7 +84,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def set_accept_enabled(self, enabled: object) -> None:
         super().set_accept_enabled(enabled)
-        if not self.alive:
+        if not enabled and not self.alive:
             # Clients are for other workers now, or refused: nobody shall wait in line until the last answer is given.
             for listener in self.sockets:
                 listener.close()
