@@ -22,6 +22,7 @@ from app.cors import init_cors
 from app.db import close_snapshot, prepare_engine
 from app.document import key_parameter
 from app.facts import init_facts
+from app.health import add_health
 from app.history.changes import add_changes, add_transactions
 from app.history.examples import Examples
 from app.history.routes import add_history, add_list_of_models
@@ -106,6 +107,7 @@ def _create_app(environment: Mapping[str, str]) -> Flask:
     add_list_of_models(models, registry)
     add_transactions(models, registry)
     add_problem_kinds(models)
+    add_health(models, db, registry, limiter)
     api.register_blueprint(models)
     login = Blueprint("session", __name__, description="A browser's login")
     add_session(login, db, limiter)

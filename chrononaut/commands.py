@@ -1,7 +1,8 @@
-"""The commands that every application with versioned models has: ``flask history verify``."""
+"""The commands that every application with versioned models has: ``flask history verify`` and ``doctor``."""
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ from flask import Flask, current_app
 from flask.cli import AppGroup, with_appcontext
 from flask_sqlalchemy import SQLAlchemy
 
+from chrononaut.doctor import examine, undeclared
 from chrononaut.history import Versioning, versioning_of_table
 from chrononaut.verify import Checked, Finding, check, snapshot, total_rows
 
@@ -22,8 +24,9 @@ def register_commands(app: Flask) -> None:
     if group is None:
         group = AppGroup("history", help="The history of versioned models.")
         app.cli.add_command(group)
-    if isinstance(group, click.Group) and "verify" not in group.commands:
-        group.add_command(verify)
+    for command in (verify, doctor):
+        if isinstance(group, click.Group) and command.name not in group.commands:
+            group.add_command(command)
 
 
 class _NotCheckedError(click.ClickException):
@@ -72,7 +75,7 @@ def verify(names: tuple[str, ...], limit: int) -> None:
     all_models = _Tally()
     versionings = _chosen(_versionings(db.metadatas.values()), names)
     for versioning in versionings:
-        with _database_errors(versioning):
+        with _database_errors(versioning.name):
             of_model = _check(db, versioning, limit)
         for finding in of_model.shown:
             click.echo(finding)
@@ -82,6 +85,41 @@ def verify(names: tuple[str, ...], limit: int) -> None:
     click.echo(f"{_count(len(versionings), 'model')}, {all_models}")
     if all_models.differences:
         raise click.exceptions.Exit(1)
+
+
+@click.command("doctor")
+@click.argument("names", metavar="[MODEL]...", nargs=-1)
+@with_appcontext
+def doctor(names: tuple[str, ...]) -> None:
+    """Check that tables are as models and histories need them.
+
+    Prints the SQL that mends what is wrong, with what is wrong as comments: read it before you execute it. Checks all
+    versioned models, or those that are named. Exit status: 0 nothing is wrong, 1 something is, 2 it could not be
+    checked. Nothing is changed.
+    """
+    db: SQLAlchemy = current_app.extensions["sqlalchemy"]
+    versionings = _chosen(_versionings(db.metadatas.values()), names)
+    found = 0
+    for engine, models in _by_engine(db, versionings).items():
+        with _database_errors(", ".join(one.name for one in models)), engine.connect() as connection:
+            findings, columns = examine(connection, models), undeclared(connection, models)
+        if engine is not db.engine and findings:
+            click.echo(f"-- in the database {engine.url.database}:")
+        for finding in findings:
+            click.echo(finding)
+        for column in columns:
+            click.echo(f"{column} is of no model; __chrononaut_dropped__ makes it readable in old versions", err=True)
+        found += len(findings)
+    click.echo(f"{_count(len(versionings), 'model')}: {_count(found, 'problem') if found else 'no problems'}", err=True)
+    if found:
+        raise click.exceptions.Exit(1)
+
+
+def _by_engine(db: SQLAlchemy, versionings: Sequence[Versioning]) -> Mapping[sa.Engine, Sequence[Versioning]]:
+    session, engines = db.session(), defaultdict[sa.Engine, list[Versioning]](list)
+    for versioning in versionings:
+        engines[session.get_bind(versioning.mapper).engine].append(versioning)
+    return engines
 
 
 def _check(db: SQLAlchemy, versioning: Versioning, limit: int) -> _Tally:
@@ -126,13 +164,13 @@ def _chosen(versionings: Sequence[Versioning], names: Sequence[str]) -> Sequence
 
 
 @contextmanager
-def _database_errors(versioning: Versioning) -> Iterator[None]:
+def _database_errors(name: str) -> Iterator[None]:
     """One line for what keeps the database from being read."""
     try:
         yield
     except sa.exc.SQLAlchemyError as error:
         reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
-        raise _NotCheckedError(f"{versioning.name} could not be checked: {reason}") from error
+        raise _NotCheckedError(f"{name} could not be checked: {reason}") from error
 
 
 def _count(number: int, noun: str) -> str:

@@ -12,8 +12,10 @@ from sqlalchemy.engine import Connection
 from app.migrations import Part, parts_of
 
 _LOCK = 0x6368726F6E6F  # one migration at a time; the number means nothing elsewhere
-_LOCK_TIMEOUT = "2s"
-"""How long a statement waits for a lock: whoever asks for the same table later waits behind it."""
+_LOCK_TIMEOUT = "500ms"
+"""How long a statement waits for a lock: whoever asks for the same table later waits behind it. It is less than
+PostgreSQL's ``deadlock_timeout``, so that of a migration and a writer who wait for each other the migration gives way.
+"""
 
 
 def run() -> None:

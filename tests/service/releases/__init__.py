@@ -1,0 +1,1 @@
+"""Two releases of somebody's models, of which the newer one has a column more."""
