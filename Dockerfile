@@ -28,8 +28,7 @@ COPY --from=code /srv /srv
 WORKDIR /srv
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONPATH=/srv \
-    FLASK_APP=app \
-    WEB_CONCURRENCY=4
+    FLASK_APP=app
 USER 10001:10001
 EXPOSE 8000
 # By Python, as there is no curl; directly, whatever proxies the environment names.
