@@ -5,7 +5,7 @@ Flask-Limiter counts. Every answer that a limit counted says by ``X-RateLimit-Li
 (429) says by ``Retry-After`` how many seconds to wait.
 
 ``OPTIONS`` is not counted: it takes no database, and a browser that was refused a preflight, which never says who asks,
-would keep a page from what its user may ask.
+would keep a page from what its user may ask. Nor is what `app.health` answers.
 """
 
 import logging

@@ -221,8 +221,8 @@ KINDS: Mapping[str, Kind] = {
     "unavailable": Kind(
         503,
         "The service cannot answer now",
-        "The database, or the identity provider, does not answer. Send it again after as many seconds as `Retry-After` "
-        "says. No record was changed.",
+        "The database, or the identity provider, does not answer, or tables are not yet migrated. Send it again after "
+        "as many seconds as `Retry-After` says. No record was changed.",
         ("Retry-After",),
     ),
     "outcome-unknown": Kind(

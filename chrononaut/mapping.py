@@ -271,6 +271,7 @@ def _history_table(
         ("transaction", (transaction_id,)),
     ):
         sa.Index(_shortened(f"ix_{options.history_table}_{what}"), *columns)
+    _make_after(history_table, table)
     return history_table
 
 
@@ -278,7 +279,7 @@ def _child_history_table(
     table: sa.Table, options: Options, key: Sequence[sa.Column[Any]], state: Sequence[sa.Column[Any]]
 ) -> sa.Table:
     """The history table of a table that has further columns of records: what happened is in that of the first table."""
-    return sa.Table(
+    history_table = sa.Table(
         options.history_table,
         table.metadata,
         *(_copy(column, primary_key=True) for column in key),
@@ -286,6 +287,13 @@ def _child_history_table(
         *(_copy(column) for column in state),
         schema=table.schema,
     )
+    _make_after(history_table, table)
+    return history_table
+
+
+def _make_after(history_table: sa.Table, table: sa.Table) -> None:
+    """Let a history table be made after the live one, also where a migration does it: with that its types are made."""
+    history_table.add_is_dependent_on(table)
 
 
 def _shortened(name: str) -> str:

@@ -34,17 +34,36 @@ def autogenerate_options(*metadatas: sa.MetaData) -> dict[str, Any]:
             return not ((name or "").startswith(_SERVICE) or _HISTORY.issubset(column.name for column in thing.columns))
         return kind != "column" or not _is_history(thing.table, metadatas)
 
-    return {"include_object": include_object, "render_item": _render_item}
+    return {"include_object": include_object, "render_item": _Renderer(metadatas).render}
 
 
-def _render_item(kind: str, thing: Any, context: Any) -> str | Literal[False]:
-    """Our own types as those of SQLAlchemy that they are in the database."""
-    if kind == "type" and isinstance(thing, Instant):
-        return "sa.DateTime(timezone=True)"
-    if kind == "type" and thing is JSONDocument:
-        context.imports.add("from sqlalchemy.dialects import postgresql")
-        return 'sa.JSON().with_variant(postgresql.JSONB(), "postgresql")'
-    return False
+class _Renderer:
+    """Writes types as a migration needs them: our own as those of SQLAlchemy that they are in the database.
+
+    An enumerated type is made with the live table, and must not be made again with that of history.
+    """
+
+    def __init__(self, metadatas: tuple[sa.MetaData, ...]) -> None:
+        self._metadatas, self._is_of_history = metadatas, False
+
+    def render(self, kind: str, thing: Any, context: Any) -> str | Literal[False]:
+        """What Alembic's ``render_item`` is: the text, or False for what it would write itself."""
+        if kind == "column":
+            # Its type comes next, by itself.
+            self._is_of_history = thing.table is not None and _is_history(thing.table, self._metadatas)
+        if kind != "type":
+            return False
+        if isinstance(thing, Instant):
+            return "sa.DateTime(timezone=True)"
+        if thing is JSONDocument:
+            context.imports.add("from sqlalchemy.dialects import postgresql")
+            return 'sa.JSON().with_variant(postgresql.JSONB(), "postgresql")'
+        if self._is_of_history and isinstance(thing, sa.Enum) and thing.native_enum and thing.name:
+            context.imports.add("from sqlalchemy.dialects import postgresql")
+            schema = f", schema={thing.schema!r}" if thing.schema else ""
+            named = f"{', '.join(map(repr, thing.enums))}, name={str(thing.name)!r}{schema}"
+            return f'sa.Enum({named}).with_variant(postgresql.ENUM({named}, create_type=False), "postgresql")'
+        return False
 
 
 _HISTORY = {getattr(Names(), own) for own in ("operation", "changed", "change_info", "transaction_id")}

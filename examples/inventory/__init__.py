@@ -9,6 +9,7 @@ from flask import Flask
 from flask_migrate import Migrate
 
 from chrononaut import extra_change_info
+from chrononaut.migrations import autogenerate_options
 
 from .models import Item, Supplier, db
 
@@ -17,7 +18,7 @@ def create_app() -> Flask:
     app = Flask(__name__)
     app.config["SQLALCHEMY_DATABASE_URI"] = os.environ["DATABASE_URL"]
     db.init_app(app)
-    Migrate(app, db, include_name=is_ours)
+    Migrate(app, db, **autogenerate_options(db.metadata))
 
     @app.cli.command("add")
     @click.argument("supplier")
@@ -40,8 +41,3 @@ def create_app() -> Flask:
             db.session.commit()
 
     return app
-
-
-def is_ours(name: str | None, kind: str, parents: object) -> bool:
-    """Leave the tables of tokens and logins alone: the service makes them, beside those of the models."""
-    return kind != "table" or not (name or "").startswith("chrononaut_")

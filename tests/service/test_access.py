@@ -35,6 +35,8 @@ _IMPLIED = {"read": {"read"}, "write": {"read", "write"}, "admin": {"read", "wri
 _ANYONE, _WHO_IS_KNOWN = "anyone", "who is known"
 _OTHERS = {
     ("/problems/{kind}", "GET"): _ANYONE,
+    ("/health/live", "GET"): _ANYONE,
+    ("/health/ready", "GET"): _ANYONE,
     ("/session", "POST"): _ANYONE,
     ("/session", "GET"): _WHO_IS_KNOWN,
     ("/session", "DELETE"): _WHO_IS_KNOWN,

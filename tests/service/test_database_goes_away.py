@@ -22,7 +22,7 @@ pytestmark = pytest.mark.parametrize("database_kind", ["postgresql"], indirect=T
 
 _PROMPT = {"CHRONONAUT_CONNECT_TIMEOUT": "2", "CHRONONAUT_POOL_TIMEOUT": "1"}
 _HURRIED = _PROMPT | {"CHRONONAUT_STATEMENT_TIMEOUT": "1"}
-_PUBLIC = ("/problems/", "/session")
+_PUBLIC = ("/problems/", "/session", "/health/live")
 
 
 @pytest.fixture

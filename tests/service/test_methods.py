@@ -89,6 +89,7 @@ def test_method_that_nobody_knows_is_not_allowed(api: Api, method: str) -> None:
         ("/records/user", {"Authorization": "Bearer wrong"}),
         ("/openapi.json", {}),
         ("/problems/invalid", {}),
+        ("/health/ready", {}),
         ("/docs/", {}),
         ("/nothing", {}),
     ],

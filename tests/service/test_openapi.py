@@ -43,7 +43,7 @@ def test_every_operation_is_documented_with_a_unique_id_and_its_errors() -> None
         (re.sub(r"<(?:[^:>]+:)?(\w+)>", r"{\1}", rule.rule), method.lower())
         for rule in client.application.url_map.iter_rules()
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
-        if rule.rule.startswith(("/bulk", "/history", "/problems", "/records", "/session", "/transactions"))
+        if rule.rule.startswith(("/bulk", "/health", "/history", "/problems", "/records", "/session", "/transactions"))
     }
     operations = {
         (path, method): item[method]
@@ -57,8 +57,15 @@ def test_every_operation_is_documented_with_a_unique_id_and_its_errors() -> None
     assert "list_user_versions" in ids
     for (path, _), operation in operations.items():
         assert operation["summary"]
-        told = {"400", "422", "500", "503", "default", *(() if path.startswith("/problems/") else ("401",))}
-        told |= set() if path == "/session" or path.startswith("/problems/") else {"403"}
+        told = {
+            "400",
+            "422",
+            "500",
+            "503",
+            "default",
+            *(() if path.startswith(("/problems/", "/health/")) else ("401",)),
+        }
+        told |= set() if path == "/session" or path.startswith(("/problems/", "/health/")) else {"403"}
         assert told <= operation["responses"].keys()
         for status, response in operation["responses"].items():
             if status >= "400":
