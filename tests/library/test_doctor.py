@@ -147,6 +147,15 @@ def _with(column: str, **options: Any) -> Change:
     return change
 
 
+def _with_key(*names: str) -> Change:
+    def change(table: sa.Table) -> None:
+        for column in table.columns:
+            column.primary_key = column.name in names
+        table.append_constraint(sa.PrimaryKeyConstraint(*names))
+
+    return change
+
+
 def _default(column: str, text: str | None) -> Change:
     def change(table: sa.Table) -> None:
         table.columns[column].server_default = None
@@ -173,6 +182,11 @@ HISTORY_DAMAGES: dict[str, tuple[str, Change, str]] = {
         "pilot_history",
         lambda t: t.append_constraint(sa.ForeignKeyConstraint(["id"], ["person.id"])) if _person(t) is not None else 0,
         "id is a foreign key",
+    ),
+    "key": (
+        "person_history",
+        _with_key("id", "version", "transaction_id"),
+        "its primary key is not id, version",
     ),
     "required column of before": (
         "person_history",
@@ -229,6 +243,7 @@ def test_whole_database_is_made(clinic: Clinic) -> None:
     clinic.mend()
     assert clinic.doctor()[:2] == (0, "")
     assert clinic.live_on() == []
+    assert set(clinic.db.session.scalars(sa.select(clinic.person.motto))) == {"it's 100%"}
 
 
 def test_index_of_another_name_is_as_good_and_one_on_other_columns_is_not(clinic: Clinic) -> None:
