@@ -278,6 +278,8 @@ _WHOLE_NUMBERS = [sa.SMALLINT, sa.INTEGER, sa.BIGINT]
 
 def _compared(told: Any, wanted: Any) -> tuple[bool, bool]:
     """Does a type hold all that another one holds, and are both of texts?"""
+    if isinstance(told, sa.ARRAY) and isinstance(wanted, sa.ARRAY):
+        return _compared(told.item_type, wanted.item_type)
     kinds = type(told), type(wanted)
     if {*kinds} <= {sa.VARCHAR, sa.TEXT}:
         return told.length is None or (wanted.length is not None and told.length >= wanted.length), True
