@@ -105,7 +105,7 @@ class _Connection(psycopg.Connection[Any]):
     def rollback(self) -> None:
         try:
             super().rollback()
-        except psycopg.OperationalError:
+        except psycopg.Error:
             # The server has undone it; nobody who has read what they wanted need be told.
             if not self.closed:
                 raise

@@ -26,7 +26,7 @@ class Load:
     :ivar refused: of those that are not
     :ivar unknown: of those that were not answered, or whose answer is that nobody knows
     :ivar dropped: when connections ended without an answer, or were refused, on the monotonic clock
-    :ivar succeeded: when the latest success was answered, and when it had been asked for
+    :ivar succeeded: when the latest success was answered, on the monotonic clock
     :ivar wrong: answers that are none that there may be
     """
 

@@ -155,6 +155,17 @@ def test_lock_that_others_hold_is_not_waited_for_for_ever(
     assert api.patch(record, {"name": "b"})["version"] == 1
 
 
+def test_lock_of_a_worker_that_says_nothing_more_ends(
+    api_with: Callable[..., Api], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "_IDLE", 1)
+    api = api_with()
+    record = api.post("/records/user", {"email": "a@example.com"})["links"]["record"]
+    with _engine(api).connect() as held:
+        held.exec_driver_sql("SELECT * FROM appuser FOR UPDATE")
+        assert api.patch(record, {"name": "a"})["version"] == 1
+
+
 def test_server_without_a_free_connection_is_unavailable(
     app: Flask, api_with: Callable[..., Api], proxy_and_url: tuple[Proxy, str], write_token: str
 ) -> None:

@@ -36,6 +36,7 @@ def test_request_without_a_connection_is_told_to_come_again(app_with: Callable[.
     with app.app_context(), ExitStack() as held:
         pool = db.engine.pool
         assert isinstance(pool, sa.QueuePool)
+        assert pool.timeout() == 1
         for _ in range(2):
             held.enter_context(db.engine.connect())
         response = app.test_client().get("/records/user", headers={"Authorization": f"Bearer {read_token}"})

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from app import retries
 from app.db import db
+from app.models import User
 from tests.service.api import Api, all_rows, assert_problem
 
 _POSTGRESQL = pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
@@ -105,6 +106,24 @@ def test_write_that_has_waited_long_is_not_made_anew(
     with _before_commits(undo) as times:
         assert api.call("POST", "/records/user", {"email": "b@example.com"}).status_code in {409, 503}
     assert times == [1]
+
+
+def test_request_that_is_in_its_own_way_is_not_made_anew(api: Api) -> None:
+    """It would be so each time."""
+    record = api.post("/records/user", {"email": "a@example.com"})["links"]["record"]
+    flushes: list[Session] = []
+
+    def delete_behind(session: Session, *_: object) -> None:
+        flushes.append(session)
+        session.execute(sa.delete(User), execution_options={"synchronize_session": False})
+
+    event.listen(db.session, "before_flush", delete_behind)
+    try:
+        response = api.call("PATCH", record, {"name": "b"})
+    finally:
+        event.remove(db.session, "before_flush", delete_behind)
+    assert_problem(response, 409, "concurrent-change")
+    assert len(flushes) == 1
 
 
 @pytest.mark.parametrize("if_match", [True, False])
