@@ -29,7 +29,7 @@ WORKDIR /srv
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONPATH=/srv \
     FLASK_APP=app \
-    WEB_CONCURRENCY=4
+    CHRONONAUT_BIND=0.0.0.0:8000
 USER 10001:10001
 EXPOSE 8000
 # By Python, as there is no curl; directly, whatever proxies the environment names.
@@ -37,4 +37,4 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
     CMD ["python", "-c", "import http.client, sys; service = http.client.HTTPConnection('127.0.0.1', 8000, timeout=4); service.request('GET', '/health/live'); sys.exit(service.getresponse().status != 200)"]
 # Gunicorn is process 1 and needs no init before it: it ends on SIGTERM, and waits for whatever process ends. Its workers show in a
 # file that they live, which is always in memory there.
-CMD ["gunicorn", "-c", "python:app.server", "--bind", "0.0.0.0:8000", "--worker-tmp-dir", "/dev/shm", "app:create_app()"]
+CMD ["gunicorn", "-c", "python:app.server", "--worker-tmp-dir", "/dev/shm", "app:create_app()"]

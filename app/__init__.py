@@ -4,7 +4,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
-from typing import Any
+from types import ModuleType
+from typing import Final
 
 import click
 from flask import Flask
@@ -38,7 +39,10 @@ from app.registry import RegistrationError, Registry
 from app.request_id import init_request_ids
 from app.settings import SettingError, Settings
 from app.telemetry import init_telemetry
-from chrononaut import OptionError
+from chrononaut import OptionError, VersionedSQLAlchemy
+
+UNSTARTABLE: Final = (SettingError, OptionError, RegistrationError)
+"""Errors of settings and models, which the service cannot start with; the message says all that mends them."""
 
 
 def create_app(environment: Mapping[str, str] = os.environ) -> Flask:
@@ -52,7 +56,7 @@ def create_app(environment: Mapping[str, str] = os.environ) -> Flask:
     """
     try:
         return _create_app(environment)
-    except (SettingError, OptionError, RegistrationError) as error:
+    except UNSTARTABLE as error:
         if click.get_current_context(silent=True) is None:
             raise
         raise click.ClickException(str(error)) from error
@@ -73,10 +77,9 @@ def _create_app(environment: Mapping[str, str]) -> Flask:
         SQLALCHEMY_ENGINE_OPTIONS=engine_options(settings),
     )
     app.json.sort_keys = app.json.ensure_ascii = False  # type: ignore[attr-defined]  # of Flask's default provider
-    module, _, name = settings.db.partition(":")
-    db: Any = getattr(import_module(module), name)
+    db = _database(settings.db)
     for module in settings.models:
-        import_module(module)
+        _imported(module, "CHRONONAUT_MODELS")
     db.init_app(app)
     with app.app_context():
         for engine in db.engines.values():
@@ -119,3 +122,21 @@ def _create_app(environment: Mapping[str, str]) -> Flask:
         add_bulk(blueprint, resource)
         api.register_blueprint(blueprint)
     return app
+
+
+def _database(reference: str) -> VersionedSQLAlchemy:
+    module, _, name = reference.partition(":")
+    db = getattr(_imported(module, "CHRONONAUT_DB"), name, None)
+    if not isinstance(db, VersionedSQLAlchemy):
+        raise SettingError(f"CHRONONAUT_DB must name a VersionedSQLAlchemy, and {reference} is none")
+    return db
+
+
+def _imported(name: str, setting: str) -> ModuleType:
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        # What a module that is there imports in vain is told with where it does so.
+        if f"{name}.".startswith(f"{error.name}."):
+            raise SettingError(f"{setting} names {name}, but there is no module {error.name}") from None
+        raise

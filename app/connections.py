@@ -33,7 +33,7 @@ def engine_options(settings: Settings) -> dict[str, Any]:
     if dialect.get_pool_class(url) is sa.QueuePool:
         options |= {
             "poolclass": Pool,
-            "pool_size": settings.pool_size,
+            "pool_size": settings.most_connections,
             "max_overflow": 0,
             "pool_timeout": settings.pool_timeout,
         }

@@ -1,11 +1,13 @@
 """Gunicorn as the service wants it: ``gunicorn -c python:app.server 'app:create_app()'``.
 
-The names below are gunicorn's settings; what is not set here can be set on its command line.
+The names below are gunicorn's settings, of which `ServerSettings` are read from the environment; its command line goes
+before them.
 """
 
 import logging
 import os
 import shutil
+import sys
 import tempfile
 from importlib import import_module
 from secrets import token_hex
@@ -13,23 +15,34 @@ from typing import Any
 
 from gunicorn import glogging
 
+from app import UNSTARTABLE
 from app.facts import facts_of
 from app.logs import Json, add_facts, answered
 from app.request_id import HEADER, LOG_FORMAT, add_request_id, request_id_of
-from app.threads import THREADS
+from app.settings import ServerSettings, SettingError
 
-# What is wrong with a setting is said when the application starts.
-_LOG_FORMAT = os.environ.get("CHRONONAUT_LOG_FORMAT", "").lower()
+
+def _settings() -> ServerSettings:
+    try:
+        return ServerSettings.from_environment(os.environ)
+    except SettingError as error:
+        sys.exit(str(error))
+
+
+_set = _settings()
 _NUMBERS = f"{tempfile.gettempdir()}/chrononaut-{os.getpid()}-{token_hex(4)}"
 
 worker_class = "app.worker.Worker"
-logger_class = "app.server.Logger" if _LOG_FORMAT == "text" else "app.server.JsonLogger"
-loglevel = os.environ.get("CHRONONAUT_LOG_LEVEL", "").lower() or "info"
+bind = [*_set.bind]
+workers, threads = _set.workers, _set.threads
+timeout, graceful_timeout = _set.timeout, _set.graceful_timeout
+max_requests, max_requests_jitter = _set.max_requests, _set.max_requests // 10
+logger_class = "app.server.Logger" if _set.log_format == "text" else "app.server.JsonLogger"
+loglevel = _set.log_level
 accesslog = "-"
 access_log_format = f'%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(a)s" %({{{HEADER}}}o)s'
 # Where `app.metrics` keeps the numbers of all workers. Gunicorn sets it before the application is loaded anywhere.
 raw_env = [f"PROMETHEUS_MULTIPROC_DIR={_NUMBERS}"]
-threads = THREADS
 control_socket_disable = True
 header_map = "refuse"  # a reason in a header with an underscore would be dropped silently otherwise
 # Who is trusted to say for whom they ask is one setting, which `app.proxies` obeys; gunicorn's own would go by another.
@@ -39,6 +52,21 @@ forwarder_headers = ""
 limit_request_line = 8190
 limit_request_fields = 100
 limit_request_field_size = 16 * 1024  # above the limit of change headers, so that too long ones are told what is right
+
+
+def on_starting(arbiter: Any) -> None:
+    """Load the application before there are workers, where that is set, and share no connection with them."""
+    if not (_set.preload or arbiter.cfg.preload_app):
+        return
+    # Not by gunicorn's own setting, which has a traceback for whatever is wrong.
+    try:
+        app = arbiter.app.wsgi()
+    except UNSTARTABLE as error:
+        sys.exit(str(error))
+    with app.app_context():
+        # Here, and not in each worker: a connection of SQLite may not even be closed by another process.
+        for engine in app.extensions["sqlalchemy"].engines.values():
+            engine.dispose()
 
 
 def child_exit(arbiter: Any, worker: Any) -> None:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from limits import parse_many
 
 from app.proxies import Proxies, ProxyError
-from app.threads import SLOW_THREADS, THREADS
+from app.threads import SLOW_THREADS
 
 _PREFIX = "CHRONONAUT_"
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
@@ -71,7 +71,7 @@ def _required(name: str, read: Callable[[str], T], *, allowed: str, meaning: str
 
 
 _SHORTEST_KEY = 16
-_SPARE_CONNECTIONS = 4
+_CONNECTIONS_BESIDES = SLOW_THREADS + 4
 
 
 def _secret_key(text: str) -> str:
@@ -134,6 +134,22 @@ def _proxies(text: str) -> Proxies:
         raise ValueError(f"must be IP networks, separated by commas: {error}") from None
 
 
+_ADDRESS = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})|unix:/.+")
+_LAST_PORT = 65535
+
+
+def _addresses(text: str) -> tuple[str, ...]:
+    addresses = tuple(part.strip() for part in text.split(","))
+    for address in addresses:
+        written = _ADDRESS.fullmatch(address)
+        if written is None or not 1 <= int(written["port"] or 1) <= _LAST_PORT:
+            raise ValueError(
+                "must be addresses with ports, or unix: and a path, separated by commas: 127.0.0.1:8000, "
+                f"[::1]:8000, unix:/run/chrononaut.sock; not {address!r}"
+            )
+    return addresses
+
+
 _CLAIM = re.compile(r"[A-Za-z0-9_.:/#~-]+")
 
 
@@ -181,13 +197,18 @@ def _word(words: Sequence[str]) -> Callable[[str], str]:
     return read
 
 
+def _optional_whole(least: int, most: int) -> Callable[[str], int | None]:
+    read = _whole(least, most)
+    return lambda text: read(text) if text else None
+
+
 def _flag(text: str) -> bool:
     if text.lower() not in (*_TRUE, *_FALSE):
         raise ValueError(f"must be true or false, not {text!r}")
     return text.lower() in _TRUE
 
 
-LOG_FORMATS = ("json", "text")
+_LOG_FORMATS = ("json", "text")
 _LOG_LEVELS = ("info", "warning", "error")
 _TRUTHS = "`true` or `false`"
 
@@ -227,6 +248,84 @@ class ProviderSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """What is set of gunicorn, and of its log."""
+
+    bind: tuple[str, ...] = _optional(
+        "CHRONONAUT_BIND",
+        _addresses,
+        default="127.0.0.1:8000",
+        allowed="addresses, separated by commas, as `0.0.0.0:8000`, `[::]:8000`, `unix:/run/chrononaut.sock`",
+        meaning="where the server listens",
+    )
+    workers: int = _optional(
+        "CHRONONAUT_WORKERS", _whole(1, 100), default="4", allowed="1 to 100", meaning="processes that answer requests"
+    )
+    threads: int = _optional(
+        "CHRONONAUT_THREADS",
+        _whole(1, 200),
+        default="12",
+        allowed="1 to 200",
+        meaning="requests that each worker answers at once, besides those whose large bodies it waits for",
+    )
+    timeout: int = _optional(
+        "CHRONONAUT_TIMEOUT",
+        _whole(10, 3600),
+        default="30",
+        allowed="10 to 3600 seconds",
+        meaning="how long a worker may show no life before it is replaced, and a large body take to arrive",
+    )
+    graceful_timeout: int = _optional(
+        "CHRONONAUT_GRACEFUL_TIMEOUT",
+        _whole(1, 3600),
+        default="30",
+        allowed="1 to 3600 seconds",
+        meaning="how long a worker that is told to end has for the requests that it has begun",
+    )
+    max_requests: int = _optional(
+        "CHRONONAUT_MAX_REQUESTS",
+        _whole(0, 100_000_000),
+        default="0",
+        allowed="0 to 100000000",
+        meaning="requests after which a worker is replaced, up to a tenth more so that not all are at once; 0 is never",
+    )
+    preload: bool = _optional(
+        "CHRONONAUT_PRELOAD",
+        _flag,
+        default="false",
+        allowed=_TRUTHS,
+        meaning="is the application loaded once, before there are workers? They start faster and share its memory; new "
+        "models then take a new start, where a reload (`SIGHUP`) is enough otherwise",
+    )
+    log_format: str = _optional(
+        "CHRONONAUT_LOG_FORMAT",
+        _word(_LOG_FORMATS),
+        default=_LOG_FORMATS[0],
+        allowed=" or ".join(f"`{word}`" for word in _LOG_FORMATS),
+        meaning="the form of each line of the server's log",
+    )
+    log_level: str = _optional(
+        "CHRONONAUT_LOG_LEVEL",
+        _word(_LOG_LEVELS),
+        default="info",
+        allowed=", ".join(f"`{word}`" for word in _LOG_LEVELS),
+        meaning="the least that is logged",
+    )
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> "ServerSettings":
+        """Read these settings alone: the server has no others before it loads the application.
+
+        :raises SettingError: some are wrong; what is wrong with others is named as well
+        """
+        wrong: list[str] = []
+        values = _values(cls, environment, wrong)
+        if wrong:
+            Settings.from_environment(environment)
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """The service's settings."""
 
@@ -249,12 +348,12 @@ class Settings:
         allowed="2 to 60 seconds",
         meaning="how long PostgreSQL may take to answer a new connection, and one that has been idle",
     )
-    pool_size: int = _optional(
+    pool_size: int | None = _optional(
         "CHRONONAUT_POOL_SIZE",
-        _whole(1, 1000),
-        default=str(THREADS + SLOW_THREADS + _SPARE_CONNECTIONS),
+        _optional_whole(1, 1000),
         allowed="1 to 1000",
-        meaning="connections to the database that each worker has at the most; a request takes one at a time",
+        meaning="connections to the database that each worker has at the most; a request takes one at a time; by "
+        f"default {_CONNECTIONS_BESIDES} more than `CHRONONAUT_THREADS`: each thread has one",
     )
     pool_timeout: int = _optional(
         "CHRONONAUT_POOL_TIMEOUT",
@@ -309,20 +408,6 @@ class Settings:
         allowed=_TRUTHS,
         meaning="may anyone read `/metrics` without a token?",
     )
-    log_format: str = _optional(
-        "CHRONONAUT_LOG_FORMAT",
-        _word(LOG_FORMATS),
-        default=LOG_FORMATS[0],
-        allowed=" or ".join(f"`{word}`" for word in LOG_FORMATS),
-        meaning="the form of each line of the server's log",
-    )
-    log_level: str = _optional(
-        "CHRONONAUT_LOG_LEVEL",
-        _word(_LOG_LEVELS),
-        default="info",
-        allowed=", ".join(f"`{word}`" for word in _LOG_LEVELS),
-        meaning="the least that is logged",
-    )
     cors_origins: tuple[str, ...] = _optional(
         "CHRONONAUT_CORS_ORIGINS",
         _origins,
@@ -360,6 +445,12 @@ class Settings:
         allowed=_TRUTHS,
         meaning="do browsers send a session's cookie by HTTPS only?",
     )
+    server: ServerSettings = field(default_factory=ServerSettings, metadata={"group": ServerSettings})
+
+    @property
+    def most_connections(self) -> int:
+        """Connections to the database that each worker has at the most."""
+        return self.pool_size or self.server.threads + _CONNECTIONS_BESIDES
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
@@ -408,11 +499,11 @@ def _values(settings: type[Any], environment: Mapping[str, str], wrong: list[str
 
 
 def _group(settings: type[Any], environment: Mapping[str, str], wrong: list[str]) -> Any:
-    """Settings that are given together, or none of them."""
+    """Settings that are of one matter; of which some must be given, all of those are, or none."""
     group = [*declared(settings)]
-    if not any(environment.get(setting.name) for setting in group):
-        return None
     needed = [setting.name for setting in group if setting.default is None]
+    if needed and not any(environment.get(setting.name) for setting in group):
+        return None
     if missing := [name for name in needed if not environment.get(name)]:
         raise SettingError(f"{' and '.join(missing)} missing; an identity provider takes {', '.join(needed)}")
     before = len(wrong)

@@ -1,9 +1,6 @@
-"""How much a worker does at once."""
+"""How much a worker does at once besides what is set: `app.settings`."""
 
 from typing import Final
 
-THREADS: Final = 12
-"""Requests that a worker answers at once."""
-
 SLOW_THREADS: Final = 4
-"""Those besides whose large bodies it waits for at once."""
+"""Requests whose large bodies it waits for at once, besides those that it answers."""

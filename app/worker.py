@@ -9,18 +9,22 @@ import json
 import re
 import selectors
 import socket
+import sys
 import time
 from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from multiprocessing import get_context
 from typing import Any, Final
 
+from gunicorn.errors import AppImportError
 from gunicorn.http import errors
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
+from app import UNSTARTABLE
 from app.database_errors import log_unexpected
 from app.problems import KINDS, MEDIA_TYPE, Problem, problem_type
 from app.request_id import HEADER, request_named
@@ -33,6 +37,8 @@ _AT_ONCE = 64 * 1024
 _SAMPLE_EVERY = 1.0  # seconds: as fresh as gauges of a worker are that answers no scraper
 _CLOSING_TIME = 2.0
 _MOST_DISCARDED = 2**20
+_TELLING = get_context("fork").Lock()  # of all workers
+_TELLING_TIME = 0.1
 
 _HEADER = (
     "a header cannot be read; it is one line, its name has letters, digits and - only, its value no control character"
@@ -64,6 +70,24 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         self.slow_pool = ThreadPoolExecutor(SLOW_THREADS)
         self.closing_conns: deque[_Connection] = deque()
         self._sampled_at = 0.0
+
+    def load_wsgi(self) -> None:
+        try:
+            super().load_wsgi()
+        except UNSTARTABLE as error:
+            # That ends the server. All workers find the same; gunicorn fails where two of them say it.
+            if _TELLING.acquire(block=False):
+                raise AppImportError(str(error)) from error
+            while self.alive and self.is_parent_alive():
+                time.sleep(_TELLING_TIME)
+            sys.exit()
+
+    def set_accept_enabled(self, enabled: object) -> None:
+        super().set_accept_enabled(enabled)
+        if not enabled and not self.alive:
+            # Clients are for other workers now, or refused: nobody shall wait in line until the last answer is given.
+            for listener in self.sockets:
+                listener.close()
 
     def accept(self, listener: Any) -> None:
         try:

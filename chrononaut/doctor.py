@@ -7,10 +7,11 @@ What type a column must have the database says itself: a temporary table is made
 transaction.
 """
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
@@ -91,6 +92,20 @@ def _names(columns: Iterable[Any]) -> list[str]:
     return [column.name for column in columns]
 
 
+class _Mistyped(NamedTuple):
+    """A column that has another type than it should.
+
+    :ivar holds_all: is each value of the type that it should have one of the type that it has?
+    :ivar are_texts: are both types of texts of any or of limited length?
+    """
+
+    column: sa.Column[Any]
+    told: str
+    wanted: str
+    holds_all: bool = False
+    are_texts: bool = False
+
+
 class _Patient:
     """A database that is looked at, and how statements for it are written."""
 
@@ -113,6 +128,37 @@ class _Patient:
         key = self._inspector.get_pk_constraint(table.name, table.schema)
         return key["name"], key["constrained_columns"]
 
+    def unused_name(self, table: sa.Table) -> sa.Table:
+        """What the table can be renamed to."""
+        names = (f"{table.name}_before{number or ''}" for number in itertools.count())
+        tables = (sa.Table(name, sa.MetaData(), schema=table.schema) for name in names)
+        return next(unused for unused in tables if not self.has(unused))
+
+    def without_index(self, table: sa.Table, name: str) -> str:
+        schema = f"{self.quoted(table.schema)}." if table.schema else ""
+        return f"DROP INDEX {schema}{self.quoted(name)}"
+
+    def index_that_serves(self, table: sa.Table, columns: Sequence[str]) -> bool:
+        """Is there an index on these columns, of whatever name, that has all rows?"""
+        broken = self._invalid_indexes(table)
+        return any(
+            index["column_names"] == columns
+            and not index["unique"]
+            and f"{self._connection.dialect.name}_where" not in index.get("dialect_options", {})
+            and index["name"] not in broken
+            for index in self.indexes(table)
+        )
+
+    def _invalid_indexes(self, table: sa.Table) -> Sequence[str]:
+        """Those that PostgreSQL does not use: what made them without a lock did not come to its end."""
+        if self.is_sqlite:
+            return ()
+        index = sa.table("pg_index", *map(sa.column, ("indexrelid", "indrelid", "indisvalid")))
+        relation = sa.table("pg_class", sa.column("oid"), sa.column("relname"))
+        is_of_table = index.c.indrelid == sa.func.to_regclass(self.name(table)).cast(postgresql.OID)
+        of_table = sa.select(relation.c.relname).join(index, index.c.indexrelid == relation.c.oid)
+        return self._connection.scalars(of_table.where(is_of_table, ~index.c.indisvalid)).all()
+
     def indexes(self, table: sa.Table) -> list[Any]:
         """What the database says of the indexes, but for those that constraints have."""
         indexes = self._inspector.get_indexes(table.name, table.schema)
@@ -125,8 +171,8 @@ class _Patient:
         for foreign_key in self._inspector.get_foreign_keys(table.name, table.schema):
             yield foreign_key["name"], "a foreign key", foreign_key["constrained_columns"]
 
-    def other_types(self, table: sa.Table) -> Iterator[tuple[sa.Column[Any], str, str]]:
-        """The columns that have another type than they should: each with its type, and with that which it should have.
+    def mistyped(self, table: sa.Table) -> Iterator[_Mistyped]:
+        """The columns that have another type than they should.
 
         SQLite takes any value in any column: there it is another type where it would convert values otherwise.
         """
@@ -135,10 +181,11 @@ class _Patient:
         lacking = [column for column in there if (named := self._enum(column)) and self._labels(named) is None]
         expected = self._expected([column for column in there if column not in lacking])
         for column in there:
-            told = self._told(columns[column.name]["type"])
-            wanted = self.type_of(column) if column in lacking else self._told(expected[column.name]["type"])
-            if told != wanted:
-                yield column, told, wanted
+            type_ = columns[column.name]["type"]
+            if column in lacking:
+                yield _Mistyped(column, self._told(type_), self.type_of(column))
+            elif (told := self._told(type_)) != (wanted := self._told(expected[column.name]["type"])):
+                yield _Mistyped(column, told, wanted, *_compared(type_, expected[column.name]["type"]))
 
     def _expected(self, columns: Sequence[sa.Column[Any]]) -> Mapping[str, Any]:
         described = ", ".join(f"{self.name(column)} {self.type_of(column)}" for column in columns)
@@ -226,8 +273,36 @@ class _Patient:
         yield from ((name, statement) for name, statement in found)
 
 
+_WHOLE_NUMBERS = [sa.SMALLINT, sa.INTEGER, sa.BIGINT]
+
+
+def _compared(told: Any, wanted: Any) -> tuple[bool, bool]:
+    """Does a type hold all that another one holds, and are both of texts?"""
+    if isinstance(told, sa.ARRAY) and isinstance(wanted, sa.ARRAY):
+        return _compared(told.item_type, wanted.item_type)
+    kinds = type(told), type(wanted)
+    if {*kinds} <= {sa.VARCHAR, sa.TEXT}:
+        return told.length is None or (wanted.length is not None and told.length >= wanted.length), True
+    if {*kinds} <= {*_WHOLE_NUMBERS}:
+        return _WHOLE_NUMBERS.index(kinds[0]) >= _WHOLE_NUMBERS.index(kinds[1]), False
+    if {*kinds} == {sa.NUMERIC}:
+        return told.precision is None or (
+            wanted.precision is not None
+            and told.scale >= wanted.scale
+            and told.precision - told.scale >= wanted.precision - wanted.scale
+        ), False
+    return False, False
+
+
 def _is_filled_by_hand(column: sa.Column[Any]) -> bool:
     return not (column.nullable or column.server_default is not None or column.computed or column.identity)
+
+
+def _is_computed(column: sa.Column[Any]) -> bool:
+    """Does the database compute its values, so that SQLite adds it to no table that has rows?"""
+    default = column.server_default
+    is_constant = isinstance(default, sa.DefaultClause) and isinstance(default.arg, str)
+    return column.primary_key or not (default is None or is_constant)
 
 
 def _affinity(type_: str) -> str:
@@ -243,7 +318,7 @@ def _affinity(type_: str) -> str:
     return "NUMERIC"
 
 
-_BY_COPYING = "SQLite changes no column in place: let a migration copy the table, by Alembic's op.batch_alter_table"
+_BY_COPYING = "SQLite cannot do it in place: let a migration copy the table, by Alembic's op.batch_alter_table"
 
 
 def _live(patient: _Patient, pair: _Pair) -> Iterator[Finding]:
@@ -258,9 +333,9 @@ def _live(patient: _Patient, pair: _Pair) -> Iterator[Finding]:
             yield _without_column(patient, table, column)
         elif labels := patient.missing_labels(column):
             yield Finding(full_name(table), f"the type of {column.name} lacks values", labels)
-    for column, told, wanted in patient.other_types(table):
-        problem = f"{column.name} is {told}, and should be {wanted}"
-        yield _altered(patient, table, problem, _retyped(patient, table, column, wanted))
+    for mistyped in patient.mistyped(table):
+        retyped = _retyped(patient, table, mistyped)
+        yield Finding(retyped.table, retyped.problem, advice=_BY_COPYING) if patient.is_sqlite else retyped
     if pair.version is None or pair.version.name not in columns:
         return
     version, there = patient.name(pair.version), columns[pair.version.name]
@@ -274,10 +349,12 @@ def _live(patient: _Patient, pair: _Pair) -> Iterator[Finding]:
 
 
 def _without_column(patient: _Patient, table: sa.Table, column: sa.Column[Any]) -> Finding:
-    name = patient.name(table)
+    name, problem = patient.name(table), f"there is no column {column.name}"
+    if patient.is_sqlite and _is_computed(column):
+        return Finding(full_name(table), problem, advice=_BY_COPYING)
     return Finding(
         full_name(table),
-        f"there is no column {column.name}",
+        problem,
         (*patient.types_of(column), f"ALTER TABLE {name} ADD COLUMN {patient.described(column)}"),
         f"then fill it, and let it no longer be NULL: ALTER COLUMN {patient.name(column)} SET NOT NULL"
         if _is_filled_by_hand(column)
@@ -291,10 +368,18 @@ def _altered(patient: _Patient, table: sa.Table, problem: str, statements: tuple
     return Finding(full_name(table), problem, statements)
 
 
-def _retyped(patient: _Patient, table: sa.Table, column: sa.Column[Any], wanted: str) -> tuple[str, ...]:
+def _retyped(patient: _Patient, table: sa.Table, mistyped: _Mistyped) -> Finding:
+    column, told, wanted, _, are_texts = mistyped
     name = patient.name(column)
-    alter = f"ALTER TABLE {patient.name(table)} ALTER COLUMN {name} TYPE {wanted} USING {name}::{wanted}"
-    return (*patient.types_of(column), alter)
+    altered = f"ALTER TABLE {patient.name(table)} ALTER COLUMN {name} TYPE {wanted}"
+    problem = f"{column.name} is {told}, and should be {wanted}"
+    if are_texts:
+        # By itself PostgreSQL refuses what is too long; a cast would cut it.
+        return Finding(full_name(table), problem, (altered,))
+    statements = (*patient.types_of(column), f"{altered} USING {name}::{wanted}")
+    return Finding(
+        full_name(table), problem, statements, "look at its values before: what does not fit is rounded or refused"
+    )
 
 
 def _history(patient: _Patient, pair: _Pair) -> Iterator[Finding]:
@@ -305,10 +390,9 @@ def _history(patient: _Patient, pair: _Pair) -> Iterator[Finding]:
         return
     altered = [*_columns_of_history(patient, table), *_constraints_of_history(patient, table)]
     if altered and patient.is_sqlite:
-        problems = "; ".join(problem for problem, _ in altered)
-        yield Finding(full_name(table), problems, tuple(_rebuilt(patient, table)), "SQLite alters it by copying it")
+        yield _rebuilt(patient, table, "; ".join(finding.problem for finding in altered))
         return
-    yield from (Finding(full_name(table), problem, statements) for problem, statements in altered)
+    yield from altered
     columns = patient.columns(table)
     for column in table.columns:
         if column.name not in columns:
@@ -316,50 +400,43 @@ def _history(patient: _Patient, pair: _Pair) -> Iterator[Finding]:
     yield from _without_indexes(patient, table)
 
 
-_Problem = tuple[str, tuple[str, ...]]
-
-
-def _columns_of_history(patient: _Patient, table: sa.Table) -> Iterator[_Problem]:
+def _columns_of_history(patient: _Patient, table: sa.Table) -> Iterator[Finding]:
     """What is wrong with columns that are there."""
     alter = f"ALTER TABLE {patient.name(table)} ALTER COLUMN"
-    for column, told, wanted in patient.other_types(table):
-        yield f"{column.name} is {told}, and should be {wanted}", _retyped(patient, table, column, wanted)
+    for mistyped in patient.mistyped(table):
+        # Old states were of the type that the model had then.
+        if not mistyped.holds_all:
+            yield _retyped(patient, table, mistyped)
     for name, column in patient.columns(table).items():
-        known = table.columns.get(name)
+        known, altered = table.columns.get(name), f"{alter} {patient.quoted(name)}"
         if column["default"] is not None:
-            yield (
-                f"{name} has a default, which a row without a state would have",
-                (f"{alter} {patient.quoted(name)} DROP DEFAULT",),
-            )
+            problem = f"{name} has a default, which a row without a state would have"
+            yield Finding(full_name(table), problem, (f"{altered} DROP DEFAULT",))
         if known is not None and known.primary_key:
             continue
         may_be_null = known is None or bool(known.nullable)
         if may_be_null and not column["nullable"]:
-            yield (
-                f"{name} cannot be NULL, as it is in a row without a state",
-                (f"{alter} {patient.quoted(name)} DROP NOT NULL",),
-            )
+            problem = f"{name} cannot be NULL, as it is in a row without a state"
+            yield Finding(full_name(table), problem, (f"{altered} DROP NOT NULL",))
         if column["nullable"] and not may_be_null:
-            yield f"{name} can be NULL", (f"{alter} {patient.quoted(name)} SET NOT NULL",)
+            yield Finding(full_name(table), f"{name} can be NULL", (f"{altered} SET NOT NULL",))
 
 
-def _constraints_of_history(patient: _Patient, table: sa.Table) -> Iterator[_Problem]:
+def _constraints_of_history(patient: _Patient, table: sa.Table) -> Iterator[Finding]:
     alter = f"ALTER TABLE {patient.name(table)}"
     name, key = patient.key(table)
     if sorted(key) != sorted(_names(table.primary_key)):
         columns = ", ".join(patient.name(column) for column in table.primary_key)
         dropped = (f"{alter} DROP CONSTRAINT {patient.quoted(name)}",) if name else ()
-        yield f"its primary key is not {columns}", (*dropped, f"{alter} ADD PRIMARY KEY ({columns})")
+        problem = f"its primary key is not {columns}"
+        yield Finding(full_name(table), problem, (*dropped, f"{alter} ADD PRIMARY KEY ({columns})"))
     for constraint, what, constrained in patient.constraints(table):
         problem = f"{', '.join(constrained)} is {what}, which old states need not be"
-        yield problem, (f"{alter} DROP CONSTRAINT {patient.quoted(constraint)}",)
+        yield Finding(full_name(table), problem, (f"{alter} DROP CONSTRAINT {patient.quoted(constraint)}",))
     for index in patient.indexes(table):
         if index["unique"]:
-            schema = f"{patient.quoted(table.schema)}." if table.schema else ""
-            yield (
-                f"the index {index['name']} is unique, which old states need not be",
-                (f"DROP INDEX {schema}{patient.quoted(index['name'])}",),
-            )
+            problem = f"the index {index['name']} is unique, which old states need not be"
+            yield Finding(full_name(table), problem, (patient.without_index(table, index["name"]),))
 
 
 def _without_column_of_history(patient: _Patient, table: sa.Table, column: sa.Column[Any]) -> Finding:
@@ -376,12 +453,11 @@ def _without_column_of_history(patient: _Patient, table: sa.Table, column: sa.Co
 
 
 def _without_indexes(patient: _Patient, table: sa.Table) -> Iterator[Finding]:
-    there = patient.indexes(table)
     for index in sorted(table.indexes, key=lambda index: str(index.name)):
         columns = _names(index.columns)
-        if any(each["column_names"] == columns and not each["unique"] for each in there):
+        if patient.index_that_serves(table, columns):
             continue
-        taken = any(each["name"] == index.name for each in there)
+        taken = any(each["name"] == index.name for each in patient.indexes(table))
         yield Finding(
             full_name(table),
             f"there is no index on {', '.join(columns)}",
@@ -389,22 +465,31 @@ def _without_indexes(patient: _Patient, table: sa.Table) -> Iterator[Finding]:
         )
 
 
-def _rebuilt(patient: _Patient, table: sa.Table) -> Iterator[str]:
-    """What copies a history table of SQLite into one that is as it should be, with all columns that it has."""
+def _rebuilt(patient: _Patient, table: sa.Table, problem: str) -> Finding:
+    """What copies a history table of SQLite into one that is as it should be, with all columns that it has.
+
+    The old one stays: who executes statements one after the other, whatever becomes of them, would drop it also where
+    its rows did not fit the new one.
+    """
     there = patient.columns(table)
     kept = [sa.Column(name, column["type"]) for name, column in there.items() if name not in _names(table.columns)]
     declared = [
         sa.Column(column.name, column.type, primary_key=column.primary_key, nullable=column.nullable)
         for column in table.columns
     ]
-    copy = sa.Table(f"{table.name}_copy", sa.MetaData(), *declared, *kept, schema=table.schema)
-    names = ", ".join(patient.name(column) for column in copy.columns if column.name in there)
-    yield from patient.compiled(CreateTable(copy))
-    yield f"INSERT INTO {patient.name(copy)} ({names}) SELECT {names} FROM {patient.name(table)}"  # noqa: S608  quoted names
-    yield f"DROP TABLE {patient.name(table)}"
-    yield f"ALTER TABLE {patient.name(copy)} RENAME TO {patient.quoted(table.name)}"
-    yield from patient.compiled(*map(CreateIndex, sorted(table.indexes, key=lambda index: str(index.name))))
-    others = {index["name"] for index in patient.indexes(table) if not index["unique"]} - {
-        i.name for i in table.indexes
-    }
-    yield from (statement for name, statement in patient.index_statements(table) if name in others)
+    new, old = sa.Table(table.name, sa.MetaData(), *declared, *kept, schema=table.schema), patient.unused_name(table)
+    columns = ", ".join(patient.name(column) for column in new.columns if column.name in there)
+    own = {str(index.name) for index in table.indexes}
+    unique = {index["name"] for index in patient.indexes(table) if index["unique"]}
+    indexes = {name: made for name, made in patient.index_statements(table) if name not in unique}
+    statements = (
+        f"ALTER TABLE {patient.name(table)} RENAME TO {patient.quoted(old.name)}",
+        # Those of the new one have their names.
+        *(patient.without_index(table, name) for name in indexes),
+        *patient.compiled(CreateTable(new)),
+        f"INSERT INTO {patient.name(table)} ({columns}) SELECT {columns} FROM {patient.name(old)}",  # noqa: S608  quoted names
+        *patient.compiled(*map(CreateIndex, sorted(table.indexes, key=lambda index: str(index.name)))),
+        *(made for name, made in indexes.items() if name not in own),
+    )
+    advice = f"SQLite alters it by copying it; when all its rows are in the new one, DROP TABLE {patient.name(old)}"
+    return Finding(full_name(table), problem, statements, advice)

@@ -32,6 +32,8 @@ def models() -> tuple[VersionedSQLAlchemy, Any, Any]:
         name=sa.Column(sa.String(80), nullable=False, unique=True),
         size=sa.Column(sa.Enum("s", "l", name="size")),
         motto=sa.Column(sa.String(20), server_default="it's 100%"),
+        since=sa.Column(sa.DateTime(timezone=True), server_default=sa.func.now()),
+        debt=sa.Column(sa.Numeric(8, 2)),
     )
     pilot: Any = type(
         "Pilot",
@@ -89,10 +91,14 @@ class Clinic:
         assert isinstance(result.exception, SystemExit | None), result.output
         return result.exit_code, result.stdout, result.stderr
 
+    def statements(self) -> list[str]:
+        """What the doctor prints."""
+        _, script, _ = self.doctor()
+        return [*filter(None, re.split(r";\n", re.sub(r"(?m)^--.*\n", "", script)))]
+
     def mend(self) -> None:
         """Execute what the doctor prints."""
-        _, script, _ = self.doctor()
-        self.execute(*filter(None, re.split(r";\n", re.sub(r"(?m)^--.*\n", "", script))))
+        self.execute(*self.statements())
 
     def live_on(self) -> list[str]:
         """Write what leaves history of each kind; what `verify` finds then."""
@@ -141,6 +147,15 @@ def _with(column: str, **options: Any) -> Change:
     return change
 
 
+def _with_key(*names: str) -> Change:
+    def change(table: sa.Table) -> None:
+        for column in table.columns:
+            column.primary_key = column.name in names
+        table.append_constraint(sa.PrimaryKeyConstraint(*names))
+
+    return change
+
+
 def _default(column: str, text: str | None) -> Change:
     def change(table: sa.Table) -> None:
         table.columns[column].server_default = None
@@ -167,6 +182,11 @@ HISTORY_DAMAGES: dict[str, tuple[str, Change, str]] = {
         "pilot_history",
         lambda t: t.append_constraint(sa.ForeignKeyConstraint(["id"], ["person.id"])) if _person(t) is not None else 0,
         "id is a foreign key",
+    ),
+    "key": (
+        "person_history",
+        _with_key("id", "version", "transaction_id"),
+        "its primary key is not id, version",
     ),
     "required column of before": (
         "person_history",
@@ -223,6 +243,7 @@ def test_whole_database_is_made(clinic: Clinic) -> None:
     clinic.mend()
     assert clinic.doctor()[:2] == (0, "")
     assert clinic.live_on() == []
+    assert set(clinic.db.session.scalars(sa.select(clinic.person.motto))) == {"it's 100%"}
 
 
 def test_index_of_another_name_is_as_good_and_one_on_other_columns_is_not(clinic: Clinic) -> None:
@@ -298,6 +319,102 @@ def test_history_keeps_its_rows_and_all_its_columns_and_indexes(clinic: Clinic) 
     assert {row["nickname"] for row in after} == {"Countess"}
     with snapshot(clinic.db.engine) as connection:
         assert list(verify(connection, clinic.person)) == []
+
+
+def test_index_without_all_rows_is_none(clinic: Clinic) -> None:
+    clinic.execute(
+        "DROP INDEX ix_person_history_feed",
+        "CREATE INDEX ix_person_history_feed ON person_history (changed, id, version) WHERE version > 5",
+    )
+    _, script, _ = clinic.doctor()
+    assert script.startswith("-- person_history: there is no index on changed, id, version\nDROP INDEX ix_person")
+    clinic.mend()
+    assert clinic.doctor()[:2] == (0, "")
+
+
+# SQLite makes indexes at once.
+@pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
+def test_index_that_was_not_made_to_the_end_is_none(clinic: Clinic) -> None:
+    clinic.execute(
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'ix_person_history_feed'::regclass",
+    )
+    assert clinic.doctor()[1].startswith("-- person_history: there is no index on changed, id, version\n")
+    clinic.mend()
+    assert clinic.doctor()[:2] == (0, "")
+
+
+# SQLite has no types that differ by what they hold.
+@pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
+@pytest.mark.parametrize(
+    ("column", "type_"),
+    [("name", sa.String(200)), ("name", sa.Text()), ("version", sa.BigInteger()), ("debt", sa.Numeric(12, 2))],
+    ids=str,
+)
+def test_old_states_may_be_of_a_wider_type(clinic: Clinic, column: str, type_: Any) -> None:
+    clinic.remake("person_history", _with(column, type=type_))
+    assert clinic.doctor()[:2] == (0, "")
+    assert clinic.live_on() == []
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
+@pytest.mark.parametrize(
+    ("column", "type_", "told"),
+    [
+        ("name", sa.String(20), "name is VARCHAR(20), and should be VARCHAR(80)"),
+        ("version", sa.SmallInteger(), "version is SMALLINT, and should be INTEGER"),
+        ("debt", sa.Numeric(9, 4), "debt is NUMERIC(9, 4), and should be NUMERIC(8, 2)"),
+        ("debt", sa.Double(), "debt is DOUBLE PRECISION, and should be NUMERIC(8, 2)"),
+    ],
+    ids=str,
+)
+def test_history_that_holds_less_is_widened(clinic: Clinic, column: str, type_: Any, told: str) -> None:
+    clinic.remake("person_history", _with(column, type=type_))
+    assert clinic.doctor()[1].startswith(f"-- person_history: {told}\n")
+    clinic.mend()
+    assert clinic.doctor()[:2] == (0, "")
+    assert clinic.live_on() == []
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
+def test_no_text_is_cut(clinic: Clinic) -> None:
+    clinic.execute("ALTER TABLE person ALTER name TYPE text", "INSERT INTO person (name) VALUES (repeat('x', 81))")
+    with pytest.raises(sa.exc.DataError, match="value too long"):
+        clinic.mend()
+    clinic.execute("UPDATE person SET name = 'x'")
+    clinic.mend()
+    assert clinic.doctor()[:2] == (0, "")
+
+
+# PostgreSQL alters in place, and nothing where a value does not fit.
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_rows_that_do_not_fit_are_not_lost(clinic: Clinic) -> None:
+    assert clinic.live_on() == []
+    clinic.remake("person_history", _with("operation", nullable=True))
+    clinic.execute("UPDATE person_history SET operation = NULL WHERE version = 0")
+    with clinic.db.engine.connect() as connection:
+        before = connection.exec_driver_sql("SELECT * FROM person_history ORDER BY id, version").all()
+    refused = 0
+    for statement in clinic.statements():
+        try:
+            clinic.execute(statement)
+        except sa.exc.IntegrityError:
+            refused += 1
+    with clinic.db.engine.connect() as connection:
+        kept = connection.exec_driver_sql("SELECT * FROM person_history_before ORDER BY id, version").all()
+    assert (refused, kept) == (1, before)
+
+
+def test_column_whose_values_are_computed_is_added_where_the_database_can(clinic: Clinic) -> None:
+    assert clinic.live_on() == []
+    clinic.execute("ALTER TABLE person RENAME COLUMN since TO beginning")
+    _, script, _ = clinic.doctor()
+    assert script.startswith("-- person: there is no column since\n")
+    if clinic.is_sqlite:
+        assert script.splitlines()[1].endswith("let a migration copy the table, by Alembic's op.batch_alter_table")
+        assert clinic.statements() == []
+        return
+    clinic.mend()
+    assert clinic.doctor()[:2] == (0, "")
 
 
 # SQLite has neither.

@@ -70,8 +70,15 @@ def running(
     :param port: a free one by default
     """
     port = port or free_port()
-    command = [sys.executable, "-m", "gunicorn", "-c", "python:app.server", "-w", "2", "-b", f"127.0.0.1:{port}"]
-    environment = {"SECRET_KEY": SECRET_KEY, "DATABASE_URL": database_url, "PATH": "/usr/bin:/bin", **(settings or {})}
+    command = [sys.executable, "-m", "gunicorn", "-c", "python:app.server"]
+    environment = {
+        "SECRET_KEY": SECRET_KEY,
+        "DATABASE_URL": database_url,
+        "PATH": "/usr/bin:/bin",
+        "CHRONONAUT_BIND": f"127.0.0.1:{port}",
+        "CHRONONAUT_WORKERS": "2",
+        **(settings or {}),
+    }
     with log.open("w+") as written:
         process = subprocess.Popen(
             [*command, *options, application], cwd=_ROOT, env=environment, stdout=written, stderr=written

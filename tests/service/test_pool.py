@@ -10,14 +10,21 @@ from flask import Flask
 
 from app.connections import engine_options
 from app.db import db
-from app.settings import Settings
-from app.threads import SLOW_THREADS, THREADS
+from app.settings import ServerSettings, Settings
+from app.threads import SLOW_THREADS
 from tests.service.api import assert_problem
 
 
 @pytest.mark.parametrize("url", ["sqlite:////tmp/history.db", "postgresql+psycopg://user@host/database"])
-def test_every_thread_of_a_worker_has_a_connection(url: str) -> None:
-    assert engine_options(Settings("0123456789abcdef", url))["pool_size"] >= THREADS + SLOW_THREADS
+@pytest.mark.parametrize("threads", [1, 12, 200])
+def test_every_thread_of_a_worker_has_a_connection(url: str, threads: int) -> None:
+    settings = Settings("0123456789abcdef", url, server=ServerSettings(threads=threads))
+    assert engine_options(settings)["pool_size"] >= threads + SLOW_THREADS
+
+
+def test_pool_is_as_large_as_it_is_set() -> None:
+    settings = Settings("0123456789abcdef", "sqlite:////tmp/history.db", pool_size=3)
+    assert engine_options(settings)["pool_size"] == 3
 
 
 def test_database_in_memory_has_no_pool_to_be_sized() -> None:

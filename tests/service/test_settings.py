@@ -1,8 +1,11 @@
 """Settings are read from the environment, and each is checked."""
 
+from pathlib import Path
+
 import pytest
 
-from app.settings import SettingError, Settings
+from app import create_app
+from app.settings import ServerSettings, SettingError, Settings
 
 _GIVEN = {"SECRET_KEY": "0123456789abcdef", "DATABASE_URL": "sqlite://"}
 
@@ -80,6 +83,11 @@ def test_origins_are_listed() -> None:
         ({"CHRONONAUT_RATE_LIMITS": "100 per minute; often"}, "CHRONONAUT_RATE_LIMITS must be as 100 per minute"),
         ({"CHRONONAUT_LOCK_TIMEOUT": "0"}, "LOCK_TIMEOUT must be a whole number from 1 to 3600, not '0'"),
         ({"CHRONONAUT_POOL_SIZE": "many"}, "POOL_SIZE must be a whole number from 1 to 1000, not 'many'"),
+        ({"CHRONONAUT_THREADS": "0"}, "THREADS must be a whole number from 1 to 200, not '0'"),
+        *(
+            ({"CHRONONAUT_BIND": bind}, "CHRONONAUT_BIND must be addresses with ports")
+            for bind in ("8000", "localhost", "127.0.0.1:0", "[::1]:65536", "::1:8000", "127.0.0.1:8000,", "unix:a")
+        ),
         ({"CHRONONAUT_RATE_LIMITS": "0 per minute"}, "CHRONONAUT_RATE_LIMITS must be as 100 per minute"),
         ({"CHRONONAUT_SECURE_COOKIES": "perhaps"}, "CHRONONAUT_SECURE_COOKIES must be true or false"),
         ({"CHRONONAUT_OPEN_READINGS": "true"}, "READINGS is no setting; did you mean CHRONONAUT_OPEN_READING\\?"),
@@ -88,6 +96,37 @@ def test_origins_are_listed() -> None:
 def test_wrong_setting_is_refused_by_name(changed: dict[str, str], message: str) -> None:
     with pytest.raises(SettingError, match=message):
         Settings.from_environment(_GIVEN | changed)
+
+
+def test_server_listens_at_each_address() -> None:
+    bind = "0.0.0.0:80, [::]:8000,unix:/run/chrononaut.sock,history.example.com:443"
+    assert ServerSettings.from_environment({"CHRONONAUT_BIND": bind}).bind == (
+        "0.0.0.0:80",
+        "[::]:8000",
+        "unix:/run/chrononaut.sock",
+        "history.example.com:443",
+    )
+
+
+@pytest.mark.parametrize(
+    ("setting", "named", "message"),
+    [
+        ("CHRONONAUT_MODELS", "app.models,nowhere.models", "names nowhere.models, but there is no module nowhere"),
+        ("CHRONONAUT_MODELS", "app.nothing", "names app.nothing, but there is no module app.nothing"),
+        ("CHRONONAUT_DB", "app.db:nothing", "must name a VersionedSQLAlchemy, and app.db:nothing is none"),
+        ("CHRONONAUT_DB", "nowhere:db", "names nowhere, but there is no module nowhere"),
+    ],
+)
+def test_setting_that_names_nothing_is_refused(setting: str, named: str, message: str) -> None:
+    with pytest.raises(SettingError, match=f"^{setting} {message}$"):
+        create_app(_GIVEN | {setting: named})
+
+
+def test_error_of_a_module_that_is_named_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mistaken.py").write_text("import nowhere")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="nowhere"):
+        create_app(_GIVEN | {"CHRONONAUT_MODELS": "mistaken"})
 
 
 @pytest.mark.parametrize(
