@@ -209,8 +209,8 @@ class _Patient:
         return str(preparer.format_table(thing) if isinstance(thing, sa.Table) else preparer.format_column(thing))
 
     def quoted(self, name: str | None) -> str:
-        """A name of something else, as a statement has it."""
-        return str(self._dialect.identifier_preparer.quote(name or ""))
+        """A name of something else, as a statement has it; empty if it has none, as constraints of SQLite."""
+        return str(self._dialect.identifier_preparer.quote(name)) if name else ""
 
     def compiled(self, *statements: ExecutableDDLElement) -> tuple[str, ...]:
         return tuple(str(statement.compile(dialect=self._dialect)).strip() for statement in statements)

@@ -79,7 +79,7 @@ class Clinic:
                 if column.primary_key and column.server_default is not None:
                     column.server_default = None
             change(table)
-            table.create(connection)
+            table.create(connection, checkfirst=True)
             for row in rows:
                 connection.execute(
                     sa.insert(table).values({n: value for n, value in row.items() if n in table.columns})
