@@ -31,7 +31,8 @@ class Setting(Generic[T]):
 
     :ivar name: of the environment's variable
     :ivar read: makes the value of a text, or raises a `ValueError` that goes on after the name: what would be right
-    :ivar default: the text that an empty or missing one stands for; None where one must be given
+    :ivar default: the text that an empty or missing one stands for; None where one must be given, in a group that may
+        be left out: with the others of it
     :ivar allowed: what may be set, for README
     :ivar meaning: what it does, for README
     """
