@@ -19,7 +19,7 @@ from app import UNSTARTABLE
 from app.facts import facts_of
 from app.logs import Json, add_facts, answered
 from app.request_id import HEADER, LOG_FORMAT, add_request_id, request_id_of
-from app.settings import ServerSettings, SettingError
+from app.settings import ServerSettings, SettingError, Settings
 
 
 def _settings() -> ServerSettings:
@@ -55,7 +55,14 @@ limit_request_field_size = 16 * 1024  # above the limit of change headers, so th
 
 
 def on_starting(arbiter: Any) -> None:
-    """Load the application before there are workers, where that is set, and share no connection with them."""
+    """Before it listens: end where settings are wrong, and load the application where that is set.
+
+    The workers share no connection with an application that is loaded here.
+    """
+    try:
+        Settings.from_environment(os.environ)
+    except SettingError as error:
+        sys.exit(str(error))
     if not (_set.preload or arbiter.cfg.preload_app):
         return
     # Not by gunicorn's own setting, which has a traceback for whatever is wrong.

@@ -76,6 +76,8 @@ _CONNECTIONS_BESIDES = SLOW_THREADS + 4
 
 
 def _secret_key(text: str) -> str:
+    if not text:
+        raise ValueError(f"is missing; set it to a random text of at least {_SHORTEST_KEY} characters")
     if len(text) < _SHORTEST_KEY:
         raise ValueError(f"must be a random text of at least {_SHORTEST_KEY} characters, not {len(text)}")
     return text

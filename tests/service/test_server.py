@@ -125,14 +125,22 @@ def test_wrong_setting_of_the_server_ends_the_start_and_all_that_is_wrong_is_tol
 
 
 @pytest.mark.parametrize("preload", ["true", "false"])
-def test_wrong_setting_of_the_application_ends_the_start_and_is_told_once(preload: str) -> None:
-    wrong = {"SECRET_KEY": "short", "CHRONONAUT_WROKERS": "4", "CHRONONAUT_PRELOAD": preload}
-    status, output, error = _ended(wrong)
+def test_wrong_setting_of_the_application_ends_the_start_before_it_listens(preload: str) -> None:
+    wrong = {"SECRET_KEY": "", "DATABASE_URL": "", "CHRONONAUT_WROKERS": "4", "CHRONONAUT_PRELOAD": preload}
+    status, output, error = _ended({**wrong, "CHRONONAUT_LOG_LEVEL": "info"})
+    assert (status, output) == (1, "")
+    starting, *told = error.splitlines()
+    assert "Starting gunicorn" in starting
+    assert [line.split()[0] for line in told] == ["CHRONONAUT_WROKERS", "SECRET_KEY", "DATABASE_URL"]
+
+
+@pytest.mark.parametrize("preload", ["true", "false"])
+def test_setting_that_names_nothing_ends_the_start_and_is_told_once(preload: str) -> None:
+    status, output, error = _ended({"CHRONONAUT_MODELS": "nowhere", "CHRONONAUT_PRELOAD": preload})
     assert status != 0
     assert output == ""
-    assert "Traceback" not in error
-    told = [line.split()[0] for line in error.splitlines() if not line.startswith("{")]
-    assert told == ["CHRONONAUT_WROKERS", "SECRET_KEY"]
+    told = [line for line in error.splitlines() if not line.startswith("{")]
+    assert told == ["CHRONONAUT_MODELS names nowhere, but there is no module nowhere"]
 
 
 @contextmanager
