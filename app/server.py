@@ -79,7 +79,7 @@ def on_starting(arbiter: Any) -> None:
 def child_exit(arbiter: Any, worker: Any) -> None:
     """What a worker has counted outlives it."""
     if os.path.isdir(_NUMBERS):
-        import_module("app.metrics").bury(_NUMBERS, worker.pid)
+        import_module("app.metrics").bury(_NUMBERS, worker.pid, arbiter.log)
 
 
 def on_exit(arbiter: Any) -> None:
