@@ -40,7 +40,7 @@ max_requests, max_requests_jitter = _set.max_requests, _set.max_requests // 10
 logger_class = "app.server.Logger" if _set.log_format == "text" else "app.server.JsonLogger"
 loglevel = _set.log_level
 accesslog = "-"
-access_log_format = f'%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(a)s" %({{{HEADER}}}o)s'
+access_log_format = f'%(h)s %(t)s "%(r)s" %(s)s %(b)s %({{{HEADER}}}o)s'
 # Where `app.metrics` keeps the numbers of all workers. Gunicorn sets it before the application is loaded anywhere.
 raw_env = [f"PROMETHEUS_MULTIPROC_DIR={_NUMBERS}"]
 control_socket_disable = True
@@ -87,7 +87,11 @@ def on_exit(arbiter: Any) -> None:
 
 
 class Logger(glogging.Logger):  # type: ignore[misc]  # gunicorn has no types
-    """Writes the name of the request into each record, as the application does, and no query: it can hold values."""
+    """Writes the name of the request into each record, as the application does, and nothing else that a client chose.
+
+    Of its headers and its query nothing is written, and its path only where it is one of the service's: they can hold
+    values and secrets.
+    """
 
     error_fmt = LOG_FORMAT
     syslog_fmt = "[%(process)d] [%(request_id)s] %(message)s"
@@ -103,8 +107,11 @@ class Logger(glogging.Logger):  # type: ignore[misc]  # gunicorn has no types
 
     def atoms(self, resp: Any, req: Any, environ: dict[str, Any], request_time: Any) -> dict[str, Any]:
         known: dict[str, Any] = super().atoms(resp, req, environ, request_time)
-        path = environ["RAW_URI"].partition("?")[0]
-        return known | {"r": f"{known['m']} {path} {known['H']}", "q": "-", "f": "-"}
+        facts = facts_of(environ)
+        method = facts.method if facts else "-"
+        path = req.path if facts and facts.route else "-"
+        left_out = dict.fromkeys("uqfa", "-")
+        return known | left_out | {"m": method, "U": path, "r": f"{method} {path} {known['H']}"}
 
 
 class JsonLogger(Logger):
