@@ -36,8 +36,9 @@ def init_limits(app: Flask, settings: Settings) -> Limiter:
 
     :raises SettingError: the counts cannot be kept where the setting says
     """
-    # They are logged nowhere otherwise.
-    logging.getLogger("flask-limiter").addHandler(default_handler)
+    if not logging.getLogger().handlers:
+        # They are logged nowhere otherwise.
+        logging.getLogger("flask-limiter").addHandler(default_handler)
     limits = [settings.rate_limits] if settings.rate_limits else []
     scheme = settings.rate_limit_storage.partition(":")[0]
     options: dict[str, Any] = {"socket_connect_timeout": _TIMEOUT, "socket_timeout": _TIMEOUT}

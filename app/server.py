@@ -17,8 +17,8 @@ from gunicorn import glogging
 
 from app import UNSTARTABLE
 from app.facts import facts_of
-from app.logs import Json, add_facts, answered
-from app.request_id import HEADER, LOG_FORMAT, add_request_id, request_id_of
+from app.logs import TEXT, Json, Withholding, add_facts, answered
+from app.request_id import HEADER, request_id_of
 from app.settings import ServerSettings, SettingError, Settings
 
 
@@ -93,17 +93,29 @@ class Logger(glogging.Logger):  # type: ignore[misc]  # gunicorn has no types
     values and secrets.
     """
 
-    error_fmt = LOG_FORMAT
+    error_fmt = TEXT
     syslog_fmt = "[%(process)d] [%(request_id)s] %(message)s"
 
     def setup(self, cfg: Any) -> None:
         super().setup(cfg)
-        self.error_log.addFilter(add_request_id)
-        self.access_log.addFilter(add_request_id)
+        # What packages log, and warn of, is written as everything else.
+        root = logging.getLogger()
+        if not root.handlers:
+            root.addHandler(logging.StreamHandler())
+        logging.captureWarnings(capture=True)
+        for log in (root, self.error_log, self.access_log):
+            for handler in log.handlers:
+                if not isinstance(handler.formatter, Withholding):
+                    handler.setFormatter(Withholding(self.form(handler)))
+                    handler.addFilter(add_facts)
         # Below it gunicorn logs addresses with their queries.
         level = max(self.loglevel, logging.INFO)
         for log in (self.error_log, logging.getLogger("app")):
             log.setLevel(level)
+
+    def form(self, handler: logging.Handler) -> logging.Formatter:
+        """How a handler writes records."""
+        return handler.formatter or logging.Formatter(self.error_fmt, self.datefmt)
 
     def atoms(self, resp: Any, req: Any, environ: dict[str, Any], request_time: Any) -> dict[str, Any]:
         known: dict[str, Any] = super().atoms(resp, req, environ, request_time)
@@ -117,16 +129,8 @@ class Logger(glogging.Logger):  # type: ignore[misc]  # gunicorn has no types
 class JsonLogger(Logger):
     """Writes all records of the server as JSON: its own, the application's, and those of packages."""
 
-    def setup(self, cfg: Any) -> None:
-        super().setup(cfg)
-        root = logging.getLogger()
-        if not any(isinstance(handler.formatter, Json) for handler in root.handlers):
-            root.addHandler(logging.StreamHandler())
-            logging.captureWarnings(capture=True)
-        for log in (root, self.error_log, self.access_log):
-            for handler in log.handlers:
-                handler.setFormatter(Json())
-                handler.addFilter(add_facts)
+    def form(self, handler: logging.Handler) -> logging.Formatter:
+        return Json()
 
     def access(self, resp: Any, req: Any, environ: dict[str, Any], request_time: Any) -> None:
         if not self.access_log_enabled:
