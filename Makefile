@@ -107,7 +107,7 @@ lint: $(VENV)/dev
 	@$(NOWHERE) $(BIN)/flask --app app openapi print | cmp - openapi/openapi.json \
 		|| { echo "openapi/openapi.json is not current: run make openapi"; exit 1; }
 
-# The models are those of the settings: CHRONONAUT_MODELS=inventory CHRONONAUT_DB=inventory:db make openapi OPENAPI=inventory.json
+# The models are those of the settings: CHRONONAUT_MODELS=inventory.models CHRONONAUT_DB=inventory.models:db make openapi OPENAPI=inventory.json
 openapi: $(VENV)/dev
 	$(NOWHERE) $(BIN)/flask --app app openapi print > $(OPENAPI)
 

@@ -89,6 +89,11 @@ def _create_app(environment: Mapping[str, str]) -> Flask:
             bound_waits(engine, settings)
     app.teardown_appcontext(close_snapshot)
     registry: Registry = Registry(db)
+    if not registry:
+        raise SettingError(
+            f"CHRONONAUT_MODELS={','.join(settings.models)} has no versioned model of CHRONONAUT_DB={settings.db}; "
+            "name the modules of the models, and the VersionedSQLAlchemy that they belong to"
+        )
     app.extensions["chrononaut"] = registry
     # What it imports decides then whether it counts for this process or for all workers of the server that it is in.
     metrics = import_module("app.metrics")

@@ -15,7 +15,8 @@ def register_commands(app: Flask, db: SQLAlchemy) -> None:
     @app.cli.command("create-tables")
     def create_tables_command() -> None:
         """Create the tables that are missing in the database."""
-        create_tables(db)
+        with commands.database_errors():
+            create_tables(db)
 
     commands.register_commands(app, db)
 

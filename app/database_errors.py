@@ -34,6 +34,8 @@ _LARGE = Refusal("invalid", "a value is larger than the database takes, or than 
 _GENERATED = Refusal("invalid", "a value is given that the database makes by itself; leave it out")
 CONCURRENT = Refusal("concurrent-change", "another request was in the way; read again what is there, and repeat")
 UNAVAILABLE = Refusal("unavailable", "the database does not answer; try again")
+NOT_MIGRATED = Refusal("unavailable", "the database lacks a table: its migrations have not been run")
+_READ_ONLY = Refusal("unavailable", "the database takes no changes now; try again")
 _LOCKED = Refusal("unavailable", "other requests are changing the same for too long; try again")
 _TOO_LONG = Refusal("unavailable", "it takes the database longer than it may; ask for less, or try again")
 
@@ -45,15 +47,18 @@ _BY_SQLSTATE: Mapping[str, Refusal] = {
     "23502": _MISSING,
     "23503": _REFERENCE,
     "23514": _CHECK,
+    "25006": _READ_ONLY,  # it stands by for another one, or was set so
     "40001": CONCURRENT,
     "40P01": CONCURRENT,
     "428C9": _GENERATED,
+    "42P01": NOT_MIGRATED,
     "44000": _CHECK,  # of a view
     "53": UNAVAILABLE,  # insufficient resources: connections, memory, disk
     "54": _LARGE,  # program limits
     "55P03": _LOCKED,
     "57": UNAVAILABLE,  # an operator's intervention: shutdown, start
     "57014": _TOO_LONG,
+    "58": UNAVAILABLE,  # errors of its system, as of its disk
     "P0001": _RULE,
 }
 """By SQLSTATE, or by its class, which its first two characters are (PostgreSQL's appendix A)."""
@@ -78,7 +83,8 @@ _BY_SQLITE_NAME: Mapping[str, Refusal] = {
 _UNDONE_SQLSTATES = frozenset({"40001", "40P01"})  # a serialization failure, a deadlock
 _UNDONE_SQLITE = frozenset({"SQLITE_BUSY", "SQLITE_LOCKED"})
 
-# SQLite has no code for it.
+# SQLite has no code for them.
+_SQLITE_MISSING = re.compile("no such table: ")
 _SQLITE_GENERATED = re.compile("cannot (INSERT into|UPDATE) generated column ")
 # What types of columns raise of a value that they cannot send: those of SQLAlchemy, and those of applications.
 _OF_VALUES = (ValueError, TypeError, LookupError, ArithmeticError)
@@ -117,7 +123,12 @@ def described(error: BaseException) -> str:
     A trigger's can hold the values of hidden columns, and so can that of a column's type or of a model's validator.
     """
     frames = "".join(traceback.format_tb(error.__traceback__))
-    return f"{' from '.join(map(_described, _chain(error)))}\nTraceback (most recent call last):\n{frames}"
+    return f"{' from '.join(map(name_of, _chain(error)))}\nTraceback (most recent call last):\n{frames}"
+
+
+def reason_of(error: DBAPIError) -> str:
+    """What the driver says first, for who operates the database at a terminal: it may hold values."""
+    return str(error.orig).strip().partition("\n")[0]
 
 
 def names_of(metadatas: Iterable[sa.MetaData]) -> frozenset[str]:
@@ -134,8 +145,8 @@ def _by_code(error: DBAPIError) -> Refusal | None:
         return _BY_SQLSTATE.get(sqlstate) or _BY_SQLSTATE.get(sqlstate[:2])
     name: str | None = getattr(error.orig, "sqlite_errorname", None)
     if name is not None:
-        if name == "SQLITE_ERROR" and _SQLITE_GENERATED.match(str(error.orig)):
-            return _GENERATED
+        if name == "SQLITE_ERROR":
+            return _of_sqlite_error(str(error.orig))
         return _BY_SQLITE_NAME.get(name) or _BY_SQLITE_NAME.get("_".join(name.split("_")[:2]))
     # The driver itself: it cannot connect, or cannot send a value.
     by_class: Mapping[type[DBAPIError], Refusal] = {
@@ -144,6 +155,12 @@ def _by_code(error: DBAPIError) -> Refusal | None:
         DataError: _VALUE,
     }
     return by_class.get(type(error))
+
+
+def _of_sqlite_error(text: str) -> Refusal | None:
+    if _SQLITE_MISSING.match(text):
+        return NOT_MIGRATED
+    return _GENERATED if _SQLITE_GENERATED.match(text) else None
 
 
 def _reference(error: DBAPIError) -> Refusal:
@@ -171,6 +188,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         following = orig or following.__cause__ or following.__context__
 
 
-def _described(error: BaseException) -> str:
+def name_of(error: BaseException) -> str:
+    """The class of an error, and its code if it has one of a database's."""
     code = getattr(error, "sqlstate", None) or getattr(error, "sqlite_errorname", None)
     return f"{type(error).__qualname__} {code}" if code else type(error).__qualname__

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from app.answers import Answer
 from app.api import Blueprint
 from app.auth import tables
-from app.database_errors import refusal_of
+from app.database_errors import NOT_MIGRATED, refusal_of
 from app.db import autocommitting
 from app.migrations import is_behind, parts_of
 from app.problems import Problem
@@ -74,7 +74,11 @@ def add_health(blueprint: Blueprint, db: SQLAlchemy, registry: Registry, limiter
         """Can requests be served? Its database answers and its tables are migrated; 503 says what is not so."""
         nonlocal is_migrated
         with autocommitting(db.engine) as connection:
-            connection.execute(sa.select(1))
+            # Of PostgreSQL one that stands by for another answers as well. It has to be asked anything.
+            is_postgresql = connection.dialect.name == "postgresql"
+            read_only = sa.func.current_setting("transaction_read_only") if is_postgresql else sa.literal("off")
+            if connection.execute(sa.select(read_only)).scalar_one() != "off":
+                raise _not_ready("the database takes no changes")
             if not is_migrated:
                 _check_tables(connection, needed)
                 is_migrated = True
@@ -90,12 +94,9 @@ def _check_tables(connection: Connection, needed: list[sa.Table]) -> None:
         try:
             connection.execute(sa.select(*table.columns).where(sa.false()))
         except DBAPIError as error:
-            if refusal_of(error) is not None:
+            if refusal_of(error) not in {None, NOT_MIGRATED}:
                 raise
-            raise _not_ready(
-                f"the table {full_name(table)} is missing, lacks a column or may not be read: flask --app app history "
-                "doctor says what it lacks"
-            ) from None
+            raise _not_ready(f"the table {full_name(table)} is missing, lacks a column or may not be read") from None
 
 
 def _not_ready(detail: str) -> Problem:

@@ -157,10 +157,11 @@ def init_metrics(app: Flask, db: SQLAlchemy, *, are_open: bool) -> None:
 
     @app.after_request
     def count(response: Response) -> Response:
-        facts = facts_of(request.environ)
-        if facts is None:
+        facts, began = facts_of(request.environ), request.environ.get(_BEGAN)
+        # Flask processes answers also of requests that nobody has begun to answer.
+        if facts is None or began is None:
             return response
-        seconds = time.perf_counter() - request.environ[_BEGAN]
+        seconds = time.perf_counter() - began
         metrics.request(facts.method, facts.route, response.status_code, seconds)
         if facts.problem is not None and facts.method in _WRITING:
             metrics.refused(facts.model, facts.problem)

@@ -17,7 +17,7 @@ from werkzeug.sansio.response import Response as SansIOResponse
 
 from app.answers import Answer
 from app.change_headers import ChangeHeaderError, header_of
-from app.database_errors import CONCURRENT, UNAVAILABLE, Refusal, log_unexpected, names_of, refusal_of
+from app.database_errors import CONCURRENT, UNAVAILABLE, Refusal, log_unexpected, name_of, names_of, refusal_of
 from app.db import OutcomeUnknownError
 from app.headers import whole
 from chrononaut import ChangeInfoError, MissingChangeInfoError, RequiredChangeInfoError, RestoreError
@@ -501,7 +501,9 @@ def _answer_database(error: exc.StatementError) -> Response:
     if problem is None:
         return _answer_unexpected(error)
     level = logging.ERROR if problem.kind == "unavailable" else logging.INFO
-    current_app.logger.log(level, "the database refuses a statement: %s: %s", type(error.orig).__name__, problem.kind)
+    current_app.logger.log(
+        level, "the database refuses a statement: %s: %s", name_of(error.orig or error), problem.kind
+    )
     return _answer(problem)
 
 

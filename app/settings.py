@@ -11,6 +11,8 @@ from typing import Any, Generic, TypeVar
 
 import sqlalchemy as sa
 from limits import parse_many
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict, make_conninfo, timeout_from_conninfo
 
 from app.proxies import Proxies, ProxyError
 from app.threads import SLOW_THREADS
@@ -95,7 +97,18 @@ def _database_url(text: str) -> str:
         url = url.set(drivername="postgresql+psycopg")
     if url.drivername not in {"sqlite", "postgresql+psycopg"}:
         raise ValueError(f"names the driver {url.drivername}; write it {example}")
+    if url.drivername != "sqlite":
+        _check_options(url)
     return url.render_as_string(hide_password=False)
+
+
+def _check_options(url: sa.URL) -> None:
+    dialect: Any = url.get_dialect()()
+    args, options = dialect.create_connect_args(url)
+    try:
+        timeout_from_conninfo(conninfo_to_dict(make_conninfo(*args, **options)))
+    except ProgrammingError as error:
+        raise ValueError(f"has an option that PostgreSQL does not take: {str(error).strip()}") from None
 
 
 def _modules(text: str) -> tuple[str, ...]:

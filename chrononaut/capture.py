@@ -5,6 +5,7 @@ Mapper events tell what a flush changes (`flushes`); a listener on the engine se
 statements, and refuses a write to a versioned table that would leave no history.
 """
 
+import logging
 from collections.abc import Callable, Iterable
 from threading import Lock
 from typing import Any
@@ -20,6 +21,7 @@ from chrononaut.mapping import build_history
 from chrononaut.session import Capture, begin_capture, capture_by, end_capture, own_engine, written_on
 from chrononaut.signals import versions_committed
 
+_logger = logging.getLogger(__name__)
 # Two threads may be the first on an engine at once.
 _listening = Lock()
 
@@ -35,7 +37,7 @@ def capture_sessions(
 
     @event.listens_for(factory, "after_begin")
     def begin(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
-        begin_capture(session, connection, metadatas)
+        begin_capture(session, connection, metadatas, sender)
         _listen_to(own_engine(connection))
 
     @event.listens_for(factory, "after_transaction_end")
@@ -43,7 +45,7 @@ def capture_sessions(
         if transaction.parent is None:
             capture = end_capture(session)
             if capture is not None and capture.committed:
-                _tell_committed(capture, sender)
+                _tell_committed(capture)
 
     event.listen(factory, "after_commit", _note_committed)
     event.listen(factory, "do_orm_execute", executions.execute)
@@ -98,10 +100,8 @@ def _release_count(connection: Connection, name: str, context: object) -> None:
 
 def _count(connection: Connection, xid: object = None) -> None:
     """Before the transaction is committed: afterwards there is none to ask in."""
-    if not versions_committed.receivers:
-        return
     for capture, written in written_on(connection):
-        if written.uncounted:
+        if written.uncounted and any(versions_committed.receivers_for(capture.sender)):
             written.count(connection, capture.current_transaction())
 
 
@@ -111,11 +111,18 @@ def _note_committed(session: Session) -> None:
         capture.committed = not any(connection.in_transaction() for connection in capture.connections)
 
 
-def _tell_committed(capture: Capture, sender: object) -> None:
-    if versions := capture.versions():
-        told = {(versioning.model, operation): count for (versioning, operation), count in versions.items()}
-        transaction_id = capture.current_transaction().id
-        versions_committed.send(sender, transaction_id=transaction_id, versions=told)
+def _tell_committed(capture: Capture) -> None:
+    versions = capture.versions()
+    if not versions:
+        return
+    told = {(versioning.model, operation): count for (versioning, operation), count in versions.items()}
+    transaction_id = capture.current_transaction().id
+    for receiver in versions_committed.receivers_for(capture.sender):
+        try:
+            receiver(capture.sender, transaction_id=transaction_id, versions=told)
+        except Exception:
+            # The commit is done. Whoever was told that it failed would write the same once more.
+            _logger.exception("a receiver of versions_committed failed")
 
 
 def _forget_flush(session: Session, previous: SessionTransaction) -> None:

@@ -109,7 +109,8 @@ def archive_column(
     :param table: the table that has the column and ``version``
     :param history: the name of the history table; by default that of the table with ``_history``
     :param rationale: why, as `rationale` notes it; by default that the column is dropped
-    :raises ValueError: the table has no version, as that of a model that inherits by joined tables
+    :raises ValueError: the table has no version, as that of a model that inherits by joined tables; or its history does
+        not keep the column, as it is hidden or untracked
     """
     connection, names = operations.get_bind(), Names()
     live, kept = (
@@ -118,6 +119,8 @@ def archive_column(
     )
     if names.version not in live.columns:
         raise ValueError(f"{table} has no column {names.version}; its records are versioned in another table")
+    if column == names.version or column not in kept.columns:
+        raise ValueError(f"{kept.name} keeps no values of {column}: there is nothing to archive, and it can be dropped")
     if connection.dialect.name == "postgresql":
         connection.execute(
             sa.text(

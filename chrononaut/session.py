@@ -92,6 +92,7 @@ class Capture:
     """What one session has yet to write into history.
 
     :ivar metadatas: those that the tables of the session's models belong to
+    :ivar sender: of the signals that tell of what was written
     :ivar transaction: what all changes of the database transaction share; from the first capture on
     :ivar connections: those that the session has begun to use in its transaction
     :ivar transactional: those of them that were seen not to be in AUTOCOMMIT
@@ -115,6 +116,7 @@ class Capture:
 
     session: ref[Session]
     metadatas: Callable[[], Iterable[sa.MetaData]]
+    sender: object
     transaction: Transaction | None = None
     connections: WeakSet[Connection] = field(default_factory=WeakSet)
     transactional: WeakSet[Connection] = field(default_factory=WeakSet)
@@ -445,9 +447,11 @@ class Capture:
 _capturing: WeakKeyDictionary[Connection, list[Capture]] = WeakKeyDictionary()
 
 
-def begin_capture(session: Session, connection: Connection, metadatas: Callable[[], Iterable[sa.MetaData]]) -> None:
+def begin_capture(
+    session: Session, connection: Connection, metadatas: Callable[[], Iterable[sa.MetaData]], sender: object
+) -> None:
     """Let a session capture on a connection, until its transaction ends."""
-    capture = session.info.setdefault(_CAPTURE, Capture(ref(session), metadatas))
+    capture = session.info.setdefault(_CAPTURE, Capture(ref(session), metadatas, sender))
     if connection not in capture.connections:
         capture.connections.add(connection)
         _capturing.setdefault(connection, []).append(capture)

@@ -13,6 +13,6 @@ versions_committed = Namespace().signal(
         of its objects, what a statement writes for the model that its table is of. Imported history does not count.
 
     Nothing is sent of what was rolled back, to a savepoint too, nor by a session that has joined a transaction of the
-    caller's, which it does not commit. What a receiver raises comes out of the commit, which is done.
+    caller's, which it does not commit. What a receiver raises is logged: the commit is done, and is not to be repeated.
     """,
 )

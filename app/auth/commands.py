@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,14 +12,34 @@ from flask import Flask
 from flask.cli import AppGroup
 from flask_sqlalchemy import SQLAlchemy
 from marshmallow import ValidationError, validate
+from sqlalchemy.exc import DBAPIError
 
 from app.auth import logins as accounts
 from app.auth import tokens as access_tokens
 from app.auth.grants import GrantError, Grants
 from app.auth.tables import LONGEST_NAME, LONGEST_USER
+from app.database_errors import NOT_MIGRATED, reason_of, refusal_of
 from app.instants import instant_text
 
 _Command = Callable[..., Any]
+
+
+@contextmanager
+def database_errors() -> Iterator[None]:
+    """One line for what the database does not take from a command."""
+    try:
+        yield
+    except DBAPIError as error:
+        hint = "; run flask --app app db upgrade" if refusal_of(error) is NOT_MIGRATED else ""
+        raise click.ClickException(f"the database does not take it: {reason_of(error)}{hint}") from error
+
+
+class _Group(AppGroup):
+    """Commands that use the database."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with database_errors():
+            return super().invoke(ctx)
 
 
 def register_commands(app: Flask, db: SQLAlchemy) -> None:
@@ -71,7 +92,7 @@ def _scope_option(models: Collection[str]) -> Callable[[_Command], _Command]:
 
 
 def _tokens(db: SQLAlchemy, models: Collection[str]) -> AppGroup:
-    group = AppGroup("tokens", help="Tokens that let programs use the service.")
+    group = _Group("tokens", help="Tokens that let programs use the service.")
 
     @group.command("create")
     @click.argument("user", callback=_text(LONGEST_USER))
@@ -120,7 +141,7 @@ def _tokens(db: SQLAlchemy, models: Collection[str]) -> AppGroup:
 
 
 def _logins(db: SQLAlchemy, models: Collection[str]) -> AppGroup:
-    group = AppGroup("logins", help="People who log in with a password.")
+    group = _Group("logins", help="People who log in with a password.")
     email_argument = click.argument("email", callback=_email)
     password_option = click.option(
         "--password-stdin", is_flag=True, help="Read the password from the first line of the standard input."

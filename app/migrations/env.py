@@ -9,6 +9,7 @@ from alembic import context
 from flask import current_app
 from sqlalchemy.engine import Connection
 
+from app.database_errors import reason_of
 from app.migrations import Part, parts_of
 
 _LOCK = 0x6368726F6E6F  # one migration at a time; the number means nothing elsewhere
@@ -38,8 +39,7 @@ def run() -> None:
                     with context.begin_transaction():
                         context.run_migrations(part=part.name)
     except sa.exc.DBAPIError as error:
-        reason = str(error.orig).strip().partition("\n")[0]
-        raise click.ClickException(f"nothing was migrated: {reason}") from error
+        raise click.ClickException(f"nothing was migrated: {reason_of(error)}") from error
 
 
 def _prepare(connection: Connection) -> None:

@@ -280,6 +280,15 @@ def test_wrong_dropped_columns_are_refused(value: object, message: str) -> None:
         _country(**{_DROPPED: value})
 
 
+@pytest.mark.parametrize("column", ["capital", "version"])
+def test_column_that_history_does_not_keep_is_not_archived(database_url: str, column: str) -> None:
+    releases = Releases(database_url)
+    db, _ = _country(capital=_capital(), __chrononaut_hidden__=("capital",))
+    releases.open(db)
+    with releases.migration() as op, pytest.raises(ValueError, match=f"country_history keeps no values of {column}"):
+        archive_column(op, "country", column)
+
+
 def test_column_of_a_table_without_version_is_not_archived(database_url: str) -> None:
     engine = sa.create_engine(database_url, poolclass=sa.NullPool)
     with engine.begin() as connection, Operations.context(MigrationContext.configure(connection)) as op:

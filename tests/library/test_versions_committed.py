@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -303,9 +303,12 @@ def test_without_a_receiver_no_question_is_asked(session: Session, statements: S
     session.add(_user(1))
     session.commit()
     assert write() == []
-    with receiving(db) as told:
+    other = VersionedSQLAlchemy()
+    with receiving(db) as told, receiving(other):
         assert len(write()) == 1
     assert told.all == {(User, "update"): 1}
+    with receiving(other):
+        assert write() == []
 
 
 def test_another_objects_commits_are_not_told(session: Session) -> None:
@@ -315,13 +318,17 @@ def test_another_objects_commits_are_not_told(session: Session) -> None:
     assert not told.versions
 
 
-def test_what_a_receiver_raises_comes_after_the_commit(session: Session) -> None:
+def test_what_a_receiver_raises_is_logged_and_the_commit_is_done(
+    session: Session, told: Told, caplog: pytest.LogCaptureFixture
+) -> None:
     def fail(sender: object, **told: object) -> None:
         raise RuntimeError("no room")
 
-    with versions_committed.connected_to(fail, db), suppress(RuntimeError):
+    with versions_committed.connected_to(fail, db):
         session.add(_user(1))
         session.commit()
+    assert [record.getMessage() for record in caplog.records] == ["a receiver of versions_committed failed"]
+    assert told.all == {(User, "insert"): 1}
     session.add(_user(2))
     session.commit()
     assert len(history_rows(session, "appuser_history")) == 2

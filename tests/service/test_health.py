@@ -12,7 +12,7 @@ from app import create_app
 from app.cli import create_tables
 from app.db import db
 from tests.service import own_models
-from tests.service.api import assert_problem
+from tests.service.api import Api, assert_problem
 from tests.service.conftest import SECRET_KEY
 
 
@@ -104,6 +104,31 @@ def test_is_live_and_not_ready_where_its_database_cannot_be_reached(app_with: Ca
     client = app_with(DATABASE_URL="postgresql://127.0.0.1:1/nothing").test_client()
     assert client.get("/health/live").status_code == 200
     assert _why_not(_ready(client)) == "the database does not answer; try again"
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
+def test_database_that_takes_no_changes_is_not_ready_and_no_defect(
+    app_with: Callable[..., Flask], database_url: str, write_token: str
+) -> None:
+    read_only = f"{database_url}{'&' if '?' in database_url else '?'}options=-c%20default_transaction_read_only%3Don"
+    client = app_with(DATABASE_URL=read_only).test_client()
+    assert _why_not(_ready(client)) == "the database takes no changes"
+    api = Api(client, write_token)
+    response = api.call("POST", "/records/user", {"email": "a@example.com"})
+    assert _why_not(response) == "the database takes no changes now; try again"
+    assert api.call("GET", "/records/user").status_code == 200
+
+
+def test_missing_tables_are_no_defect(service: Callable[..., Flask]) -> None:
+    app = service()
+    client = app.test_client()
+    headers = {"Authorization": "Bearer chrononaut_23e0f09762_Cz0UrzzrngKz-zufxN_JSlF7Cf7np37IkLRl7aW3-3Y"}
+    assert "migrations have not been run" in _why_not(client.get("/records/user", headers=headers))
+    result = app.test_cli_runner().invoke(args=["tokens", "list"])
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: the database does not take it: ")
+    assert result.output.endswith("; run flask --app app db upgrade\n")
+    assert result.output.count("\n") == 1
 
 
 def test_no_limit_counts_it(app_with: Callable[..., Flask]) -> None:

@@ -49,6 +49,8 @@ def test_origins_are_listed() -> None:
         ({"DATABASE_URL": ""}, "DATABASE_URL is missing"),
         ({"DATABASE_URL": "nonsense"}, "DATABASE_URL is no URL"),
         ({"DATABASE_URL": "mysql://h/d"}, "names the driver mysql"),
+        ({"DATABASE_URL": "postgresql://h/d?nosuch=1"}, 'DATABASE_URL has an option .*: invalid .* "nosuch"'),
+        ({"DATABASE_URL": "postgresql://h/d?connect_timeout=soon"}, "does not take: bad value for connect_timeout"),
         ({"CHRONONAUT_MODELS": "a,,b"}, "CHRONONAUT_MODELS must be module names"),
         ({"CHRONONAUT_DB": "app.db"}, "CHRONONAUT_DB must be module:name"),
         ({"CHRONONAUT_OPEN_READING": "perhaps"}, "CHRONONAUT_OPEN_READING must be true or false"),
@@ -158,3 +160,13 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
     ]
     assert lines[0].endswith("is no setting; did you mean CHRONONAUT_SECURE_COOKIES?")
     assert lines[1].endswith("is no setting")
+
+
+def test_service_of_no_models_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "without_models.py").write_text(
+        "from chrononaut import VersionedSQLAlchemy\ndb = VersionedSQLAlchemy()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    message = "CHRONONAUT_MODELS=app.models has no versioned model of CHRONONAUT_DB=without_models:db"
+    with pytest.raises(SettingError, match=message):
+        create_app(_GIVEN | {"CHRONONAUT_DB": "without_models:db"})
