@@ -56,8 +56,14 @@ def init_limits(app: Flask, settings: Settings) -> Limiter:
         storage_options=options if "redis" in scheme else {},
         key_prefix="chrononaut",
     )
+
+    def identify() -> None:
+        # Who is not counted need not be known, which can take the database.
+        if not any(is_exempt() for is_exempt in limiter._request_filters):
+            bool(current_user)
+
     # Before it counts, which takes errors for those of its storage; and before and after it has set its headers.
-    app.before_request(_identify)
+    app.before_request(identify)
     app.after_request(_keep_waiting_for_refused)
     if scheme.startswith("async+"):
         raise _no_storage(scheme, "there is no such storage")
@@ -100,10 +106,6 @@ def limit_failed_logins(limiter: Limiter, authenticate: Callable[[str, str], _R]
 def _no_storage(scheme: str, reason: str) -> SettingError:
     right = "memory:// or redis://host:6379"
     return SettingError(f"CHRONONAUT_RATE_LIMIT_STORAGE must be {right}, not {scheme}:…; {reason}")
-
-
-def _identify() -> None:
-    bool(current_user)
 
 
 def _requester() -> str:

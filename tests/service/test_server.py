@@ -165,6 +165,23 @@ def test_what_has_begun_is_answered_before_the_server_ends(tmp_path: Path) -> No
         assert answer.result().data == b"done"
 
 
+def test_worker_is_live_while_all_its_threads_wait(tmp_path: Path) -> None:
+    settings = {"CHRONONAUT_WORKERS": "1", "CHRONONAUT_THREADS": "1", "TMPDIR": str(tmp_path)}
+    log = tmp_path / "log"
+    with (
+        running("sqlite://", "", log, settings=settings, application=_PROBED, first="/probe") as server,
+        ThreadPoolExecutor() as threads,
+    ):
+        answers = [threads.submit(server.pool.request, "GET", "/wait", retries=False) for _ in range(3)]
+        _eventually((tmp_path / "waiting").exists)
+        for _ in range(3):
+            answer = server.raw(b"GET /health/live HTTP/1.1\r\nHost: localhost")
+            assert b'{"status":"live"}' in answer
+        assert not any(answer.done() for answer in answers)
+        (tmp_path / "go").touch()
+        assert {answer.result().data for answer in answers} == {b"done"}
+
+
 def _refuses(server: Server) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", server.port)) == errno.ECONNREFUSED
