@@ -28,6 +28,7 @@ from app.history.examples import Examples
 from app.history.routes import add_history, add_list_of_models
 from app.history.timemap import add_timemap
 from app.limits import init_limits
+from app.logs import init_logs
 from app.methods import init_methods
 from app.migrations import init_migrations
 from app.problem_kinds import add_problem_kinds
@@ -67,6 +68,7 @@ def _create_app(environment: Mapping[str, str]) -> Flask:
     if click.get_current_context(silent=True) is not None:
         # A command may take as long as it takes.
         settings = replace(settings, statement_timeout=0, lock_timeout=0)
+    init_logs()
     app = Flask(__name__, static_folder=None)
     app.wsgi_app = TrustedProxies(app.wsgi_app, settings.trusted_proxies)  # type: ignore[method-assign]  # as Flask wants it
     app.config.update(

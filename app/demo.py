@@ -203,6 +203,8 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             "loglevel": "warning",
             "logger_class": server.Logger,
             "accesslog": None,
+            # It asks the environment for settings, where the demo has none.
+            "on_starting": lambda _: None,
             # A worker that is told to end while it starts does not hear it; nobody waits half a minute for a demo.
             "graceful_timeout": 5,
             "when_ready": lambda _: sys.stdout.write(self._welcome) and sys.stdout.flush(),

@@ -24,6 +24,7 @@ from app.problems import Problem
 from app.registry import Registry
 from chrononaut.history import full_name
 
+LIVE_PATH: Final = "/health/live"
 _LIVE: Final = "live"
 _READY: Final = "ready"
 _FRESH: Final = {"Cache-Control": "no-store"}
@@ -61,7 +62,7 @@ def add_health(blueprint: Blueprint, db: SQLAlchemy, registry: Registry, limiter
         return request.endpoint in names
 
     @blueprint.operation(
-        "GET", "/health/live", "tell_live", scope=None, public=True, answer=LiveSchema, example={"status": _LIVE}
+        "GET", LIVE_PATH, "tell_live", scope=None, public=True, answer=LiveSchema, example={"status": _LIVE}
     )
     def tell_live(query: dict[str, Any]) -> Any:
         """Is there a worker that answers? It is asked for nothing else, not even its database."""

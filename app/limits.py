@@ -36,8 +36,9 @@ def init_limits(app: Flask, settings: Settings) -> Limiter:
 
     :raises SettingError: the counts cannot be kept where the setting says
     """
-    # They are logged nowhere otherwise.
-    logging.getLogger("flask-limiter").addHandler(default_handler)
+    if not logging.getLogger().handlers:
+        # They are logged nowhere otherwise.
+        logging.getLogger("flask-limiter").addHandler(default_handler)
     limits = [settings.rate_limits] if settings.rate_limits else []
     scheme = settings.rate_limit_storage.partition(":")[0]
     options: dict[str, Any] = {"socket_connect_timeout": _TIMEOUT, "socket_timeout": _TIMEOUT}
@@ -55,8 +56,14 @@ def init_limits(app: Flask, settings: Settings) -> Limiter:
         storage_options=options if "redis" in scheme else {},
         key_prefix="chrononaut",
     )
+
+    def identify() -> None:
+        # Who is not counted need not be known, which can take the database.
+        if not any(is_exempt() for is_exempt in limiter._request_filters):
+            bool(current_user)
+
     # Before it counts, which takes errors for those of its storage; and before and after it has set its headers.
-    app.before_request(_identify)
+    app.before_request(identify)
     app.after_request(_keep_waiting_for_refused)
     if scheme.startswith("async+"):
         raise _no_storage(scheme, "there is no such storage")
@@ -99,10 +106,6 @@ def limit_failed_logins(limiter: Limiter, authenticate: Callable[[str, str], _R]
 def _no_storage(scheme: str, reason: str) -> SettingError:
     right = "memory:// or redis://host:6379"
     return SettingError(f"CHRONONAUT_RATE_LIMIT_STORAGE must be {right}, not {scheme}:…; {reason}")
-
-
-def _identify() -> None:
-    bool(current_user)
 
 
 def _requester() -> str:

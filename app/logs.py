@@ -1,16 +1,17 @@
-"""The server's log as JSON, one record a line: what can be searched in it is the same for all that write.
+"""The log as text or as JSON, one record a line: what can be searched in it is the same for all that write.
 
 No record has a value of a column, a query or a header: the fields are a list, and of an exception in a request it is
 told where it was raised, not what it says.
 """
 
 import logging
+from copy import copy
 from datetime import UTC, datetime
 from json import JSONEncoder
-from types import TracebackType
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from flask import has_request_context
+from flask.logging import default_handler
 from pythonjsonlogger.json import JsonFormatter
 
 from app.database_errors import described
@@ -19,7 +20,15 @@ from app.request_id import NO_REQUEST, add_request_id, is_in_request
 
 _encode = JSONEncoder(default=str).encode
 _KNOWN: Final = ("request_id", *Facts._fields, "status", "duration", "address")
-_Raised: TypeAlias = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
+
+TEXT: Final = "%(asctime)s [%(process)d] [%(levelname)s] [%(request_id)s] %(message)s"
+"""The text form of all records: those of the application and those of the server."""
+
+
+def init_logs() -> None:
+    """Let Flask's handler, which writes what the application logs where no server does, write in the text form."""
+    default_handler.addFilter(add_request_id)
+    default_handler.setFormatter(Withholding(logging.Formatter(TEXT)))
 
 
 def answered(logger: logging.Logger, facts: Facts | None, **answer: Any) -> logging.LogRecord:
@@ -39,6 +48,24 @@ def add_facts(record: logging.LogRecord) -> bool:
     if not hasattr(record, "request_id") and add_request_id(record) and has_request_context():
         vars(record).update(current_facts()._asdict())
     return True
+
+
+class Withholding(logging.Formatter):
+    """Any form of records, in which an exception in a request does not say what it says.
+
+    Outside of a request it does: an operator mends by it what does not start.
+    """
+
+    def __init__(self, form: logging.Formatter) -> None:
+        super().__init__()
+        self._form = form
+
+    def format(self, record: logging.LogRecord) -> str:
+        raised = record.exc_info[1] if record.exc_info else None
+        if raised is not None and is_in_request():
+            record = copy(record)
+            record.exc_info, record.exc_text = None, described(raised)
+        return self._form.format(record)
 
 
 class Json(JsonFormatter):
@@ -63,9 +90,3 @@ class Json(JsonFormatter):
     def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
         # The encoder is made once, where the library's would be made anew for each record.
         return _encode(log_data)
-
-    def formatException(self, ei: _Raised) -> str:  # noqa: N802  the name is logging's
-        """Outside of a request also what the exception says: an operator mends by it what does not start."""
-        if is_in_request() and ei[1] is not None:
-            return described(ei[1])
-        return logging.Formatter.formatException(self, ei)

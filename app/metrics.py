@@ -5,10 +5,13 @@ this process. Labels are names out of lists that the service has, as routes, mod
 """
 
 import fcntl
+import json
 import os
+import struct
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from logging import Logger
 from pathlib import Path
 from threading import Lock
 from typing import Any, Final
@@ -180,21 +183,41 @@ def _count_versions(
             metrics.versions(model, operation, count)
 
 
-def bury(folder: str, process: int) -> None:
+def bury(folder: str, process: int, log: Logger) -> None:
     """Keep what a worker that has ended had counted: in one file for all such workers, however many there will be.
+
+    What cannot be read is dropped: a worker that is killed can leave a file in any state.
 
     :param folder: as `FOLDER` names it
     :param process: the number of its process
+    :param log: is told what was dropped
     """
-    files: Any = mmap_dict.MmapedDict
     with _locked(folder, fcntl.LOCK_EX):
         multiprocess.mark_process_dead(process, folder)  # type: ignore[no-untyped-call]
         for ended in Path(folder).glob(f"*_{process}.db"):
-            kept = files(str(ended.with_name(f"{ended.name.rpartition('_')[0]}_{_ENDED}.db")))
-            for key, value, _timestamp, _position in files.read_all_values_from_file(ended):
-                kept.write_value(key, kept.read_value(key)[0] + value, 0.0)
-            kept.close()
-            ended.unlink()
+            kept = ended.with_name(f"{ended.name.rpartition('_')[0]}_{_ENDED}.db")
+            before, numbers = _numbers(kept, log), _numbers(ended, log)
+            file: Any = mmap_dict.MmapedDict(str(kept))  # type: ignore[no-untyped-call]
+            for key, number in numbers.items():
+                file.write_value(key, before.get(key, 0.0) + number, 0.0)
+            file.close()
+            ended.unlink(missing_ok=True)
+
+
+def _numbers(file: Path, log: Logger) -> Mapping[str, float]:
+    """What a file has, by the keys that it has them under; it is removed where it cannot be read."""
+    if not file.exists():
+        return {}
+    try:
+        read = mmap_dict.MmapedDict.read_all_values_from_file(file)  # type: ignore[no-untyped-call]
+        numbers = {key: number for key, number, _timestamp, _position in read}
+        for key in numbers:
+            json.loads(key)  # as whoever asks for metrics will do
+    except (OSError, RuntimeError, ValueError, struct.error) as error:
+        log.warning("the numbers of metrics in %s cannot be read, and are dropped: %s", file.name, type(error).__name__)
+        file.unlink()
+        return {}
+    return numbers
 
 
 @contextmanager

@@ -8,13 +8,9 @@ from contextvars import ContextVar
 from typing import Any
 
 from flask import Flask
-from flask.logging import default_handler
 from uuid_utils import uuid7
 
 HEADER = "X-Request-ID"
-LOG_FORMAT = "%(asctime)s [%(process)d] [%(levelname)s] [%(request_id)s] %(message)s"
-"""The form of all log records: those of the application and those of the server."""
-
 NO_REQUEST = "-"
 _NAME = "chrononaut.request_id"
 # Visible ASCII without spaces: it stands in a line of a log, and in a header.
@@ -27,8 +23,6 @@ def init_request_ids(app: Flask) -> None:
     """Name every request: in its answer, in its log records, and in the change info of what it changes."""
     app.wsgi_app = _Naming(app.wsgi_app)  # type: ignore[method-assign]  # as Flask says to wrap it
     app.config["CHRONONAUT_EXTRA_CHANGE_INFO_FUNC"] = _change_info
-    default_handler.addFilter(add_request_id)
-    default_handler.setFormatter(logging.Formatter(LOG_FORMAT))
 
 
 @contextmanager

@@ -17,9 +17,9 @@ from gunicorn import glogging
 
 from app import UNSTARTABLE
 from app.facts import facts_of
-from app.logs import Json, add_facts, answered
-from app.request_id import HEADER, LOG_FORMAT, add_request_id, request_id_of
-from app.settings import ServerSettings, SettingError
+from app.logs import TEXT, Json, Withholding, add_facts, answered
+from app.request_id import HEADER, request_id_of
+from app.settings import ServerSettings, SettingError, Settings
 
 
 def _settings() -> ServerSettings:
@@ -40,7 +40,7 @@ max_requests, max_requests_jitter = _set.max_requests, _set.max_requests // 10
 logger_class = "app.server.Logger" if _set.log_format == "text" else "app.server.JsonLogger"
 loglevel = _set.log_level
 accesslog = "-"
-access_log_format = f'%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(a)s" %({{{HEADER}}}o)s'
+access_log_format = f'%(h)s %(t)s "%(r)s" %(s)s %(b)s %({{{HEADER}}}o)s'
 # Where `app.metrics` keeps the numbers of all workers. Gunicorn sets it before the application is loaded anywhere.
 raw_env = [f"PROMETHEUS_MULTIPROC_DIR={_NUMBERS}"]
 control_socket_disable = True
@@ -55,7 +55,14 @@ limit_request_field_size = 16 * 1024  # above the limit of change headers, so th
 
 
 def on_starting(arbiter: Any) -> None:
-    """Load the application before there are workers, where that is set, and share no connection with them."""
+    """Before it listens: end where settings are wrong, and load the application where that is set.
+
+    The workers share no connection with an application that is loaded here.
+    """
+    try:
+        Settings.from_environment(os.environ)
+    except SettingError as error:
+        sys.exit(str(error))
     if not (_set.preload or arbiter.cfg.preload_app):
         return
     # Not by gunicorn's own setting, which has a traceback for whatever is wrong.
@@ -72,7 +79,7 @@ def on_starting(arbiter: Any) -> None:
 def child_exit(arbiter: Any, worker: Any) -> None:
     """What a worker has counted outlives it."""
     if os.path.isdir(_NUMBERS):
-        import_module("app.metrics").bury(_NUMBERS, worker.pid)
+        import_module("app.metrics").bury(_NUMBERS, worker.pid, arbiter.log)
 
 
 def on_exit(arbiter: Any) -> None:
@@ -80,39 +87,50 @@ def on_exit(arbiter: Any) -> None:
 
 
 class Logger(glogging.Logger):  # type: ignore[misc]  # gunicorn has no types
-    """Writes the name of the request into each record, as the application does, and no query: it can hold values."""
+    """Writes the name of the request into each record, as the application does, and nothing else that a client chose.
 
-    error_fmt = LOG_FORMAT
+    Of its headers and its query nothing is written, and its path only where it is one of the service's: they can hold
+    values and secrets.
+    """
+
+    error_fmt = TEXT
     syslog_fmt = "[%(process)d] [%(request_id)s] %(message)s"
 
     def setup(self, cfg: Any) -> None:
         super().setup(cfg)
-        self.error_log.addFilter(add_request_id)
-        self.access_log.addFilter(add_request_id)
+        # What packages log, and warn of, is written as everything else.
+        root = logging.getLogger()
+        if not root.handlers:
+            root.addHandler(logging.StreamHandler())
+        logging.captureWarnings(capture=True)
+        for log in (root, self.error_log, self.access_log):
+            for handler in log.handlers:
+                if not isinstance(handler.formatter, Withholding):
+                    handler.setFormatter(Withholding(self.form(handler)))
+                    handler.addFilter(add_facts)
         # Below it gunicorn logs addresses with their queries.
         level = max(self.loglevel, logging.INFO)
         for log in (self.error_log, logging.getLogger("app")):
             log.setLevel(level)
 
+    def form(self, handler: logging.Handler) -> logging.Formatter:
+        """How a handler writes records."""
+        return handler.formatter or logging.Formatter(self.error_fmt, self.datefmt)
+
     def atoms(self, resp: Any, req: Any, environ: dict[str, Any], request_time: Any) -> dict[str, Any]:
         known: dict[str, Any] = super().atoms(resp, req, environ, request_time)
-        path = environ["RAW_URI"].partition("?")[0]
-        return known | {"r": f"{known['m']} {path} {known['H']}", "q": "-", "f": "-"}
+        facts = facts_of(environ)
+        method = facts.method if facts else "-"
+        path = req.path if facts and facts.route else "-"
+        left_out = dict.fromkeys("uqfa", "-")
+        return known | left_out | {"m": method, "U": path, "r": f"{method} {path} {known['H']}"}
 
 
 class JsonLogger(Logger):
     """Writes all records of the server as JSON: its own, the application's, and those of packages."""
 
-    def setup(self, cfg: Any) -> None:
-        super().setup(cfg)
-        root = logging.getLogger()
-        if not any(isinstance(handler.formatter, Json) for handler in root.handlers):
-            root.addHandler(logging.StreamHandler())
-            logging.captureWarnings(capture=True)
-        for log in (root, self.error_log, self.access_log):
-            for handler in log.handlers:
-                handler.setFormatter(Json())
-                handler.addFilter(add_facts)
+    def form(self, handler: logging.Handler) -> logging.Formatter:
+        return Json()
 
     def access(self, resp: Any, req: Any, environ: dict[str, Any], request_time: Any) -> None:
         if not self.access_log_enabled:

@@ -33,7 +33,8 @@ class Setting(Generic[T]):
 
     :ivar name: of the environment's variable
     :ivar read: makes the value of a text, or raises a `ValueError` that goes on after the name: what would be right
-    :ivar default: the text that an empty or missing one stands for; None where one must be given
+    :ivar default: the text that an empty or missing one stands for; None where one must be given, in a group that may
+        be left out: with the others of it
     :ivar allowed: what may be set, for README
     :ivar meaning: what it does, for README
     """
@@ -77,6 +78,8 @@ _CONNECTIONS_BESIDES = SLOW_THREADS + 4
 
 
 def _secret_key(text: str) -> str:
+    if not text:
+        raise ValueError(f"is missing; set it to a random text of at least {_SHORTEST_KEY} characters")
     if len(text) < _SHORTEST_KEY:
         raise ValueError(f"must be a random text of at least {_SHORTEST_KEY} characters, not {len(text)}")
     return text

@@ -20,7 +20,7 @@ def init_telemetry(app: Flask, db: SQLAlchemy, environment: Mapping[str, str]) -
     with app.app_context():
         engines = [*db.engines.values()]
     tracing = import_module("app.tracing")
-    tracing.instrument(app, engines, tracing.provider(environment))
+    tracing.instrument(app, engines, tracing.provider(environment, app.logger))
 
 
 def _is_wanted(environment: Mapping[str, str]) -> bool:

@@ -5,6 +5,7 @@ the spans: those can hold values.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from logging import Logger
 from typing import Any
 
 import sqlalchemy as sa
@@ -27,19 +28,24 @@ _EXPORTERS: Mapping[str, Callable[[], SpanExporter]] = {"otlp": OTLPSpanExporter
 _SERVER_ERROR = 500
 
 
-def provider(environment: Mapping[str, str]) -> trace.TracerProvider:
+def provider(environment: Mapping[str, str], logger: Logger) -> trace.TracerProvider:
     """Who takes the spans: who was told to this process before, or else whom the environment's variables name.
 
     ``OTEL_TRACES_EXPORTER`` is ``otlp``, over HTTP, or ``console``, or both; the SDK reads the others by itself.
+
+    :param logger: is told which names are of nobody
     """
     known = trace.get_tracer_provider()
     if not isinstance(known, trace.ProxyTracerProvider):
         return known
     named = OTELResourceDetector().detect()
     made = TracerProvider(resource=Resource.create({SERVICE_NAME: _NAME} | dict(named.attributes)))
-    for name in (environment.get("OTEL_TRACES_EXPORTER") or "otlp").split(","):
-        if name.strip() in _EXPORTERS:
-            made.add_span_processor(BatchSpanProcessor(_EXPORTERS[name.strip()]()))
+    for name in map(str.strip, (environment.get("OTEL_TRACES_EXPORTER") or "otlp").split(",")):
+        if name in _EXPORTERS:
+            made.add_span_processor(BatchSpanProcessor(_EXPORTERS[name]()))
+        else:
+            names = " and ".join(_EXPORTERS)
+            logger.warning("no spans go to %r, which OTEL_TRACES_EXPORTER names: it may name %s", name, names)
     trace.set_tracer_provider(made)
     return made
 

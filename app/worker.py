@@ -26,6 +26,7 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from app import UNSTARTABLE
 from app.database_errors import log_unexpected
+from app.health import LIVE_PATH
 from app.problems import KINDS, MEDIA_TYPE, Problem, problem_type
 from app.request_id import HEADER, request_named
 from app.threads import SLOW_THREADS
@@ -62,12 +63,14 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     A connection waits in the poller until its request has arrived, and then takes one of `threads`; also when it closes
     it waits there until the client has. Gunicorn by itself waits for both, and whoever sends nothing stops it. What
-    cannot be waited for so, a large body or one of unknown length, is for a few threads of their own.
+    cannot be waited for so, a large body or one of unknown length, is for a few threads of their own. One more answers
+    whether the worker is live, also while all others wait for a database.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.slow_pool = ThreadPoolExecutor(SLOW_THREADS)
+        self.live_pool = ThreadPoolExecutor(1)
         self.closing_conns: deque[_Connection] = deque()
         self._sampled_at = 0.0
 
@@ -173,6 +176,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def handle_quit(self, sig: Any, frame: Any) -> None:
         self.slow_pool.shutdown(wait=False)
+        self.live_pool.shutdown(wait=False)
         super().handle_quit(sig, frame)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
@@ -190,7 +194,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
                 self.log.debug("the client has gone")
 
     def _start(self, conn: "_Connection") -> None:
-        pool = self.slow_pool if conn.is_slow else self.tpool
+        # One with a large body would have to be waited for, whatever it asks.
+        pool = self.slow_pool if conn.is_slow else self.live_pool if conn.asks_for(LIVE_PATH) else self.tpool
         future = pool.submit(self.handle, conn)
         future.add_done_callback(lambda done: self.method_queue.defer(self.finish_request, conn, done))
 
@@ -260,6 +265,11 @@ class _Connection(TConn):  # type: ignore[misc]  # gunicorn has no types
         self.is_slow = self._length == _UNKNOWN
         return self._length is not None and len(self.received) >= self._length
 
+    def asks_for(self, path: str) -> bool:
+        """Is exactly this what the next request is for, as far as it has arrived?"""
+        target = _TARGET.match(self.received)
+        return target is not None and target[1] == path.encode()
+
     def init(self) -> None:
         """Called before each request is read."""
         is_new = not self.initialized
@@ -276,6 +286,7 @@ class _Connection(TConn):  # type: ignore[misc]  # gunicorn has no types
 
 
 _UNKNOWN = -1
+_TARGET = re.compile(rb"[!-~]+ ([!-~]+) ")
 _FRAMING = re.compile(rb"^(?:Content-Length|Transfer-Encoding|Expect)[^\r\n]*", re.IGNORECASE | re.MULTILINE)
 _CONTENT_LENGTH = re.compile(rb"Content-Length:[ \t]*([0-9]{1,9})[ \t]*", re.IGNORECASE)
 

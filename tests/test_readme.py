@@ -16,7 +16,7 @@ from app.auth.tokens import create_token
 from app.cli import create_tables
 from app.db import db
 from app.demo import fill
-from app.settings import Setting, declared
+from app.settings import Setting, SettingError, Settings, declared
 
 _ROOT = Path(__file__).parents[1]
 _README = (_ROOT / "README.md").read_text()
@@ -49,11 +49,14 @@ def test_python_examples_run(page: str) -> None:
 
 def test_settings_are_those_of_the_code() -> None:
     table = _README.partition("| setting | default | range | meaning |\n|---|---|---|---|\n")[2].partition("\n\n")[0]
-    assert table.splitlines() == [_row(setting) for setting in declared()]
+    with pytest.raises(SettingError) as refused:
+        Settings.from_environment({})
+    missing = {line.split()[0] for line in str(refused.value).splitlines()}
+    assert table.splitlines() == [_row(setting, must_be_set=setting.name in missing) for setting in declared()]
 
 
-def _row(setting: Setting[Any]) -> str:
-    default = "must be set" if setting.default is None else f"`{setting.default}`" if setting.default else "none"
+def _row(setting: Setting[Any], *, must_be_set: bool) -> str:
+    default = "must be set" if must_be_set else f"`{setting.default}`" if setting.default else "none"
     return f"| `{setting.name}` | {default} | {setting.allowed} | {setting.meaning} |"
 
 

@@ -1,5 +1,6 @@
 """The service, with ways to see what it is run by; it connects to its database while it is loaded."""
 
+import logging
 import os
 import time
 from pathlib import Path
@@ -26,6 +27,7 @@ def probed() -> Flask:
             pass
     app.add_url_rule("/probe", view_func=probe)
     app.add_url_rule("/wait", view_func=wait)
+    app.add_url_rule("/logged/<value>", view_func=log)
     return app
 
 
@@ -55,3 +57,13 @@ def wait() -> ResponseReturnValue:
     while time.monotonic() < until and not (folder / "go").exists():
         time.sleep(0.01)
     return "done"
+
+
+def log(value: str) -> ResponseReturnValue:
+    """Log the exception of a value that is no number: as the application, as a package, and as the server."""
+    try:
+        int(value)
+    except ValueError:
+        for name in ("app", "package", "gunicorn.error"):
+            logging.getLogger(name).exception("caught by %s", name)
+    return "logged"

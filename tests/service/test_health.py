@@ -9,6 +9,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from app import create_app
+from app.auth.tokens import PREFIX
 from app.cli import create_tables
 from app.db import db
 from tests.service import own_models
@@ -103,6 +104,8 @@ def test_tables_of_own_models_are_looked_at(service: Callable[..., Flask], execu
 def test_is_live_and_not_ready_where_its_database_cannot_be_reached(app_with: Callable[..., Flask]) -> None:
     client = app_with(DATABASE_URL="postgresql://127.0.0.1:1/nothing").test_client()
     assert client.get("/health/live").status_code == 200
+    # It is not even asked who asks.
+    assert client.get("/health/live", headers={"Authorization": f"Bearer {PREFIX}a"}).status_code == 200
     assert _why_not(_ready(client)) == "the database does not answer; try again"
 
 

@@ -1,4 +1,4 @@
-"""The server's log as JSON: each line has its fields, and none a value, whatever is sent."""
+"""The server's log: each line of JSON has its fields, and none of either form a value, whatever is sent."""
 
 import json
 import logging
@@ -13,7 +13,7 @@ import pytest
 from flask import Flask
 
 from app.db import db
-from app.logs import Json, add_facts
+from app.logs import TEXT, Json, Withholding, add_facts
 from app.request_id import request_named
 from tests.service.serving import Server, running
 
@@ -138,34 +138,66 @@ def test_setting_says_the_least_that_is_logged(
     assert ("Listening at" in log.read_text()) == lines
 
 
-def _formatted(**extra: Any) -> dict[str, Any]:
+def _record(**extra: Any) -> logging.LogRecord:
     record = logging.LogRecord("app", logging.ERROR, __file__, 1, "no %s", ("room",), sys.exc_info())
     vars(record).update(extra)
     assert add_facts(record)
-    formatted: dict[str, Any] = json.loads(Json().format(record))
+    return record
+
+
+def _formatted(**extra: Any) -> dict[str, Any]:
+    formatted: dict[str, Any] = json.loads(Withholding(Json()).format(_record(**extra)))
     return formatted
 
 
-def test_exception_in_a_request_does_not_say_what_it_says() -> None:
-    def fail() -> None:
-        try:
-            int(_SECRET)
-        except ValueError as error:
-            raise RuntimeError(_SECRET) from error
-
+def _fail() -> None:
     try:
-        fail()
+        int(_SECRET)
+    except ValueError as error:
+        raise RuntimeError(_SECRET) from error
+
+
+@pytest.mark.parametrize("form", [logging.Formatter(TEXT), Json()], ids=["text", "json"])
+def test_exception_in_a_request_does_not_say_what_it_says(form: logging.Formatter) -> None:
+    try:
+        _fail()
     except RuntimeError:
         with request_named("r-1"):
-            inside = _formatted()
-        outside = _formatted()
-    assert _SECRET not in json.dumps(inside)
-    assert "RuntimeError from ValueError" in inside["exception"]
-    assert "in fail" in inside["exception"]
-    assert inside["request_id"] == "r-1"
+            record = _record()
+            logging.Formatter().format(record)  # as another handler would, which keeps the text in the record
+            inside = Withholding(form).format(record)
+        outside = Withholding(form).format(_record())
+    assert _SECRET not in inside
+    assert "RuntimeError from ValueError" in inside
+    assert "in _fail" in inside
+    assert "r-1" in inside
     # What does not start is mended by what the exception says.
-    assert f"RuntimeError: {_SECRET}" in outside["exception"]
-    assert "request_id" not in outside
+    assert f"RuntimeError: {_SECRET}" in outside
+
+
+def test_exception_is_a_field_of_its_own() -> None:
+    try:
+        _fail()
+    except RuntimeError:
+        formatted = _formatted()
+    assert formatted["exception"].endswith(f"RuntimeError: {_SECRET}")
+    assert "request_id" not in formatted
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_no_form_says_what_an_exception_in_a_request_says(tmp_path: Path, form: str) -> None:
+    log, settings = tmp_path / "log", {"CHRONONAUT_LOG_FORMAT": form}
+    application = "tests.service.probed:probed()"
+    with running(
+        "sqlite://", "", log, settings=settings, application=application, first="/probe", ends_clean=False
+    ) as server:
+        server.pool.request("GET", f"/logged/{_SECRET}", headers={"X-Request-ID": "r-1"})
+    text = log.read_text()
+    logged = [line for line in text.splitlines() if "caught by" in line]
+    assert len(logged) == text.count("ValueError") == 3
+    assert all("r-1" in line for line in logged)
+    # It stands in the line of the answer, as what is asked for.
+    assert text.count(_SECRET) == (form == "text")
 
 
 def test_what_others_add_to_a_record_is_left_out() -> None:

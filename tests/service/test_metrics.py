@@ -1,5 +1,6 @@
 """``/metrics``: what was asked, what was written, what was refused; over all workers of a server."""
 
+import logging
 import os
 import re
 import signal
@@ -16,12 +17,14 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 from flask.testing import FlaskClient
+from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from prometheus_client.parser import text_string_to_metric_families
 from urllib3 import HTTPConnectionPool
 
 from app.auth.grants import GrantError, Grants
 from app.auth.tokens import create_token
 from app.db import db
+from app.metrics import bury
 from app.pool import Pool
 from tests.service.api import Api, assert_problem
 from tests.service.serving import Server, running
@@ -227,3 +230,36 @@ def test_numbers_of_several_workers_are_exact_and_outlive_them(server: Server, t
     ended = {file.name for file in folder.glob("*_0.db")}
     assert ended == {"counter_0.db", "histogram_0.db"}
     assert len({re.sub(r"\D", "", file.name) for file in folder.iterdir()} - {"0"}) <= 3
+
+
+def _write_numbers(file: Path, number: float) -> None:
+    written: Any = MmapedDict(str(file))  # type: ignore[no-untyped-call]
+    for method in ("GET", "POST"):
+        key = mmap_key("a", "a_total", ["method"], [method], "")
+        written.write_value(key, number, 0.0)
+    written.close()
+
+
+_DAMAGED: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda data: b"",
+    "truncated": lambda data: data[:60],
+    "truncated in a number": lambda data: data[: int.from_bytes(data[:4], "little") - 9],
+    "without its text": lambda data: data[:12] + bytes(len(data) - 12),
+    "no text": lambda data: data[:12] + b"\xff" * 8 + data[20:],
+}
+
+
+@pytest.mark.parametrize("damage", _DAMAGED.values(), ids=_DAMAGED)
+@pytest.mark.parametrize(("damaged", "left"), [("counter_7.db", 2.0), ("counter_0.db", 3.0)])
+def test_numbers_that_cannot_be_read_are_dropped_and_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[bytes], bytes], damaged: str, left: float
+) -> None:
+    for name, number in (("counter_0.db", 2.0), ("counter_7.db", 3.0), ("histogram_7.db", 5.0)):
+        _write_numbers(tmp_path / name, number)
+    (tmp_path / damaged).write_bytes(damage((tmp_path / damaged).read_bytes()))
+    bury(str(tmp_path), 7, logging.getLogger("app"))
+    (record,) = caplog.records
+    assert record.message.startswith(f"the numbers of metrics in {damaged} cannot be read, and are dropped: ")
+    read = MmapedDict.read_all_values_from_file
+    kept = {file.name: [number for _, number, *_ in read(file)] for file in tmp_path.iterdir()}  # type: ignore[no-untyped-call]
+    assert kept == {"counter_0.db": [left, left], "histogram_0.db": [5.0, 5.0]}

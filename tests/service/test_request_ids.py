@@ -1,6 +1,7 @@
 """``X-Request-ID``: the answer, the log and the changes of a request are found by one name."""
 
 import logging
+import re
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -145,8 +146,13 @@ def test_header_is_documented_on_every_operation(api: Api) -> None:
 def test_server_answers_and_logs_with_the_name(app: Flask, write_token: str, database_url: str, tmp_path: Path) -> None:
     log = tmp_path / "gunicorn.log"
     with running(database_url, write_token, log, settings={"CHRONONAUT_LOG_FORMAT": "text"}) as server:
-        sane = server.pool.request("GET", "/nothing", headers={"X-Request-ID": "r-access"})
-        server.pool.request("GET", "/nothing?a=secret", headers={"Referer": "https://example.com/?b=secret"})
+        sane = server.pool.request("GET", "/history/user/7?a=secret", headers={"X-Request-ID": "r-access"})
+        server.pool.request("GET", "/nothing/secret", headers={"X-Request-ID": "r-nothing"})
+        server.pool.request("SECRET", "/records/user", headers={"X-Request-ID": "r-method"})
+        by_basic = {"Authorization": "Basic c2VjcmV0Ong=", "User-Agent": "secret", "Referer": "https://a.org/?b=secret"}
+        server.pool.request("GET", "/health/live", headers={**by_basic, "X-Request-ID": "r-basic"})
+        absolute = b"GET http://secret@localhost/health/live HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: r-absolute"
+        assert b" 200 " in server.raw(absolute)
         assert sane.headers["X-Request-ID"] == "r-access"
         answer = server.raw(b"GET / HTTP/1.1\r\nX-Request-ID: r-bad\r\nAccept: \x01").decode()
         head, _, body = answer.partition("\r\n\r\n")
@@ -154,7 +160,14 @@ def test_server_answers_and_logs_with_the_name(app: Flask, write_token: str, dat
         (name,) = [line.partition(": ")[2] for line in head.split("\r\n") if line.startswith("X-Request-ID: ")]
         assert UUID(name).version == 7
     text = log.read_text()
-    assert any("GET /nothing" in line and line.endswith(" r-access") for line in text.splitlines())
+    answered = re.findall(r'^127\.0\.0\.1 \[[^\]]+\] "([^"]*)" \d{3} \d+ (r-\w+)$', text, re.MULTILINE)
+    assert {name: line for line, name in answered} == {
+        "r-access": "GET /history/user/7 HTTP/1.1",
+        "r-nothing": "GET - HTTP/1.1",
+        "r-method": "other - HTTP/1.1",
+        "r-basic": "GET /health/live HTTP/1.1",
+        "r-absolute": "GET /health/live HTTP/1.1",
+    }
     assert f"[WARNING] [{name}] no request from 127.0.0.1" in text
     assert "[INFO] [-] Starting gunicorn" in text
     assert "secret" not in text

@@ -125,14 +125,22 @@ def test_wrong_setting_of_the_server_ends_the_start_and_all_that_is_wrong_is_tol
 
 
 @pytest.mark.parametrize("preload", ["true", "false"])
-def test_wrong_setting_of_the_application_ends_the_start_and_is_told_once(preload: str) -> None:
-    wrong = {"SECRET_KEY": "short", "CHRONONAUT_WROKERS": "4", "CHRONONAUT_PRELOAD": preload}
-    status, output, error = _ended(wrong)
+def test_wrong_setting_of_the_application_ends_the_start_before_it_listens(preload: str) -> None:
+    wrong = {"SECRET_KEY": "", "DATABASE_URL": "", "CHRONONAUT_WROKERS": "4", "CHRONONAUT_PRELOAD": preload}
+    status, output, error = _ended({**wrong, "CHRONONAUT_LOG_LEVEL": "info"})
+    assert (status, output) == (1, "")
+    starting, *told = error.splitlines()
+    assert "Starting gunicorn" in starting
+    assert [line.split()[0] for line in told] == ["CHRONONAUT_WROKERS", "SECRET_KEY", "DATABASE_URL"]
+
+
+@pytest.mark.parametrize("preload", ["true", "false"])
+def test_setting_that_names_nothing_ends_the_start_and_is_told_once(preload: str) -> None:
+    status, output, error = _ended({"CHRONONAUT_MODELS": "nowhere", "CHRONONAUT_PRELOAD": preload})
     assert status != 0
     assert output == ""
-    assert "Traceback" not in error
-    told = [line.split()[0] for line in error.splitlines() if not line.startswith("{")]
-    assert told == ["CHRONONAUT_WROKERS", "SECRET_KEY"]
+    told = [line for line in error.splitlines() if not line.startswith("{")]
+    assert told == ["CHRONONAUT_MODELS names nowhere, but there is no module nowhere"]
 
 
 @contextmanager
@@ -155,6 +163,23 @@ def test_what_has_begun_is_answered_before_the_server_ends(tmp_path: Path) -> No
         assert not answer.done()
         (tmp_path / "go").touch()
         assert answer.result().data == b"done"
+
+
+def test_worker_is_live_while_all_its_threads_wait(tmp_path: Path) -> None:
+    settings = {"CHRONONAUT_WORKERS": "1", "CHRONONAUT_THREADS": "1", "TMPDIR": str(tmp_path)}
+    log = tmp_path / "log"
+    with (
+        running("sqlite://", "", log, settings=settings, application=_PROBED, first="/probe") as server,
+        ThreadPoolExecutor() as threads,
+    ):
+        answers = [threads.submit(server.pool.request, "GET", "/wait", retries=False) for _ in range(3)]
+        _eventually((tmp_path / "waiting").exists)
+        for _ in range(3):
+            answer = server.raw(b"GET /health/live HTTP/1.1\r\nHost: localhost")
+            assert b'{"status":"live"}' in answer
+        assert not any(answer.done() for answer in answers)
+        (tmp_path / "go").touch()
+        assert {answer.result().data for answer in answers} == {b"done"}
 
 
 def _refuses(server: Server) -> bool:

@@ -44,8 +44,8 @@ def test_origins_are_listed() -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"SECRET_KEY": ""}, "SECRET_KEY must be a random text of at least 16"),
-        ({"SECRET_KEY": "short"}, "not 5"),
+        ({"SECRET_KEY": ""}, "SECRET_KEY is missing; set it to a random text of at least 16 characters"),
+        ({"SECRET_KEY": "short"}, "SECRET_KEY must be a random text of at least 16 characters, not 5"),
         ({"DATABASE_URL": ""}, "DATABASE_URL is missing"),
         ({"DATABASE_URL": "nonsense"}, "DATABASE_URL is no URL"),
         ({"DATABASE_URL": "mysql://h/d"}, "names the driver mysql"),

@@ -142,9 +142,10 @@ def test_without_the_packages_it_is_said_once(
 
 
 _PROVIDED = """
+import logging
 from app.tracing import provider
-made = provider({"OTEL_TRACES_EXPORTER": "otlp,console"})
-assert made is provider({})
+made = provider({"OTEL_TRACES_EXPORTER": "otlp, console"}, logging.getLogger())
+assert made is provider({}, logging.getLogger())
 processors = made._active_span_processor._span_processors
 print(made.resource.attributes["service.name"], len(processors))
 made.shutdown()
@@ -164,3 +165,11 @@ def test_provider_is_made_as_the_variables_say(variables: dict[str, str], name: 
         [sys.executable, "-c", _PROVIDED], capture_output=True, text=True, check=True, env={"PATH": "", **variables}
     )
     assert done.stdout == f"{name} 2\n"
+
+
+def test_exporter_that_is_not_known_is_told() -> None:
+    command = [sys.executable, "-c", _LOADED, "OTEL_TRACES_EXPORTER=zipkin,console"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={"PATH": ""})
+    (line,) = done.stderr.splitlines()
+    assert line.endswith("no spans go to 'zipkin', which OTEL_TRACES_EXPORTER names: it may name otlp and console")
+    assert "WARNING" in line
