@@ -629,7 +629,7 @@ class TestImport:
 
     def test_settings_are_those_of_the_service(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main([str(DEMO_DATA), "--import"], {}) == 2
-        assert "SECRET_KEY must be" in capsys.readouterr().err
+        assert "SECRET_KEY is missing" in capsys.readouterr().err
 
 
 class TestStartingPoints:
