@@ -44,7 +44,7 @@ from app.retries import made_anew
 from app.settings import Settings
 from app.variants import properties_of
 
-_WRITING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+WRITING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
 class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest has no types
@@ -141,7 +141,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         told_of_parts = [{"in": "path", "name": name, **self._path_parameters[name]} for name in parts]
 
         def declare(view: Callable[..., Any]) -> Callable[..., Any]:
-            unsafe = method in _WRITING and not public
+            unsafe = method in WRITING and not public
             writing = unsafe and scope is not None
             # Only told of: flask-smorest would look into each request anew for what is known from here on.
             told: Any = view

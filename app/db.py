@@ -12,7 +12,8 @@ from sqlalchemy.orm import DeclarativeBase, Session
 
 from chrononaut import VersionedSQLAlchemy
 
-_READING = frozenset({"GET", "HEAD", "OPTIONS"})
+READING = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Methods that change nothing (RFC 9110, section 9.2.1)."""
 _IN_SNAPSHOT = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 _BUSY_TIMEOUT = 30_000  # milliseconds that a writer waits for the writer before it
 
@@ -58,7 +59,7 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def _is_reading() -> bool:
-    return has_request_context() and request.method in _READING
+    return has_request_context() and request.method in READING
 
 
 def session() -> Session:

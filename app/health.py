@@ -20,7 +20,7 @@ from app.auth import tables
 from app.database_errors import NOT_MIGRATED, refusal_of
 from app.db import autocommitting
 from app.migrations import is_behind, parts_of
-from app.problems import Problem
+from app.problems import LATER, Problem
 from app.registry import Registry
 from chrononaut.history import full_name
 
@@ -102,4 +102,4 @@ def _check_tables(connection: Connection, needed: list[sa.Table]) -> None:
 
 def _not_ready(detail: str) -> Problem:
     current_app.logger.error("not ready: %s", detail)
-    return Problem("unavailable", detail, headers={"Retry-After": "1"})
+    return Problem("unavailable", detail, headers=LATER)

@@ -24,6 +24,7 @@ from flask_sqlalchemy import SQLAlchemy
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, mmap_dict, multiprocess
 from prometheus_client.exposition import choose_encoder
 
+from app.api import WRITING
 from app.auth.access import requires
 from app.facts import facts_of
 from app.pool import Pool
@@ -35,7 +36,6 @@ FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
 """The environment variable that names the folder where the workers of one server keep their numbers."""
 
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-_WRITING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _OPERATIONS: tuple[Operation, ...] = ("insert", "update", "delete")
 _BEGAN: Final = "chrononaut.began"
 _ENDED: Final = 0
@@ -163,7 +163,7 @@ def init_metrics(app: Flask, db: SQLAlchemy, *, are_open: bool) -> None:
             return response
         seconds = time.perf_counter() - began
         metrics.request(facts.method, facts.route, response.status_code, seconds)
-        if facts.problem is not None and facts.method in _WRITING:
+        if facts.problem is not None and facts.method in WRITING:
             metrics.refused(facts.model, facts.problem)
         return response
 

@@ -18,7 +18,7 @@ from werkzeug.sansio.response import Response as SansIOResponse
 from app.answers import Answer
 from app.change_headers import ChangeHeaderError, header_of
 from app.database_errors import CONCURRENT, UNAVAILABLE, Refusal, log_unexpected, name_of, names_of, refusal_of
-from app.db import OutcomeUnknownError
+from app.db import READING, OutcomeUnknownError
 from app.headers import whole
 from chrononaut import ChangeInfoError, MissingChangeInfoError, RequiredChangeInfoError, RestoreError
 
@@ -262,8 +262,8 @@ _KINDS_BY_STATUS = {
 _LOCATIONS = {"json": "body"}
 """Location as `errors` have it → as a sentence has it, if it is another word."""
 _MOST_ERRORS = 100
-_READING = frozenset({"GET", "HEAD", "OPTIONS"})
-_LATER = {"Retry-After": "1"}
+LATER = {"Retry-After": "1"}
+"""The header of what may be sent again soon."""
 _NAME = re.compile(r"[A-Za-z_][\w.-]{0,63}")
 
 
@@ -490,9 +490,9 @@ def problem_of(error: exc.StatementError) -> Problem | None:
 
 def _problem(refusal: Refusal) -> Problem:
     # Who reads changes nothing that could conflict.
-    if refusal is CONCURRENT and request.method in _READING:
+    if refusal is CONCURRENT and request.method in READING:
         refusal = UNAVAILABLE
-    headers = _LATER if refusal.kind == "unavailable" else None
+    headers = LATER if refusal.kind == "unavailable" else None
     return Problem(refusal.kind, refusal.detail, headers=headers)
 
 
@@ -516,7 +516,7 @@ def _answer_no_connection(error: exc.TimeoutError) -> Response:
 def _answer_unknown_outcome(error: OutcomeUnknownError) -> Response:
     current_app.logger.error("the connection was lost during a commit")
     detail = "the connection to the database was lost during the commit; read what is there before you repeat it"
-    return _respond("outcome-unknown", detail, headers=_LATER)
+    return _respond("outcome-unknown", detail, headers=LATER)
 
 
 def _answer_unexpected(error: Exception) -> Response:

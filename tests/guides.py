@@ -15,6 +15,7 @@ import os
 import re
 import signal
 import subprocess
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -92,7 +93,7 @@ class Shell:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class Step(ABC):
     """What a page asks its reader to do.
 
     :ivar line: where in the page
@@ -100,12 +101,12 @@ class Step:
 
     line: int
 
+    @abstractmethod
     def take(self, folder: Path, shell: Shell) -> None:
         """Do it.
 
         :raises GuideError: it cannot be done, or comes to something else than the page shows
         """
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,13 @@ from flask_wtf.csrf import validate_csrf
 from wtforms import ValidationError
 
 from app.auth.grants import Grant, Grants, Scope
+from app.db import READING
 from app.problems import Problem
 from app.registry import Registry
 
 CSRF_HEADER = "X-CSRF-Token"
 """The header that tells a request of our own pages from a forged one, of a site that the browser is on as well."""
 SESSION_COOKIE = "chrononaut_session"
-_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _CHALLENGE = 'Bearer realm="chrononaut"'
 
 
@@ -102,7 +102,7 @@ def unauthenticated(kind: str, detail: str, refused: str | None = None) -> Probl
 
 
 def _refuse_forged() -> None:
-    if request.method in _SAFE or not current_user.is_authenticated or current_user.session_id is None:
+    if request.method in READING or not current_user.is_authenticated or current_user.session_id is None:
         return
     try:
         validate_csrf(request.headers.get(CSRF_HEADER))

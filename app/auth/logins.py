@@ -16,7 +16,7 @@ from app.auth.access import Principal
 from app.auth.grants import Grants
 from app.auth.tables import logins
 from app.db import autocommitting
-from app.problems import Problem
+from app.problems import LATER, Problem
 from chrononaut.types import Instant, now
 
 SHORTEST_PASSWORD = 12
@@ -135,7 +135,7 @@ def authenticate(db: SQLAlchemy, email: str, password: str) -> Principal | None:
 def _memory_to_hash() -> Iterator[None]:
     """Hash inside the block, which takes 64 MiB: as many at once as every process has the memory for."""
     if not _hashing.acquire(timeout=_LONGEST_WAIT):
-        raise Problem("unavailable", "too many log in at once; try again", headers={"Retry-After": "1"})
+        raise Problem("unavailable", "too many log in at once; try again", headers=LATER)
     try:
         yield
     finally:
