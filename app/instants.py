@@ -6,6 +6,8 @@ from typing import Any
 
 from marshmallow import ValidationError, fields
 
+from chrononaut.types import instant_text as instant_text
+
 _RFC_3339 = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d+))?([Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)", re.ASCII
 )
@@ -32,12 +34,6 @@ def parse_instant(text: str) -> datetime:
         ).astimezone(UTC)
     except (ValueError, OverflowError):
         raise ValueError(f"{_WHAT_IS_RIGHT}; there is no such day or time") from None
-
-
-def instant_text(at: datetime) -> str:
-    """An instant as RFC 3339 text in UTC with microseconds."""
-    in_utc = at if at.tzinfo is UTC else at.astimezone(UTC)
-    return f"{in_utc.isoformat(timespec='microseconds').removesuffix('+00:00')}Z"
 
 
 class Instant(fields.Field[datetime]):

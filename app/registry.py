@@ -1,7 +1,7 @@
 """The served models: public name → model, key text ↔ record key."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Final
@@ -15,9 +15,8 @@ from sqlalchemy.orm.interfaces import ORMOption
 
 from app.change_headers import header_of
 from chrononaut.history import Key, Versioning, versioned_models
+from chrononaut.key_text import KeyTextError, has_text, key_text, parse_key
 
-_ESCAPES = {"~": "~0", "/": "~1", ",": "~2"}
-_UNESCAPES = {escape: character for character, escape in _ESCAPES.items()}
 # What a regular expression of Python has and one of JavaScript (ECMA-262) has not, or has with another meaning.
 _PYTHON_ONLY = re.compile(r"\(\?(?![:=!]|<[=!])|(?<!\\)(?:\\\\)*\\[AZ]")
 _NAME = re.compile("[a-z][a-z0-9]*(_[a-z0-9]+)*")
@@ -112,8 +111,8 @@ class Resource:
         return {header_of(key): pattern for key, pattern in self.versioning.options.required.items()}
 
     def key_text(self, key: Key) -> str:
-        """The key as text: its parts joined by ``,``; in a part ``~`` is ``~0``, ``/`` is ``~1``, ``,`` is ``~2``."""
-        return ",".join(re.sub("[~/,]", lambda match: _ESCAPES[match.group()], str(part)) for part in key)
+        """The key as text, as it stands in addresses."""
+        return key_text(key)
 
     @property
     def longest_key_text(self) -> int:
@@ -131,13 +130,12 @@ class Resource:
         :raises UnknownKeyError: no record can have it: too few parts, a letter in a number, a number beyond the column,
             a text that is too long
         """
-        parts = text.split(",")
         columns = self.versioning.key_columns
-        if len(parts) != len(columns) or re.search("~(?![012])", text) or "\0" in text:
-            raise UnknownKeyError(text)
-        unescaped = (re.sub("~[012]", lambda match: _UNESCAPES[match.group()], part) for part in parts)
-        key = tuple(_parse_part(column, part, is_stored) for column, part in zip(columns, unescaped, strict=True))
-        if self.key_text(key) != text:
+        try:
+            key = parse_key(columns, text)
+        except KeyTextError:
+            raise UnknownKeyError(text) from None
+        if not all(_can_be(column, part, is_stored) for column, part in zip(columns, key, strict=True)):
             raise UnknownKeyError(text)
         return key
 
@@ -151,21 +149,13 @@ class Resource:
         return {"model": self.name, "key": key_text, "links": self.links(key_text)}
 
 
-def _parse_part(column: sa.Column[Any], text: str, is_stored: bool) -> Any:
+def _can_be(column: sa.Column[Any], part: Any, is_stored: bool) -> bool:
+    """Can a record have this in a column of its key?"""
     if isinstance(column.type, sa.Integer):
         low, high = integer_range(column.type)
-        if not re.fullmatch(r"-?\d{1,19}", text, re.ASCII) or not low <= int(text) <= high:
-            raise UnknownKeyError(text)
-        return int(text)
-    if not is_stored and len(text) > (longest_part(column) or len(text)):
-        raise UnknownKeyError(text)
-    try:
-        return _PARSERS[column.type.python_type](text)
-    except ValueError:
-        raise UnknownKeyError(text) from None
-
-
-_PARSERS: Mapping[type, Callable[[str], Any]] = {str: str, int: int, UUID: UUID, date: date.fromisoformat}
+        return low <= part <= high
+    longest = None if is_stored else longest_part(column)
+    return longest is None or len(part) <= longest
 
 
 class Registry(Mapping[str, Resource]):
@@ -189,7 +179,7 @@ class Registry(Mapping[str, Resource]):
         if name in self._resources:
             raise RegistrationError(f"two models are called {name}; {RENAME}")
         for column in versioning.key_columns:
-            if column.type.python_type not in _PARSERS:
+            if not has_text(column):
                 raise RegistrationError(
                     f"the key column {column} of {name} is a {column.type}; "
                     "a key in a URL can be text, integer, UUID or date"

@@ -4,12 +4,14 @@ from chrononaut.change_info import append_change_info as append_change_info
 from chrononaut.change_info import extra_change_info as extra_change_info
 from chrononaut.change_info import rationale as rationale
 from chrononaut.changes import Change as Change
+from chrononaut.erasing import Erasure as Erasure
 from chrononaut.exceptions import ChangeInfoError as ChangeInfoError
 from chrononaut.exceptions import ChangeInfoTypeError as ChangeInfoTypeError
 from chrononaut.exceptions import ChrononautException as ChrononautException
 from chrononaut.exceptions import ConcurrentChangeError as ConcurrentChangeError
 from chrononaut.exceptions import DetachedError as DetachedError
 from chrononaut.exceptions import DiffError as DiffError
+from chrononaut.exceptions import ErasureError as ErasureError
 from chrononaut.exceptions import HiddenAttributeError as HiddenAttributeError
 from chrononaut.exceptions import HistoryImmutableError as HistoryImmutableError
 from chrononaut.exceptions import HistoryImportError as HistoryImportError

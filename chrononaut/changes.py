@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from chrononaut import queries
 from chrononaut.diff import Differences, differences
-from chrononaut.history import History, Key, Operation, Versioning
+from chrononaut.history import History, Key, Operation, Versioning, erased_names
 from chrononaut.types import JSONObject
 
 _BATCH = 500  # keys in one query
@@ -29,6 +29,7 @@ class Change:
     :ivar info: the change info
     :ivar differences: attribute name → (value before, value after); of an ``insert`` and a ``delete`` against ``None``
     :ivar hidden: the hidden attributes that changed
+    :ivar erased: the attributes whose value before or after was erased: what became of them is not known
     """
 
     model: type
@@ -40,6 +41,7 @@ class Change:
     transaction_id: UUID
     differences: Differences
     hidden: tuple[str, ...]
+    erased: tuple[str, ...] = ()
 
 
 def changes_of(session: Session, versioning: Versioning, rows: Sequence[History]) -> list[Change]:
@@ -49,7 +51,7 @@ def changes_of(session: Session, versioning: Versioning, rows: Sequence[History]
 
     :param rows: of one record or of several
     """
-    states: _States = {versioning.identity_of(row): versioning.state(row) for row in rows}
+    states: _States = {versioning.identity_of(row): versioning.known(row) for row in rows}
     replaced = {
         (key, version + 1)
         for (key, version), row in zip(states, rows, strict=True)
@@ -61,9 +63,11 @@ def changes_of(session: Session, versioning: Versioning, rows: Sequence[History]
         batch = unknown[start : start + _BATCH]
         for states_of in (queries.live_states, queries.prior_states):
             select = states_of(versioning, batch, dialect)
-            for version, *values in session.execute(select, bind_arguments={"mapper": versioning.mapper}):
+            for version, info, *values in session.execute(select, bind_arguments={"mapper": versioning.mapper}):
                 state = dict(zip(versioning.tracked, values, strict=True))
-                states[tuple(state[name] for name in versioning.key), version] = state
+                key = tuple(state[name] for name in versioning.key)
+                erased = erased_names(info)
+                states[key, version] = {name: value for name, value in state.items() if name not in erased}
     return [_change(versioning, row, states) for row in rows]
 
 
@@ -75,6 +79,7 @@ def _change(versioning: Versioning, row: History, states: _States) -> Change:
     # A state that nobody archived, as when another program has deleted it: what changed into it is not known.
     after = absent if operation == "delete" else states.get((key, version + 1), before)
     info: JSONObject = versioning.own(row, "change_info")
+    known = {name: value for name, value in before.items() if name in after}
     return Change(
         model=versioning.model,
         key=key,
@@ -83,6 +88,7 @@ def _change(versioning: Versioning, row: History, states: _States) -> Change:
         at=versioning.own(row, "changed"),
         info=info,
         transaction_id=versioning.own(row, "transaction_id"),
-        differences={name: values for name, values in differences(before, after).items() if name not in versioning.key},
+        differences={name: values for name, values in differences(known, after).items() if name not in versioning.key},
         hidden=tuple(info.get("hidden_cols_changed", ())),
+        erased=tuple(name for name in versioning.tracked if name not in known),
     )

@@ -15,6 +15,7 @@
     ├── HistoryImportError (ValueError)     history from elsewhere that cannot have been
     ├── DiffError (ValueError)              two states that cannot be compared
     ├── RestoreError (ValueError)           an old state that cannot be had again
+    ├── ErasureError (ValueError)           what cannot be erased from history
     ├── PastError (ValueError)              a question to the past that has no answer
     ├── DetachedError                       the object belongs to no session
     └── HiddenAttributeError (AttributeError)   a value that history does not keep
@@ -175,6 +176,17 @@ class RestoreError(ChrononautException, ValueError):
 
     def __init__(self, message: str, missing: Sequence[str] = ()) -> None:
         self.missing = tuple(missing)
+        super().__init__(message)
+
+
+class ErasureError(ChrononautException, ValueError):
+    """What cannot be erased from the history of a record; the message says why, and what to do. Nothing was erased.
+
+    :ivar column: the attribute that cannot be; ``None`` where it is not about one
+    """
+
+    def __init__(self, message: str, column: str | None = None) -> None:
+        self.column = column
         super().__init__(message)
 
 

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, aliased
 from chrononaut.changes import Change, changes_of
 from chrononaut.exceptions import UntrackedAttributeError
 from chrononaut.history import Key, Operation, Versioning, full_name, versioning_of
-from chrononaut.queries import blamed, follows, history_key, of_model
+from chrononaut.queries import blamed, follows, history_key, is_erased, of_model
 from chrononaut.types import as_loaded, has_text, is_distinct, lists_name, utc
 
 _OPERATIONS: tuple[str, ...] = get_args(Operation)
@@ -211,11 +211,20 @@ def _changes_attribute(versioning: Versioning, name: str, dialect: Dialect) -> s
         raise AttributeError(f"no change sets {name!r} of a {versioning.name}; there are {there}")
     before = as_loaded(getattr(versioning.history, name), dialect)
     # The row of an insert has no state: NULL.
+    prior, live = aliased(versioning.history, flat=True), aliased(versioning.model, flat=True)
+    prior_info: Any = getattr(prior, versioning.options.names.change_info)
     following = [
         sa.exists()
         .select_from(entity)
-        .where(*follows(versioning, entity), is_distinct(before, as_loaded(getattr(entity, name), dialect), dialect))
-        for entity in (aliased(versioning.history, flat=True), aliased(versioning.model, flat=True))
+        .where(
+            *follows(versioning, entity),
+            is_distinct(before, as_loaded(getattr(entity, name), dialect), dialect),
+            *known,
+        )
+        for entity, known in ((prior, [~is_erased(prior_info, name, dialect)]), (live, []))
     ]
-    is_delete = versioning.column("operation") == "delete"
-    return sa.or_(sa.and_(is_delete, before.is_not(None)), sa.and_(~is_delete, sa.or_(*following)))
+    operation = versioning.column("operation")
+    is_delete = operation == "delete"
+    # Of what was erased nobody knows whether it changed.
+    is_known = sa.or_(operation == "insert", ~is_erased(versioning.column("change_info"), name, dialect))
+    return sa.and_(is_known, sa.or_(sa.and_(is_delete, before.is_not(None)), sa.and_(~is_delete, sa.or_(*following))))

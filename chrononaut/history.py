@@ -20,6 +20,9 @@ Key = tuple[Any, ...]
 NEVER = -1
 """The version that an ``insert`` row of a new key carries: the one before the first."""
 
+ERASED = "erased"
+"""The key of the change info under which stands, oldest first, what was erased from a row (see `erasing`)."""
+
 # Not in the table's `info`, which Alembic writes into the migrations that it generates.
 _VERSIONING = "_chrononaut_versioning"
 
@@ -31,7 +34,7 @@ class History:
     dropped, and besides them `version`,
     `operation`, `changed` (UTC, when the state ended), `valid_from` (UTC, when it began; ``None`` if it was there
     before versioning), `change_info` (who and why replaced it) and `transaction_id`. A row whose operation is
-    ``insert`` has no state.
+    ``insert`` has no state. `erased` has the names of the attributes whose values were erased: they read ``None``.
 
     :raises HiddenAttributeError: on access to a hidden attribute
     :raises UntrackedAttributeError: on access to an untracked attribute
@@ -46,10 +49,13 @@ class History:
         valid_from: datetime | None
         change_info: JSONObject
         transaction_id: UUID
+        erased: tuple[str, ...]
 
     def __getattr__(self, name: str) -> Any:
         # Only called for what is no column of ours.
         versioning = type(self).__chrononaut__
+        if name == "erased":
+            return versioning.erased(self)
         if name in versioning.options.hidden:
             raise HiddenAttributeError(versioning.model.__name__, name)
         if name in versioning.options.untracked:
@@ -129,6 +135,11 @@ class Versioning:
         return self.tables[0].key
 
     @property
+    def root(self) -> "Versioning":
+        """That of the model whose own table has the version: this one, or one that it inherits from."""
+        return versioning_of_table(self.table) or self
+
+    @property
     def hierarchy(self) -> "Sequence[Versioning]":
         """This model's, and those of the models that inherit from it and have rows in its table."""
         below = [versioning_of(mapper.class_) for mapper in self.mapper.self_and_descendants]
@@ -203,10 +214,25 @@ class Versioning:
         """The tracked attributes of a live object or of a history object."""
         return {name: getattr(obj, name) for name in self.tracked}
 
+    def erased(self, row: object) -> tuple[str, ...]:
+        """The attributes whose values were erased from a history object."""
+        return erased_names(self.own(row, "change_info"))
+
+    def known(self, obj: object) -> Mapping[str, Any]:
+        """The tracked attributes of a live object or of a history object, without those that were erased."""
+        erased = self.erased(obj) if isinstance(obj, History) else ()
+        return {name: getattr(obj, name) for name in self.tracked if name not in erased}
+
     def has_key(self, key: Key) -> sa.ColumnElement[bool]:
         """Is a row of the history table one of the record with this key?"""
         columns = [self.history_table.c[column.key] for column in self.key_columns]
         return sa.and_(*(column == part for column, part in zip(columns, key, strict=True)))
+
+
+def erased_names(change_info: JSONObject | None) -> tuple[str, ...]:
+    """The attributes whose values were erased from a history row, given its change info."""
+    marks = change_info.get(ERASED, ()) if change_info else ()
+    return tuple(dict.fromkeys(name for mark in marks for name in mark["columns"]))
 
 
 def _merged(models: Sequence[Mapping[str, sa.Column[Any]]]) -> Mapping[str, sa.Column[Any]]:

@@ -4,7 +4,7 @@ Validity is half-open: a state is valid in [``valid_from``, ``changed``), so tha
 state holds. An ``insert`` row has no state, and only `changes` lists it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -12,8 +12,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import Mapper, aliased
 
-from chrononaut.history import NEVER, History, Key, Operation, Versioning, versioning_of
-from chrononaut.types import as_loaded, is_among, is_distinct, lists_name, utc
+from chrononaut.history import ERASED, NEVER, History, Key, Operation, Versioning, versioning_of
+from chrononaut.types import as_loaded, is_among, is_distinct, lists_name, marks_name, utc
 
 HistorySelect = sa.Select[History]
 
@@ -232,7 +232,8 @@ def last_set(model: type, key: Key, end: int, is_live: bool, dialect: Dialect) -
     :param end: the version of the last state
     :param is_live: is that the live row? Otherwise it is the history row of the record's deletion.
     :return: a select of one row: the version of the history row of the record's creation, NULL if that is unknown; then
-        for each of `blamed` that of the last change of the attribute since then, NULL if there was none
+        for each of `blamed` that of the last change of the attribute since then, or of the last state from which it was
+        erased, NULL if there was none
     """
     versioning = versioning_of(model)
     history = versioning.history
@@ -249,7 +250,10 @@ def last_set(model: type, key: Key, end: int, is_live: bool, dialect: Dialect) -
     changed = (
         lists_name(info, "hidden_cols_changed", name, dialect.name)
         if name in versioning.hidden
-        else is_distinct(as_loaded(getattr(history, name), dialect), as_loaded(getattr(last, name), dialect), dialect)
+        else sa.or_(
+            is_distinct(as_loaded(getattr(history, name), dialect), as_loaded(getattr(last, name), dialect), dialect),
+            sa.and_(_has_state(versioning), is_erased(info, name, dialect)),
+        )
         for name in blamed(versioning)
     )
     return (
@@ -270,24 +274,25 @@ def blamed(versioning: Versioning) -> list[str]:
 
 
 def live_states(versioning: Versioning, states: Sequence[tuple[Key, int]], dialect: str) -> sa.Select[Any]:
-    """Those of some states that are live: the version, then the tracked attributes.
+    """Those of some states that are live: the version, NULL, then the tracked attributes.
 
     :param states: record keys and versions
     :param dialect: the name of the dialect
     """
     key = versioning.key_columns
-    return _states(versioning.rows, versioning.tracked, key, versioning.version, states, dialect)
+    columns = [sa.null(), *versioning.tracked.values()]
+    return _states(versioning.rows, columns, key, versioning.version, states, dialect)
 
 
 def prior_states(versioning: Versioning, states: Sequence[tuple[Key, int]], dialect: str) -> sa.Select[Any]:
-    """Those of some states that were replaced: the version, then the tracked attributes.
+    """Those of some states that were replaced: the version, the change info, then the tracked attributes.
 
     :param states: record keys and versions
     :param dialect: the name of the dialect
     """
     rows: Any = sa.inspect(versioning.history)
     key = [versioning.history_table.c[column.key] for column in versioning.key_columns]
-    columns = {name: rows.columns[name] for name in versioning.tracked}
+    columns = [versioning.column("change_info"), *(rows.columns[name] for name in versioning.tracked)]
     select = _states(rows.persist_selectable, columns, key, versioning.column("version"), states, dialect)
     return select.where(_has_state(versioning))
 
@@ -328,14 +333,14 @@ def history_key(versioning: Versioning) -> list[sa.Column[Any]]:
 
 def _states(
     rows: sa.FromClause,
-    columns: Mapping[str, sa.ColumnElement[Any]],
+    columns: Sequence[sa.ColumnElement[Any]],
     key: Sequence[sa.ColumnElement[Any]],
     version: sa.ColumnElement[int],
     states: Sequence[tuple[Key, int]],
     dialect: str,
 ) -> sa.Select[Any]:
     wanted = [(*of_record, number) for of_record, number in states]
-    return sa.select(version, *columns.values()).select_from(rows).where(is_among([*key, version], wanted, dialect))
+    return sa.select(version, *columns).select_from(rows).where(is_among([*key, version], wanted, dialect))
 
 
 def rows_at(versioning: Versioning, at: datetime, order: Sequence[Any] = ()) -> sa.CompoundSelect[Any]:
@@ -382,6 +387,11 @@ def is_of_the_past(table: object) -> bool:
     """Is a table a subquery of `rows_at`?"""
     rows = table.element if isinstance(table, sa.Subquery) else None
     return isinstance(rows, sa.CompoundSelect) and _OF_THE_PAST in rows.get_execution_options()
+
+
+def is_erased(info: sa.ColumnElement[Any], name: str, dialect: Dialect) -> sa.ColumnElement[bool]:
+    """Was an attribute erased from the history row that has a change info?"""
+    return marks_name(info, ERASED, "columns", name, dialect.name)
 
 
 def began(model: type) -> sa.ScalarSelect[datetime]:

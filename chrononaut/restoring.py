@@ -17,7 +17,7 @@ State = Mapping[str, Any]
 def revert(versioning: Versioning, live: Any, state: State, values: State) -> None:
     """Set a live object's attributes to those of a prior state.
 
-    :param state: the tracked attributes
+    :param state: the tracked attributes that are known
     :param values: what goes before them
     :raises RestoreError: it was no object of this class then; a value is missing, or cannot be given
     """
@@ -25,8 +25,9 @@ def revert(versioning: Versioning, live: Any, state: State, values: State) -> No
     _refuse_unsettable(versioning, settable, values)
     if kind(versioning, state) != kind(versioning, versioning.state(live)):
         raise RestoreError(f"it was no {versioning.name} in that version: delete it, and restore the version")
-    wanted = {name: state[name] for name in versioning.tracked if name in settable and name not in versioning.stamped}
-    wanted |= values
+    names = [name for name in versioning.tracked if name in settable and name not in versioning.stamped]
+    _refuse_erased(versioning, [name for name in names if name not in state and name not in values])
+    wanted = {name: state[name] for name in names if name in state} | dict(values)
     _refuse_missing(
         versioning, [name for name, value in wanted.items() if value is None and not settable[name].nullable]
     )
@@ -40,19 +41,23 @@ def revert(versioning: Versioning, live: Any, state: State, values: State) -> No
 def recreate(versioning: Versioning, key: Key, state: State, values: State) -> Any:
     """A new object with the attributes of a prior state.
 
-    :param state: the tracked attributes
+    :param state: the tracked attributes that are known
     :param values: what goes before them
     :raises RestoreError: a value is missing, or cannot be given
     """
     settable = _settable(versioning)
     _refuse_unsettable(versioning, settable, values)
     # What an insert stamps anew has a default; and a column that is newer than the state has NULL in it.
+    names = [
+        name
+        for name in versioning.tracked
+        if name in settable and not (name in versioning.stamped and _has_default(settable[name]))
+    ]
+    _refuse_erased(versioning, [name for name in names if name not in state and name not in values])
     kept = {
         name: state[name]
-        for name in versioning.tracked
-        if name in settable
-        and not (name in versioning.stamped and _has_default(settable[name]))
-        and not (state[name] is None and not settable[name].nullable)
+        for name in names
+        if name in state and not (state[name] is None and not settable[name].nullable)
     }
     wanted = kept | dict(values)
     _refuse_missing(
@@ -98,5 +103,13 @@ def _refuse_missing(versioning: Versioning, names: list[str]) -> None:
     if names:
         raise RestoreError(
             f"no value is known of {versioning.name}.{', '.join(names)}, which cannot be empty; give it: {names[0]}=…",
+            names,
+        )
+
+
+def _refuse_erased(versioning: Versioning, names: list[str]) -> None:
+    if names:
+        raise RestoreError(
+            f"{versioning.name}.{', '.join(names)} was erased from that version; give what it shall be: {names[0]}=…",
             names,
         )

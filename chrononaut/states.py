@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from chrononaut import queries
-from chrononaut.history import Key, Operation, versioning_of
+from chrononaut.history import Key, Operation, erased_names, versioning_of
 from chrononaut.types import Instant, JSONObject, utc
 
 
@@ -86,6 +86,17 @@ class State(NamedTuple):
     @property
     def is_live(self) -> bool:
         return self.operation is None
+
+    @property
+    def erased(self) -> tuple[str, ...]:
+        """The attributes whose values were erased: they are ``None``."""
+        return erased_names(self.change_info)
+
+    @property
+    def known(self) -> Mapping[str, Any]:
+        """The tracked attributes that were not erased."""
+        erased = self.erased
+        return {name: value for name, value in self.values.items() if name not in erased} if erased else self.values
 
     @property
     def span(self) -> Span:

@@ -1,6 +1,6 @@
 """The history of one record, asked by its key: whether the record is live, deleted, or never was."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -8,13 +8,16 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, undefer
 
-from chrononaut import queries, restoring
+from chrononaut import erasing, queries, restoring
+from chrononaut.change_info import current_extra
 from chrononaut.changes import Change, changes_of
 from chrononaut.diff import Differences, differences
-from chrononaut.exceptions import DiffError, RestoreError
+from chrononaut.erasing import Erasure
+from chrononaut.exceptions import DiffError, ErasureError, RestoreError
 from chrononaut.history import History, Key, Versioning, versioning_of
 from chrononaut.options import OWN_NAMES
-from chrononaut.session import capture_by
+from chrononaut.reasons import refuse_unreasoned
+from chrononaut.session import capture_by, instant_of
 from chrononaut.states import Place, Span
 from chrononaut.suppression import suppress_versioning
 from chrononaut.types import utc
@@ -143,7 +146,8 @@ class Timeline:
         by that. All rows of the record's history since its creation are looked at, by the database.
 
         :return: tracked and hidden attributes but the key's, in mapping order → a change; ``None`` if the value was
-            there before the record was versioned. Empty if the record never was.
+            there before the record was versioned, or if that is not known, as the values before were erased. Empty if
+            the record never was.
         """
         end = self.number(self.live) if self.live is not None else self._last_number()
         if end is None:
@@ -156,7 +160,14 @@ class Timeline:
         version = self._versioning.column("version")
         rows = self.session.scalars(queries.changes(self.model, self.key).where(version.in_({*numbers.values()}))).all()
         changes = {change.version: change for change in self.changes(rows)}
-        return {name: changes.get(number) for name, number in numbers.items()}
+        # By whom the value was set of which the one before was erased is not known: it may have been the same.
+        unknown = {
+            (self.number(row), name)
+            for row in rows
+            if self._versioning.own(row, "operation") != "insert"
+            for name in self._versioning.erased(row)
+        }
+        return {name: None if (number, name) in unknown else changes.get(number) for name, number in numbers.items()}
 
     def revert_to(self, version: int | History, **values: Any) -> Any:
         """Set the live object's attributes to what they were in a prior version: a change like any other.
@@ -176,7 +187,7 @@ class Timeline:
         found = self._found(version)
         if type(self.live) is not self.model:
             return self._of(type(self.live)).revert_to(self.number(found), **values)
-        restoring.revert(self._versioning, self.live, self.state(found), values)
+        restoring.revert(self._versioning, self.live, self._versioning.known(found), values)
         return self.live
 
     def restore(self, version: int | History | None = None, **values: Any) -> Any:
@@ -196,7 +207,7 @@ class Timeline:
         found = self.previous_version() if version is None else self._found(version)
         if found is None:
             raise RestoreError(f"{self._described()} has no prior version")
-        state = self.state(found)
+        state = self._versioning.known(found)
         kind = self._versioning.mapper.polymorphic_map.get(restoring.kind(self._versioning, state))
         if kind is not None and kind.class_ is not self.model:
             return self._of(kind.class_).restore(self.number(found), **values)
@@ -211,12 +222,13 @@ class Timeline:
         :param to: a later history object of this record, or the live object; the live object by default
         :param include_hidden: list the hidden attributes that changed, as ``(None, None)`` against a history object and
             as ``(None, value now)`` against the live object
-        :return: attribute name → (value before, value after)
+        :return: attribute name → (value before, value after); without those that were erased from one of the two
         :raises DiffError: objects of another record, a ``from_`` that is no history object, a ``to`` that is older
         """
         to = self.live if to is None else to
         self._check_comparable(from_, to)
-        changed = differences(self.state(from_), self.state(to))
+        before, after = self._versioning.known(from_), self._versioning.known(to)
+        changed = differences({name: value for name, value in before.items() if name in after}, after)
         if include_hidden:
             for name in self.hidden_changes(from_, to):
                 changed[name] = (None, None if isinstance(to, History) else getattr(to, name))
@@ -249,6 +261,54 @@ class Timeline:
                 deleted = result.rowcount
         return deleted
 
+    def erase(
+        self, columns: Collection[str] | None = None, *, reasons: bool = True, user_id: str | None = None
+    ) -> Erasure:
+        """Erase values of the record from all its history, in the session's transaction. Each change says so.
+
+        ::
+
+            with rationale("Request 4711"):
+                User.timeline(42).erase(["email", "name"])
+            db.session.commit()
+
+        The live record is left alone: where it still has the values, its next change archives them again. Nor is
+        anything erased from other records, whose reasons may be the same where one transaction has changed several.
+
+        :param columns: attribute names; by default all that can be erased: not the key, nor what tells of which model
+            the record is
+        :param reasons: does the ``extra`` of the change infos go too?
+        :param user_id: who does it; by default the current user, as for a change
+        :raises ErasureError: an attribute cannot be erased; there never was such a record; nothing is to be erased
+        :raises MissingChangeInfoError: there is no reason where the application or the model requires one
+        :raises ConcurrentChangeError: the record was changed since the session's transaction began to see the database
+        """
+        versioning, chosen = self._versioning, erasing.chosen(self._versioning, columns)
+        if not chosen and not reasons:
+            raise ErasureError("neither columns nor reasons: nothing is to be erased")
+        extra = dict(current_extra())
+        refuse_unreasoned(versioning, "erasure", {"extra": extra})
+        self.session.flush()
+        if not self.exists():
+            raise ErasureError(f"there never was a {self._described()}")
+        connection = self.session.connection(bind_arguments={"mapper": versioning.mapper})
+        capture = capture_by(self.session)
+        if capture is not None:
+            capture.refuse_autocommit(connection, versioning)
+        who = versioning.model._fetch_current_user_id() if user_id is None else user_id
+        erased = erasing.erase(connection, versioning, self.key, chosen, reasons, instant_of(connection), who, extra)
+        for obj in self.session.identity_map.values():
+            if isinstance(obj, History) and self._is_of_record(obj):
+                self.session.expire(obj)
+        return erased
+
+    def held(self, names: Iterable[str]) -> list[str]:
+        """Those of some attributes that the live record has a value of."""
+        if self.live is None:
+            return []
+        known = versioning_of(type(self.live)).tracked
+        return [name for name in names if name in known and getattr(self.live, name) is not None]
+
     def number(self, obj: Any) -> int:
         """The version number of the live object or of a history object."""
         number: int = self._versioning.own(obj, "version")
@@ -278,6 +338,11 @@ class Timeline:
     def _of(self, model: type) -> "Timeline":
         """The same record's, as that of another model of the hierarchy."""
         return Timeline(self.session, model, self.key, self.live)
+
+    def _is_of_record(self, row: History) -> bool:
+        # Its attributes may have expired: to ask them would load them.
+        identity = sa.inspect(row).identity or ()
+        return versioning_of(type(row)).table is self._versioning.table and identity[: len(self.key)] == self.key
 
     def _described(self) -> str:
         return f"{self._versioning.name} {self.key[0] if len(self.key) == 1 else self.key!r}"

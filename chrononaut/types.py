@@ -26,6 +26,14 @@ def utc(at: datetime) -> datetime:
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 
+def instant_text(at: datetime) -> str:
+    """An instant as RFC 3339 text in UTC with microseconds: ``2026-03-01T09:00:00.000000Z``.
+
+    :param at: a naive one is read as UTC
+    """
+    return f"{utc(at).isoformat(timespec='microseconds').removesuffix('+00:00')}Z"
+
+
 def now() -> datetime:
     """This process's clock, in UTC with microseconds."""
     return datetime.now(UTC)
@@ -158,6 +166,48 @@ def has_text(document: sa.ColumnElement[Any], key: str, name: str, text: str, di
     # Not by a path, in which SQLite knows no way to write a quotation mark.
     member = sa.func.json_each(document, f"$.{key}").table_valued("key", "value")
     return sa.exists().select_from(member).where(member.c.key == name, member.c.value == text)
+
+
+def marks_name(
+    document: sa.ColumnElement[Any], key: str, list_key: str, name: str, dialect: str
+) -> sa.ColumnElement[bool]:
+    """Does a JSON object have, under a key, a list with an object that has, under a key, a list that holds a name?
+
+    :param dialect: the name of the dialect
+    """
+    if dialect == "postgresql":
+        return document.op("@>", return_type=sa.Boolean())(sa.literal({key: [{list_key: [name]}]}, JSONDocument))
+    mark = sa.func.json_each(document, f"$.{key}").table_valued("value")
+    listed = sa.func.json_each(mark.c.value, f"$.{list_key}").table_valued("value")
+    return sa.exists().select_from(mark.join(listed, sa.true())).where(listed.c.value == name)
+
+
+def has_key(document: sa.ColumnElement[Any], key: str) -> sa.ColumnElement[bool]:
+    """Does a JSON object have a key with another value than null?"""
+    found: sa.ColumnElement[bool] = document[key].as_string().is_not(None)
+    return found
+
+
+def with_mark(
+    document: sa.ColumnElement[Any], key: str, mark: JSONObject, without: Sequence[str], dialect: str
+) -> sa.ColumnElement[Any]:
+    """A JSON object whose list under a key, which is made where there is none, ends with one object more.
+
+    :param without: keys of the object that go
+    :param dialect: the name of the dialect
+    """
+    added, marked = sa.literal(mark, JSONDocument), document
+    marks: sa.ColumnElement[Any]
+    if dialect == "postgresql":
+        for name in without:
+            marked = marked.op("-")(sa.cast(name, sa.Text))
+        marks = sa.func.coalesce(document.op("->")(sa.cast(key, sa.Text)), sa.literal([], JSONDocument))
+        marks = marks.op("||")(sa.func.jsonb_build_array(added))
+        return marked.op("||")(sa.func.jsonb_build_object(sa.cast(key, sa.Text), marks))
+    marks = sa.func.coalesce(sa.func.json_extract(document, f"$.{key}"), "[]")
+    marks = sa.func.json_insert(marks, "$[#]", sa.func.json(added))
+    removed = sa.func.json_remove(document, *(f"$.{name}" for name in without))
+    return sa.func.json_set(removed, f"$.{key}", sa.func.json(marks))
 
 
 def with_names(

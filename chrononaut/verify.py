@@ -5,6 +5,8 @@ version of the live row; the other reads the live rows that have no history. Eac
 statement, which sees one state of the database: what an application writes meanwhile gives no false alarm. The rows
 are streamed, so that the size of the tables does not matter.
 
+Where a row says that values were erased from it, they must be gone.
+
 Of a model that has a table of its own besides that of its parent, by joined inheritance, it is checked that the two
 histories agree.
 
@@ -12,7 +14,7 @@ History that was purged, and records that were inserted or deleted past it (by o
 `suppress_versioning`), are differences like any other: nobody can tell them from a loss.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, get_args
@@ -20,9 +22,10 @@ from typing import Any, NamedTuple, get_args
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
-from chrononaut.history import NEVER, Key, Operation, Versioning, versioning_of
+from chrononaut.erasing import REASONS, erasable
+from chrononaut.history import ERASED, NEVER, Key, Operation, Versioning, erased_names, versioning_of
 from chrononaut.options import OWN_NAMES
-from chrononaut.types import Instant
+from chrononaut.types import Instant, has_key
 
 _BATCH = 1000  # rows that are held at once
 _OPERATIONS: tuple[str, ...] = get_args(Operation)
@@ -103,11 +106,13 @@ def check(connection: Connection, model: type) -> Iterator[Checked]:
             yield _check_joints(versioning, rows)
         for rows in _streamed(connection, _strays(versioning)):
             yield _check_strays(versioning, rows)
+        yield from _check_erased(connection, versioning)
         return
     for rows in _streamed(connection, _links(versioning)):
         yield _check_links(versioning, rows)
     for rows in _streamed(connection, _without_history(versioning)):
         yield _check_without_history(versioning, rows)
+    yield from _check_erased(connection, versioning)
 
 
 def total_rows(connection: Connection, model: type) -> int:
@@ -294,6 +299,43 @@ def _check_strays(versioning: Versioning, rows: list[Any]) -> Checked:
     problem = f"{versioning.tables[-1].history.name} has a row of it, and {versioning.history_table.name} has none"
     return Checked(
         0, len(rows), 0, tuple(Finding(versioning.name, tuple(key), version, problem) for version, *key in rows)
+    )
+
+
+def _check_erased(connection: Connection, versioning: Versioning) -> Iterator[Checked]:
+    own = versioning.tables[-1].history
+    held = [(name, one) for name, found in erasable(versioning).items() for one in found if one.table is own]
+    for rows in _streamed(connection, _erased(versioning, [column for _, column in held])):
+        findings: list[Finding] = []
+        for version, info, *row in rows:
+            flags, key = row[: len(held)], tuple(row[len(held) :])
+            erased = erased_names(info)
+            for name in dict.fromkeys(name for (name, _), has_value in zip(held, flags, strict=True) if has_value):
+                if name in erased:
+                    problem = f"{own.name} has a value of {name}, which was erased"
+                    findings.append(Finding(versioning.name, key, version, problem))
+            has_reasons = REASONS in info and any(mark["reasons"] for mark in info[ERASED])
+            if has_reasons and own is versioning.history_table:
+                findings.append(Finding(versioning.name, key, version, "it has reasons, which were erased"))
+        yield Checked(0, 0, 0, tuple(findings))
+
+
+def _erased(versioning: Versioning, columns: Sequence[sa.Column[Any]]) -> sa.Select[Any]:
+    """Version and change info of the history rows that something was erased from, which of some columns of the model's
+    own table have a value, and the key.
+    """
+    own, version = versioning.tables[-1], versioning.column("version")
+    info = versioning.column("change_info")
+    key = [versioning.history_table.c[column.key] for column in versioning.key_columns]
+    rows: sa.FromClause = versioning.history_table
+    if own.history is not rows:
+        same = [own.history.c[column.key] == part for column, part in zip(own.key, key, strict=True)]
+        rows = rows.join(own.history, sa.and_(own.history.c[versioning.options.names.version] == version, *same))
+    return (
+        sa.select(version, info, *(column.is_not(None) for column in columns), *key)
+        .select_from(rows)
+        .where(has_key(info, ERASED))
+        .order_by(*key, version)
     )
 
 

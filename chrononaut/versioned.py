@@ -1,6 +1,6 @@
 """The mixins: `Versioned` keeps every prior version, `RecordChanges` who changed a row last, when and why."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, overload
 
@@ -16,6 +16,7 @@ from chrononaut.capture import capture_models
 from chrononaut.change_info import CapturesChangeInfo, appended_to, take_appended, with_extra
 from chrononaut.changes import Change
 from chrononaut.diff import Differences
+from chrononaut.erasing import Erasure
 from chrononaut.exceptions import DetachedError
 from chrononaut.feed import EVERYTHING, ChangeFilter, FeedPage, Position, feed
 from chrononaut.history import History, Versioning, versioning_of
@@ -191,6 +192,14 @@ class Versioned(CapturesChangeInfo):
         :raises DiffError: states of another record, a ``from_model`` that is no history object, a ``to`` that is older
         """
         return self._timeline().diff(from_model, to, include_hidden)
+
+    def erase(self, columns: Collection[str] | None = None, *, reasons: bool = True) -> Erasure:
+        """Erase values of this record from all its history; this object keeps them. See `Timeline.erase`.
+
+        :param columns: attribute names; by default all that can be erased
+        :param reasons: does the ``extra`` of the change infos go too?
+        """
+        return self._timeline().erase(columns, reasons=reasons)
 
     def delete_with_history(self) -> int:
         """Delete the record and all its history, in the session's transaction. No trace is left.
