@@ -24,6 +24,7 @@ from app.document import key_parameter
 from app.facts import init_facts
 from app.health import add_health
 from app.history.changes import add_changes, add_transactions
+from app.history.erasing import add_erasing
 from app.history.examples import Examples
 from app.history.routes import add_history, add_list_of_models
 from app.history.timemap import add_timemap
@@ -36,7 +37,7 @@ from app.problems import register_problems
 from app.proxies import TrustedProxies
 from app.records.bulk import add_bulk
 from app.records.routes import add_records
-from app.registry import RegistrationError, Registry
+from app.registry import RegistrationError, Registry, Resource
 from app.request_id import init_request_ids
 from app.settings import SettingError, Settings
 from app.telemetry import init_telemetry
@@ -120,15 +121,20 @@ def _create_app(environment: Mapping[str, str]) -> Flask:
     add_session(login, db, limiter)
     api.register_blueprint(login)
     for resource in registry.values():
-        key = key_parameter(resource, Examples(resource).key_text)
-        blueprint = Blueprint(resource.name, __name__, resource=resource, key=key, description=resource.description)
-        add_history(blueprint, resource)
-        add_changes(blueprint, resource)
-        add_timemap(blueprint, resource)
-        add_records(blueprint, resource)
-        add_bulk(blueprint, resource)
-        api.register_blueprint(blueprint)
+        api.register_blueprint(_operations_of(resource))
     return app
+
+
+def _operations_of(resource: Resource) -> Blueprint:
+    key = key_parameter(resource, Examples(resource).key_text)
+    blueprint = Blueprint(resource.name, __name__, resource=resource, key=key, description=resource.description)
+    add_history(blueprint, resource)
+    add_changes(blueprint, resource)
+    add_timemap(blueprint, resource)
+    add_erasing(blueprint, resource)
+    add_records(blueprint, resource)
+    add_bulk(blueprint, resource)
+    return blueprint
 
 
 def _database(reference: str) -> VersionedSQLAlchemy:

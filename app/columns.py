@@ -79,7 +79,7 @@ def state_schema(resource: Resource) -> type[Schema]:
 
 
 def record_schema(resource: Resource) -> type[Schema]:
-    """The schema of a record: all columns but the hidden ones."""
+    """The schema of a record, as it is or was: all columns but the hidden ones."""
     # Nobody knows them of a state that was.
     untracked = {
         name: field_of(column, required=False, **_read_only(resource, name))
@@ -89,10 +89,14 @@ def record_schema(resource: Resource) -> type[Schema]:
 
 
 def _tracked(resource: Resource) -> dict[str, fields.Field[Any]]:
-    return {
+    tracked = {
         name: field_of(column, required=True, **_read_only(resource, name))
         for name, column in resource.versioning.tracked.items()
     }
+    for name in tracked.keys() - set(resource.versioning.key):
+        # In a state that was: values that were erased, and those of a column that is younger.
+        tracked[name].allow_none = True
+    return tracked
 
 
 @cache

@@ -1,8 +1,9 @@
 """Conditional requests (RFC 9110, section 13), and how long an answer may be kept (RFC 9111).
 
 Whatever is kept, only the client keeps it (``private``), also where reading is open to all: it may be closed again, and
-a record be purged with all its history, and no cache between us and the client would know. Every answer says so, and a
-problem too: of one that says nothing a cache decides for itself, a 404 included.
+a record be purged with all its history, and no cache between us and the client would know. And it is asked for again
+before each use (``no-cache``), a prior version too: its values may have been erased, which its ``ETag`` tells. Every
+answer says so, and a problem too: of one that says nothing a cache decides for itself, a 404 included.
 
 Nothing has a ``Last-Modified``: a second is too coarse for versions. So ``If-Modified-Since`` and
 ``If-Unmodified-Since`` are passed over, as section 13.1 wants it, and so is ``Range``, as section 14.2 allows. A read
@@ -24,8 +25,7 @@ _ENTITY_TAG = r'(?:W/)?"[!#-~\x80-\xff]*"'
 # Empty elements of a list are passed over (RFC 9110, section 5.6.1).
 _ENTITY_TAGS = re.compile(rf"[ \t,]*(?:{_ENTITY_TAG}[ \t]*(?:,[ \t,]*|$))*")
 _READING = frozenset({"GET", "HEAD"})
-_IMMUTABLE = "private, max-age=31536000, immutable"
-_CHANGING = "private, no-cache"
+_ASKED_AGAIN = "private, no-cache"
 
 
 def check_preconditions(etags: tuple[str, ...]) -> None:
@@ -94,8 +94,8 @@ def check_untagged_preconditions() -> None:
     if unmet or entity_tags(request.headers.get("If-None-Match", "")).star_tag:
         raise Problem(
             "precondition-failed",
-            "this is a list, which is there and has no ETag; send it without If-Match and If-None-Match: what is to be "
-            "made and is there already is refused anyway",
+            "what is here has no ETag; send it without If-Match and If-None-Match: what is to be made and is there "
+            "already is refused anyway",
         )
 
 
@@ -105,23 +105,20 @@ def _tags(etag: str) -> tuple[str, str]:
 
 
 def ask_again(response: Response) -> Response:
-    """The response, which is asked for anew before each use if it does not say how long it may be kept."""
-    response.headers.setdefault("Cache-Control", _CHANGING)
+    """The response, which is asked for anew before each use."""
+    response.headers.setdefault("Cache-Control", _ASKED_AGAIN)
     return response
 
 
-def cacheable(response: Response, *etags: str, immutable: bool = False) -> Response:
-    """The response with its entity tag, and how long it may be kept; without its body if the client has it already.
+def cacheable(response: Response, *etags: str) -> Response:
+    """The response with its entity tag; without its body if the client has it already.
 
     :param etags: its own tag, and others that are good enough for ``If-Match``
-    :param immutable: will this never change? Otherwise it may be kept, but is asked for anew before each use.
     :raises Problem: 412, which goes before 304 (section 13.2.2)
     """
     check_preconditions(etags)
     etag = etags[0]
     response.set_etag(etag)
-    if immutable:
-        response.headers["Cache-Control"] = _IMMUTABLE
     known = _known((etag,))
     if request.method in _READING and known is not None:
         response.status_code = 304

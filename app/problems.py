@@ -20,7 +20,7 @@ from app.change_headers import ChangeHeaderError, header_of
 from app.database_errors import CONCURRENT, UNAVAILABLE, Refusal, log_unexpected, name_of, names_of, refusal_of
 from app.db import READING, OutcomeUnknownError
 from app.headers import whole
-from chrononaut import ChangeInfoError, MissingChangeInfoError, RequiredChangeInfoError, RestoreError
+from chrononaut import ChangeInfoError, ErasureError, MissingChangeInfoError, RequiredChangeInfoError, RestoreError
 
 MEDIA_TYPE = "application/problem+json"
 PROBLEM = "chrononaut.problem"
@@ -352,6 +352,7 @@ def register_problems(app: Flask) -> None:
     app.register_error_handler(MissingChangeInfoError, _answer_missing_change_info)
     app.register_error_handler(RequiredChangeInfoError, _answer_required_change_info)
     app.register_error_handler(RestoreError, _answer_not_restored)
+    app.register_error_handler(ErasureError, lambda error: _respond("invalid", str(error)))
     app.register_error_handler(StaleDataError, _answer_concurrent_change)
     app.register_error_handler(exc.StatementError, _answer_database)
     app.register_error_handler(exc.TimeoutError, _answer_no_connection)
@@ -473,9 +474,9 @@ def _answer_required_change_info(error: RequiredChangeInfoError) -> Response:
 def _answer_not_restored(error: RestoreError) -> Response:
     if not error.missing:
         return _respond("invalid", str(error))
-    errors = {"json": {"values": {name: ["cannot be empty, and history has no value of it"] for name in error.missing}}}
+    errors = {"json": {"values": {name: ["must be given, as history has no value of it"] for name in error.missing}}}
     names = ", ".join(error.missing)
-    return _respond("invalid", f"history has no value of {names}, which cannot be empty; give it in values", errors)
+    return _respond("invalid", f"history has no value of {names}, which must be given; give it in values", errors)
 
 
 def _answer_concurrent_change(error: StaleDataError) -> Response:

@@ -154,8 +154,7 @@ def _can_be(column: sa.Column[Any], part: Any, is_stored: bool) -> bool:
     if isinstance(column.type, sa.Integer):
         low, high = integer_range(column.type)
         return low <= part <= high
-    longest = None if is_stored else longest_part(column)
-    return longest is None or len(part) <= longest
+    return is_stored or len(str(part)) <= (longest_part(column) or len(str(part)))
 
 
 class Registry(Mapping[str, Resource]):

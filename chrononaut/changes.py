@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from chrononaut import queries
 from chrononaut.diff import Differences, differences
-from chrononaut.history import History, Key, Operation, Versioning, erased_names
+from chrononaut.history import History, Key, Operation, Versioning
 from chrononaut.types import JSONObject
 
 _BATCH = 500  # keys in one query
@@ -66,7 +66,7 @@ def changes_of(session: Session, versioning: Versioning, rows: Sequence[History]
             for version, info, *values in session.execute(select, bind_arguments={"mapper": versioning.mapper}):
                 state = dict(zip(versioning.tracked, values, strict=True))
                 key = tuple(state[name] for name in versioning.key)
-                erased = erased_names(info)
+                erased = versioning.erased_by(info)
                 states[key, version] = {name: value for name, value in state.items() if name not in erased}
     return [_change(versioning, row, states) for row in rows]
 

@@ -216,7 +216,14 @@ class Versioning:
 
     def erased(self, row: object) -> tuple[str, ...]:
         """The attributes whose values were erased from a history object."""
-        return erased_names(self.own(row, "change_info"))
+        return self.erased_by(self.own(row, "change_info"))
+
+    def erased_by(self, change_info: JSONObject | None) -> tuple[str, ...]:
+        """The attributes whose values were erased from the history row that has a change info."""
+        marks = change_info.get(ERASED, ()) if change_info else ()
+        # It names those of all models of a hierarchy.
+        names = dict.fromkeys(name for mark in marks for name in mark["columns"])
+        return tuple(name for name in names if name in self.tracked or name in self.dropped)
 
     def known(self, obj: object) -> Mapping[str, Any]:
         """The tracked attributes of a live object or of a history object, without those that were erased."""
@@ -227,12 +234,6 @@ class Versioning:
         """Is a row of the history table one of the record with this key?"""
         columns = [self.history_table.c[column.key] for column in self.key_columns]
         return sa.and_(*(column == part for column, part in zip(columns, key, strict=True)))
-
-
-def erased_names(change_info: JSONObject | None) -> tuple[str, ...]:
-    """The attributes whose values were erased from a history row, given its change info."""
-    marks = change_info.get(ERASED, ()) if change_info else ()
-    return tuple(dict.fromkeys(name for mark in marks for name in mark["columns"]))
 
 
 def _merged(models: Sequence[Mapping[str, sa.Column[Any]]]) -> Mapping[str, sa.Column[Any]]:

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from chrononaut import queries
-from chrononaut.history import Key, Operation, erased_names, versioning_of
+from chrononaut.history import ERASED, Key, Operation, versioning_of
 from chrononaut.types import Instant, JSONObject, utc
 
 
@@ -72,6 +72,7 @@ class State(NamedTuple):
     :ivar changed: when it ended, in UTC; ``None`` of the live state, as is all else that tells of its end
     :ivar values: the tracked attributes
     :ivar dropped: those that the model no longer has, where they have a value
+    :ivar erased: the attributes whose values were erased: they are ``None``
     """
 
     version: int
@@ -82,21 +83,18 @@ class State(NamedTuple):
     transaction_id: UUID | None
     values: Mapping[str, Any]
     dropped: Mapping[str, Any] = MappingProxyType({})
+    erased: tuple[str, ...] = ()
 
     @property
     def is_live(self) -> bool:
         return self.operation is None
 
     @property
-    def erased(self) -> tuple[str, ...]:
-        """The attributes whose values were erased: they are ``None``."""
-        return erased_names(self.change_info)
-
-    @property
     def known(self) -> Mapping[str, Any]:
-        """The tracked attributes that were not erased."""
-        erased = self.erased
-        return {name: value for name, value in self.values.items() if name not in erased} if erased else self.values
+        """The tracked attributes whose values were not erased."""
+        if not self.erased:
+            return self.values
+        return {name: value for name, value in self.values.items() if name not in self.erased}
 
     @property
     def span(self) -> Span:
@@ -119,7 +117,7 @@ class States:
         """:param model: a versioned model"""
         versioning = versioning_of(model)
         self.names, self.hidden = tuple(versioning.tracked), tuple(versioning.hidden)
-        self.dropped = tuple(versioning.dropped)
+        self.dropped, self.erased_by = tuple(versioning.dropped), versioning.erased_by
         self._bind = {"mapper": versioning.mapper}
         self._key_names = [f"key_{place}" for place in range(len(versioning.key))]
         key = tuple(
@@ -244,6 +242,8 @@ class RecordStates:
             if dropped:
                 lost = zip(dropped, values[len(names) :], strict=True)
                 state = state._replace(dropped={name: value for name, value in lost if value is not None})
+            if ERASED in info:
+                state = state._replace(erased=self._states.erased_by(info))
             states.append(state)
         return states
 

@@ -23,7 +23,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from chrononaut.erasing import REASONS, erasable
-from chrononaut.history import ERASED, NEVER, Key, Operation, Versioning, erased_names, versioning_of
+from chrononaut.history import ERASED, NEVER, Key, Operation, Versioning, versioning_of
 from chrononaut.options import OWN_NAMES
 from chrononaut.types import Instant, has_key
 
@@ -309,7 +309,7 @@ def _check_erased(connection: Connection, versioning: Versioning) -> Iterator[Ch
         findings: list[Finding] = []
         for version, info, *row in rows:
             flags, key = row[: len(held)], tuple(row[len(held) :])
-            erased = erased_names(info)
+            erased = {name for mark in info[ERASED] for name in mark["columns"]}
             for name in dict.fromkeys(name for (name, _), has_value in zip(held, flags, strict=True) if has_value):
                 if name in erased:
                     problem = f"{own.name} has a value of {name}, which was erased"

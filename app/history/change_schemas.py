@@ -68,6 +68,14 @@ class ChangeSchema(CauseSchema):
 
     differences = differences_field()
     hidden_changed = fields.List(fields.String(), required=True)
+    erased = fields.List(
+        fields.String(),
+        metadata={
+            "description": "the columns whose value before or after was erased, so that nobody knows how they changed; "
+            "absent if none was",
+            "example": [],
+        },
+    )
 
 
 class ChangeListSchema(Answer):
@@ -120,6 +128,9 @@ class BlamesSchema(Answer):
         keys=fields.String(),
         values=fields.Nested(BlameSchema, allow_none=True),
         required=True,
-        metadata={"description": "null of a column whose value was there before the record was versioned"},
+        metadata={
+            "description": "null of a column whose value was there before the record was versioned, or of which "
+            "that is not known, as the values before were erased"
+        },
     )
     links = fields.Nested(LinksSchema, required=True)

@@ -165,7 +165,8 @@ def _cause(change: Change) -> Document:
 
 def _document(dump_state: Dump, change: Change) -> Document:
     differences = differences_of(dump_state, change.differences)
-    return _cause(change) | {"differences": differences, "hidden_changed": change.hidden}
+    document = _cause(change) | {"differences": differences, "hidden_changed": change.hidden}
+    return document | {"erased": change.erased} if change.erased else document
 
 
 def _of_record(resource: Resource, dump_state: Dump, change: Change) -> Document:

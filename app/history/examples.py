@@ -146,6 +146,15 @@ class Examples:
         changed = {name: self._cause | values for name, values in self.differences.items()}
         return self.identified | {"columns": hidden | changed}
 
+    def erasure(self, columns: list[str]) -> Document:
+        """What was erased from the prior version.
+
+        :param columns: those whose values went
+        """
+        mark = {"at": _CHANGED_TEXT, "user_id": "admin@example.com", "columns": columns, "reasons": True}
+        extra = {"change_rationale": "Request 4711"}
+        return self.identified | {"versions": 1, "changes": 2, "erased": mark | {"extra": extra}, "still_live": []}
+
     def record(self, fields: Document) -> Document:
         """The record as it is.
 

@@ -31,7 +31,8 @@ from app.pages import make_cursor, read_cursor
 from app.problems import Problem
 from app.registry import Registry, Resource
 from chrononaut import State, States
-from chrononaut.diff import differences
+from chrononaut.diff import Differences, differences
+from chrononaut.history import ERASED
 
 
 def add_list_of_models(blueprint: Blueprint, registry: Registry) -> None:
@@ -113,15 +114,16 @@ def add_history(blueprint: Blueprint, resource: Resource) -> None:
         **of_version,
     )
     def get_version(query: Document, key: str, number: int) -> Response:
-        """One version, a prior one or the current one: a Memento of the record (RFC 7089). A prior one never changes.
+        """One version, a prior one or the current one: a Memento of the record (RFC 7089).
 
-        Its links may be followed by newer ones: a later version's `last memento` is later.
+        A prior one never changes, unless values are erased from it: then its `ETag` does. Its links may be followed by
+        newer ones: a later version's `last memento` is later.
         """
         record = Found.by_key(resource, states, key)
         found = record.numbered(number)
         response = jsonify(dump_version(resource.identified(key) | _version(found)))
         describe_memento(response, resource.links(key), record.states.place(number))
-        return cacheable(response, _etag(found), immutable=not found.is_live)
+        return cacheable(response, version_etag(found))
 
     @blueprint.operation(
         "GET",
@@ -174,8 +176,8 @@ def add_history(blueprint: Blueprint, resource: Resource) -> None:
     def diff_versions(query: Document, key: str) -> Response:
         """What differs between two states, each given by its version number or by an instant.
 
-        As a JSON Patch (RFC 6902) it makes the `state` of the one into that of the other. Between prior versions that
-        are given by their numbers it never changes.
+        As a JSON Patch (RFC 6902) it makes the `state` of the one into that of the other. What was erased from one of
+        the two is not among the `changes`, and `null` in its state.
         """
         media_type = acceptable(JSON, JSON_PATCH)
         record = Found.by_key(resource, states, key)
@@ -183,7 +185,7 @@ def add_history(blueprint: Blueprint, resource: Resource) -> None:
         to = _find(record, query["to"]) if "to" in query else record.live()
         if to.version < from_.version:
             raise _invalid("to", f"version {to.version} is older than version {from_.version}; swap them")
-        etag = f"{_etag(from_)}.{_etag(to)}"
+        etag = f"{version_etag(from_)}.{version_etag(to)}"
         if media_type == JSON_PATCH:
             response = patch_between(dump_state(_state(from_)), dump_state(_state(to)))
             etag += ".patch"
@@ -192,12 +194,11 @@ def add_history(blueprint: Blueprint, resource: Resource) -> None:
             document = resource.identified(key) | {
                 "from_": _version(from_),
                 "to": _version(to),
-                "changes": differences_of(dump_state, differences(from_.values, to.values)),
+                "changes": differences_of(dump_state, _differences(from_, to)),
                 "hidden_changed": hidden,
             }
             response = jsonify(dump_diff(document))
-        fixed = isinstance(query["from_"], int) and isinstance(query.get("to"), int) and not to.is_live
-        return cacheable(response, etag, immutable=fixed)
+        return cacheable(response, etag)
 
 
 def _link_to_diff(name: str) -> Document:
@@ -207,7 +208,7 @@ def _link_to_diff(name: str) -> Document:
 
 
 def _version(state: State) -> Document:
-    return {
+    return erased_from(state) | {
         "version": state.version,
         "valid_from": state.valid_from,
         "changed": state.changed,
@@ -249,9 +250,24 @@ def page_of(what: str, query: Document, read: Callable[..., list[_N]]) -> tuple[
     return page, make_cursor(what, [page[-1].version])
 
 
-def _etag(state: State) -> str:
-    """What identifies a version as it is answered: the current one is another answer once it is a prior one."""
-    return f"v{state.version}-current" if state.is_live else f"v{state.version}"
+def _differences(from_: State, to: State) -> Differences:
+    before, after = from_.known, to.known
+    return differences({name: value for name, value in before.items() if name in after}, after)
+
+
+def erased_from(state: State) -> Document:
+    """What a document says of a state, besides its values, if some of these were erased."""
+    return {"erased": state.erased} if state.erased else {}
+
+
+def version_etag(state: State) -> str:
+    """What identifies a version as it is answered: the current one is another answer once it is a prior one, and so is
+    a prior one from which something was erased.
+    """
+    if state.change_info is None:
+        return f"v{state.version}-current"
+    marks = state.change_info.get(ERASED)
+    return f"v{state.version}-erased-{marks[-1]['at']}" if marks else f"v{state.version}"
 
 
 def _find(record: Found, which: int | datetime) -> State:

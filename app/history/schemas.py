@@ -93,6 +93,18 @@ def version_field() -> fields.Integer:
     )
 
 
+def erased_field() -> fields.Field[Any]:
+    """The field for what was erased from a state."""
+    return fields.List(
+        fields.String(),
+        metadata={
+            "description": "the columns whose values were erased from it: `null` there, whatever they were; absent if "
+            "none was",
+            "example": [],
+        },
+    )
+
+
 class LinksSchema(Answer):
     """The paths of a record's resources."""
 
@@ -134,6 +146,7 @@ class StateReferenceSchema(Answer):
     version = version_field()
     valid_from = Instant(required=True, allow_none=True)
     changed = Instant(required=True, allow_none=True, metadata={"description": "null of the live state"})
+    erased = erased_field()
 
 
 class DifferenceSchema(Answer):
@@ -160,6 +173,16 @@ class DiffSchema(Answer):
     links = fields.Nested(LinksSchema, required=True)
 
 
+class ErasureMarkSchema(Answer):
+    """That values were erased from a version: when, by whom and why."""
+
+    at = Instant(required=True)
+    user_id = fields.String(required=True, allow_none=True, metadata={"description": "who; null if that was not told"})
+    columns = fields.List(fields.String(), required=True, metadata={"description": "the columns whose values went"})
+    reasons = fields.Boolean(required=True, metadata={"description": "did the `extra` of the change go too?"})
+    extra = fields.Dict(keys=fields.String(), values=fields.String(), metadata={"description": "why"})
+
+
 class ChangeInfoSchema(Answer):
     """Who and why; the service may be set up to keep further fields."""
 
@@ -180,6 +203,10 @@ class ChangeInfoSchema(Answer):
     )
     hidden_cols_changed = fields.List(
         fields.String(), metadata={"description": "the hidden columns that changed, whose values are not kept"}
+    )
+    erased = fields.List(
+        fields.Nested(ErasureMarkSchema),
+        metadata={"description": "what was erased from the version, oldest first; absent if nothing was"},
     )
 
 
@@ -268,6 +295,7 @@ def history_schemas(resource: Resource) -> HistorySchemas:
         "change_info": change_info_field(),
         "transaction_id": fields.UUID(required=True, allow_none=True),
         "state": fields.Nested(state, required=True),
+        "erased": erased_field(),
     }
     identified: dict[str, fields.Field[Any]] = {
         "model": fields.String(required=True),

@@ -18,6 +18,7 @@ from app.examples import example_of
 from app.history.examples import Document, Examples
 from app.history.finding import Found, timeline_of, unknown_version
 from app.history.mementos import links_of, send_to_memento
+from app.history.routes import erased_from, version_etag
 from app.instants import instant_text
 from app.links import link_header
 from app.pages import make_cursor, read_cursor
@@ -125,7 +126,8 @@ def _get_past(resource: Resource, states: States, dump: Dump, key_text: str, at:
         "valid_from": state.valid_from,
         "state": state.values,
     }
-    return cacheable(jsonify(dump(document)), f"v{state.version}")
+    etag = version_etag(state) if state.erased else f"v{state.version}"
+    return cacheable(jsonify(dump(document | erased_from(state))), etag)
 
 
 def _refuse_unknown_version(timeline: Timeline, number: int) -> None:
@@ -280,7 +282,8 @@ def _document(resource: Resource, record: Any, valid_from: datetime | None = Non
     key_text = key_text_of(resource, record)
     is_past = isinstance(record, History)
     names = versioning.tracked if is_past else (*versioning.tracked, *versioning.untracked)
-    return {
+    erased = versioning.erased(record) if is_past else ()
+    return ({"erased": erased} if erased else {}) | {
         "model": resource.name,
         "key": key_text,
         "version": number_of(resource, record),

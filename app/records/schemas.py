@@ -17,7 +17,7 @@ from app.columns import (
     replacement_schema,
     restoration_schema,
 )
-from app.history.schemas import LinksSchema, version_field
+from app.history.schemas import LinksSchema, erased_field, version_field
 from app.instants import Instant
 from app.pages import cursor_field, limit_field
 from app.registry import Resource
@@ -65,6 +65,7 @@ def record_schemas(resource: Resource) -> RecordSchemas:
             "version": version_field(),
             "valid_from": Instant(required=True, allow_none=True, metadata={"description": "when the state began"}),
             "state": fields.Nested(state, required=True),
+            "erased": erased_field(),
             "links": fields.Nested(LinksSchema, required=True),
         },
         name=resource.title,

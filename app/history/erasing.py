@@ -1,0 +1,108 @@
+"""The operation that erases values of a record from its history."""
+
+from typing import Any
+
+from marshmallow import Schema, fields, validate
+
+from app.answers import Answer
+from app.api import Blueprint
+from app.change_headers import header_of
+from app.columns import Body
+from app.db import commit
+from app.document import links_to_record
+from app.history.examples import Document, Examples
+from app.history.finding import timeline_of
+from app.history.schemas import ErasureMarkSchema, LinksSchema
+from app.problems import Problem
+from app.registry import Resource
+from chrononaut.change_info import current_extra, says_something
+from chrononaut.erasing import erasable
+
+_WHY = "change_rationale"
+
+
+class ErasureSchema(Answer):
+    """What was erased from a record's history."""
+
+    model = fields.String(required=True)
+    key = fields.String(required=True)
+    versions = fields.Integer(
+        required=True, metadata={"minimum": 0, "description": "how many prior versions have lost the values"}
+    )
+    changes = fields.Integer(
+        required=True,
+        metadata={
+            "minimum": 0,
+            "description": "how many changes say of it, the record's creation included; with `reasons` they have lost "
+            "their `extra`",
+        },
+    )
+    erased = fields.Nested(ErasureMarkSchema, required=True)
+    still_live = fields.List(
+        fields.String(),
+        required=True,
+        metadata={
+            "description": "those of the columns that the record still has a value of: change it too, or its next "
+            "change archives them again"
+        },
+    )
+    links = fields.Nested(LinksSchema, required=True)
+
+
+def add_erasing(blueprint: Blueprint, resource: Resource) -> None:
+    """Add ``POST /history/{model}/{key}/erase``."""
+    name, names = resource.name, [*erasable(resource.versioning)]
+    examples = Examples(resource)
+
+    @blueprint.operation(
+        "POST",
+        f"/history/{name}/<key>/erase",
+        f"erase_{name}_history",
+        scope="admin",
+        answer=ErasureSchema,
+        body=_body(resource, names),
+        body_example={"columns": names[:1], "reasons": True},
+        example=examples.erasure(names[:1]),
+        problems=["unknown-record"],
+        links=links_to_record(name),
+    )
+    def erase_history(query: Document, body: Document, key: str) -> Document:
+        """Erase values of a record from all its prior versions, and the reasons of its changes with them.
+
+        It cannot be undone. Numbers, instants and users stay, and each change says what was erased, by whom and why:
+        `X-Change-Rationale` must say so, and stays, so it should not repeat the values. The record itself is left
+        alone: where it still has the values, its next change archives them again. What caches have kept of the versions
+        is asked for again, with other `ETag`s.
+        """
+        if not says_something(current_extra().get(_WHY)):
+            header = header_of(_WHY)
+            raise Problem(
+                "change-info-required",
+                f"values are erased only with a reason, which stays in their place; send {header}",
+                errors={"headers": {header: ["missing or blank; say why"]}},
+            )
+        timeline = timeline_of(resource, key, to_write=True)
+        erased = timeline.erase(body["columns"], reasons=body["reasons"])
+        document = resource.identified(key) | {
+            "versions": erased.versions,
+            "changes": erased.changes,
+            "erased": {**erased.mark, "at": erased.at},
+            "still_live": timeline.held(erased.columns),
+        }
+        commit()
+        return document
+
+
+def _body(resource: Resource, names: list[str]) -> type[Schema]:
+    told: dict[str, Any] = {"description": "which columns' values go; all of these by default"}
+    return Body.from_dict(
+        {
+            "columns": fields.List(
+                fields.String(validate=validate.OneOf(names)), load_default=None, allow_none=True, metadata=told
+            ),
+            "reasons": fields.Boolean(
+                load_default=True, metadata={"description": "do the reasons of the changes, their `extra`, go too?"}
+            ),
+        },
+        name=f"{resource.title}Erasing",
+    )
