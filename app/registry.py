@@ -153,8 +153,10 @@ def _can_be(column: sa.Column[Any], part: Any, is_stored: bool) -> bool:
     """Can a record have this in a column of its key?"""
     if isinstance(column.type, sa.Integer):
         low, high = integer_range(column.type)
-        return low <= part <= high
-    return is_stored or len(str(part)) <= (longest_part(column) or len(str(part)))
+        is_within: bool = low <= part <= high
+        return is_within
+    longest = None if is_stored else longest_part(column)
+    return longest is None or len(str(part)) <= longest
 
 
 class Registry(Mapping[str, Resource]):
