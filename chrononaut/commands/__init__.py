@@ -8,8 +8,9 @@ from flask.cli import AppGroup
 
 from chrononaut.commands.checking import doctor, verify
 from chrononaut.commands.erasing import erase
+from chrononaut.commands.purging import purge
 
-_COMMANDS = (verify, doctor, erase)
+_COMMANDS = (verify, doctor, purge, erase)
 
 
 def register_commands(app: Flask) -> None:
