@@ -20,7 +20,7 @@ from app.change_headers import ChangeHeaderError, header_of
 from app.database_errors import CONCURRENT, UNAVAILABLE, Refusal, log_unexpected, name_of, names_of, refusal_of
 from app.db import READING, OutcomeUnknownError
 from app.headers import whole
-from chrononaut import ChangeInfoError, MissingChangeInfoError, RequiredChangeInfoError, RestoreError
+from chrononaut import ChangeInfoError, MissingChangeInfoError, PurgedError, RequiredChangeInfoError, RestoreError
 
 MEDIA_TYPE = "application/problem+json"
 PROBLEM = "chrononaut.problem"
@@ -158,6 +158,12 @@ KINDS: Mapping[str, Kind] = {
         "It was there, and has no current state. `Link` leads to its history, which stays readable; "
         "`POST …/restore` makes it again.",
         ("Link",),
+    ),
+    "purged": Kind(
+        410,
+        "The version was purged",
+        "It was there, and was taken out of history for good, as it was older than what is kept. The record's history "
+        "lists what is left, and its `purged` says what went, when and why.",
     ),
     "precondition-failed": Kind(
         412,
@@ -351,6 +357,7 @@ def register_problems(app: Flask) -> None:
     app.register_error_handler(ChangeInfoError, lambda error: _respond("change-header-invalid", str(error)))
     app.register_error_handler(MissingChangeInfoError, _answer_missing_change_info)
     app.register_error_handler(RequiredChangeInfoError, _answer_required_change_info)
+    app.register_error_handler(PurgedError, lambda error: _respond("purged", str(error)))
     app.register_error_handler(RestoreError, _answer_not_restored)
     app.register_error_handler(StaleDataError, _answer_concurrent_change)
     app.register_error_handler(exc.StatementError, _answer_database)

@@ -4,6 +4,7 @@ from chrononaut.change_info import append_change_info as append_change_info
 from chrononaut.change_info import extra_change_info as extra_change_info
 from chrononaut.change_info import rationale as rationale
 from chrononaut.changes import Change as Change
+from chrononaut.cuts import Cut as Cut
 from chrononaut.exceptions import ChangeInfoError as ChangeInfoError
 from chrononaut.exceptions import ChangeInfoTypeError as ChangeInfoTypeError
 from chrononaut.exceptions import ChrononautException as ChrononautException
@@ -16,6 +17,7 @@ from chrononaut.exceptions import HistoryImportError as HistoryImportError
 from chrononaut.exceptions import MissingChangeInfoError as MissingChangeInfoError
 from chrononaut.exceptions import OptionError as OptionError
 from chrononaut.exceptions import PastError as PastError
+from chrononaut.exceptions import PurgedError as PurgedError
 from chrononaut.exceptions import RequiredChangeInfoError as RequiredChangeInfoError
 from chrononaut.exceptions import RestoreError as RestoreError
 from chrononaut.exceptions import UncapturedWriteError as UncapturedWriteError

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from chrononaut import queries
 from chrononaut.diff import Differences, differences
-from chrononaut.history import History, Key, Operation, Versioning
+from chrononaut.history import STATELESS, History, Key, Operation, Versioning
 from chrononaut.types import JSONObject
 
 _BATCH = 500  # keys in one query
@@ -27,7 +27,9 @@ class Change:
     :ivar version: the number of the state that was replaced; of an ``insert`` the one below the record's first
     :ivar at: when, in UTC
     :ivar info: the change info
-    :ivar differences: attribute name → (value before, value after); of an ``insert`` and a ``delete`` against ``None``
+    :ivar operation: ``purge`` stands for all changes that were purged up to this version: ``info`` says which
+    :ivar differences: attribute name → (value before, value after); of an ``insert`` and a ``delete`` against ``None``.
+        None are known of a ``purge``, nor where the state that followed was purged
     :ivar hidden: the hidden attributes that changed
     """
 
@@ -49,13 +51,16 @@ def changes_of(session: Session, versioning: Versioning, rows: Sequence[History]
 
     :param rows: of one record or of several
     """
-    states: _States = {versioning.identity_of(row): versioning.state(row) for row in rows}
-    replaced = {
-        (key, version + 1)
-        for (key, version), row in zip(states, rows, strict=True)
-        if versioning.own(row, "operation") != "delete"
+    operations = {versioning.identity_of(row): versioning.own(row, "operation") for row in rows}
+    states: _States = {
+        versioning.identity_of(row): versioning.state(row)
+        for row in rows
+        if versioning.own(row, "operation") not in STATELESS
     }
-    unknown = sorted(replaced - states.keys(), key=repr)
+    replaced = {
+        (key, version + 1) for (key, version), operation in operations.items() if operation not in ("delete", "purge")
+    }
+    unknown = sorted(replaced - operations.keys(), key=repr)
     dialect = session.get_bind(versioning.mapper).dialect.name
     for start in range(0, len(unknown), _BATCH):
         batch = unknown[start : start + _BATCH]
@@ -71,9 +76,10 @@ def _change(versioning: Versioning, row: History, states: _States) -> Change:
     key, version = versioning.identity_of(row)
     operation: Operation = versioning.own(row, "operation")
     absent = dict.fromkeys(versioning.tracked)
-    before = absent if operation == "insert" else states[key, version]
-    # A state that nobody archived, as when another program has deleted it: what changed into it is not known.
-    after = absent if operation == "delete" else states.get((key, version + 1), before)
+    before = absent if operation in STATELESS else states[key, version]
+    # A state that nobody archived, as when another program has deleted it, or that was purged: what changed into it is
+    # not known.
+    after = absent if operation in ("delete", "purge") else states.get((key, version + 1), before)
     info: JSONObject = versioning.own(row, "change_info")
     return Change(
         model=versioning.model,

@@ -17,6 +17,7 @@
     ├── DiffError (ValueError)              two states that cannot be compared
     ├── RestoreError (ValueError)           an old state that cannot be had again
     ├── PastError (ValueError)              a question to the past that has no answer
+    ├── PurgedError (LookupError)           a version that was purged
     ├── DetachedError                       the object belongs to no session
     └── HiddenAttributeError (AttributeError)   a value that history does not keep
         └── UntrackedAttributeError
@@ -24,6 +25,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy.orm.exc import StaleDataError
@@ -212,6 +214,22 @@ class RestoreError(ChrononautException, ValueError):
 
 class PastError(ChrononautException, ValueError):
     """A question to the past that has no answer, or would have a wrong one; the message says why, and what to ask."""
+
+
+class PurgedError(ChrononautException, LookupError):
+    """A version, or the state at an instant, that was there and was purged.
+
+    :ivar first: the number of the first version that was purged together with it; -1 for the record's creation
+    :ivar last: that of the last
+    :ivar at: when they were purged, in UTC
+    """
+
+    def __init__(self, model: str, key: tuple[Any, ...], first: int, last: int, at: datetime) -> None:
+        self.model, self.key, self.first, self.last, self.at = model, key, first, last, at
+        lowest = max(first, 0)
+        versions = f"version {last} was" if lowest >= last else f"versions {lowest} to {last} were"
+        named = key[0] if len(key) == 1 else key
+        super().__init__(f"{model} {named!r}: {versions} purged at {at:%Y-%m-%dT%H:%M:%SZ}")
 
 
 class DetachedError(ChrononautException):

@@ -11,11 +11,16 @@ from sqlalchemy.orm import Mapper
 from sqlalchemy.orm import registry as orm_registry
 
 from chrononaut.exceptions import HiddenAttributeError, UntrackedAttributeError
-from chrononaut.options import Options
+from chrononaut.options import OWN_NAMES, Options
 from chrononaut.types import JSONObject
 
-Operation = Literal["insert", "update", "delete"]
+Operation = Literal["insert", "update", "delete", "purge"]
+"""What replaced a state; ``purge`` marks a row that stands for others which were purged (see `cuts`)."""
+
 Key = tuple[Any, ...]
+
+STATELESS: tuple[Operation, ...] = ("insert", "purge")
+"""The operations of rows that hold no state."""
 
 NEVER = -1
 """The version that an ``insert`` row of a new key carries: the one before the first."""
@@ -31,7 +36,7 @@ class History:
     dropped, and besides them `version`,
     `operation`, `changed` (UTC, when the state ended), `valid_from` (UTC, when it began; ``None`` if it was there
     before versioning), `change_info` (who and why replaced it) and `transaction_id`. A row whose operation is
-    ``insert`` has no state.
+    ``insert`` or ``purge`` has no state.
 
     :raises HiddenAttributeError: on access to a hidden attribute
     :raises UntrackedAttributeError: on access to an untracked attribute
@@ -144,6 +149,17 @@ class Versioning:
             or (column.identity is not None and column.identity.always)
             or column is self.mapper.version_id_col
         )
+
+    @property
+    def kind(self) -> sa.Column[Any] | None:
+        """The column of the first history table that tells which model of a hierarchy a record is of, if any does."""
+        column: Any = self.mapper.polymorphic_on
+        return next((self.history_table.c[one.key] for one in self.tables[0].state if one is column), None)
+
+    def stateful(self, table: RecordTable) -> list[sa.Column[Any]]:
+        """The columns of a history table that hold what a record was: neither its key, nor ours, nor its `kind`."""
+        own = {getattr(self.options.names, name) for name in OWN_NAMES} | {column.key for column in table.key}
+        return [column for column in table.history.c if column.key not in own and column is not self.kind]
 
     def whole(self) -> "Versioning":
         """The same with the columns of all models whose rows are in the table."""

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from itertools import islice
-from typing import Any, NoReturn, get_args
+from typing import Any, NoReturn
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from chrononaut.change_info import checked
+from chrononaut.cuts import OPERATIONS
 from chrononaut.exceptions import ChangeInfoError, HistoryImportError, UncapturedWriteError, UnsupportedMappingError
 from chrononaut.history import Operation, Versioning, versioning_of
 from chrononaut.imported import Change, Writer
@@ -24,7 +25,6 @@ from chrononaut.types import JSONObject, now, utc
 BATCH = 1000
 """Changes that are checked and written together; no more than twice as many are held."""
 
-_OPERATIONS: tuple[str, ...] = get_args(Operation)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
@@ -147,8 +147,8 @@ def _checked(versioning: Versioning, position: int, change: ImportedChange) -> C
 
     if not isinstance(change, ImportedChange):
         refuse(f"a change must be an ImportedChange, not {type(change).__name__}")
-    if change.operation not in _OPERATIONS:
-        refuse(f"the operation must be one of {', '.join(_OPERATIONS)}, not {change.operation!r}")
+    if change.operation not in OPERATIONS:
+        refuse(f"the operation must be one of {', '.join(OPERATIONS)}, not {change.operation!r}")
     key = change.key if isinstance(change.key, tuple) else (change.key,)
     if len(key) != len(versioning.key) or any(part is None for part in key):
         refuse(f"the key must have a value for {', '.join(versioning.key)}, in this order")

@@ -1,7 +1,7 @@
 """Questions to history: functions from a model and a record key to a select.
 
 Validity is half-open: a state is valid in [``valid_from``, ``changed``), so that at the instant of a change the new
-state holds. An ``insert`` row has no state, and only `changes` lists it.
+state holds. An ``insert`` row has no state, nor has a cut (see `cuts`); only `changes` lists them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import Mapper, aliased
 
-from chrononaut.history import NEVER, History, Key, Operation, Versioning, versioning_of
+from chrononaut.history import NEVER, STATELESS, History, Key, Operation, Versioning, versioning_of
 from chrononaut.types import as_loaded, is_among, is_distinct, lists_name, utc
 
 HistorySelect = sa.Select[History]
@@ -22,7 +22,7 @@ _OF_THE_PAST = "chrononaut_of_the_past"
 
 
 def changes(model: type, key: Key, select: HistorySelect | None = None) -> HistorySelect:
-    """All history rows of a record, the creation's too, oldest first.
+    """All history rows of a record, the creation's and cuts too, oldest first.
 
     :param key: primary key values, in mapping order
     :param select: what of them, as `as_columns`; by default history objects
@@ -75,6 +75,39 @@ def versions(
     return select
 
 
+def versions_and_cuts(model: type, key: Key, select: HistorySelect | None = None) -> HistorySelect:
+    """The prior versions of a record and the cuts among them, oldest first.
+
+    :param key: primary key values, in mapping order
+    :param select: what of them, as `as_columns`; by default history objects
+    """
+    return changes(model, key, select).where(versioning_of(model).column("operation") != "insert")
+
+
+def cuts(model: type, key: Key, after: int, until: int) -> HistorySelect:
+    """The cuts of a record, oldest first.
+
+    :param key: primary key values, in mapping order
+    :param after: only with a higher number than this
+    :param until: only with this number or a lower one
+    """
+    versioning = versioning_of(model)
+    number = versioning.column("version")
+    return changes(model, key).where(versioning.column("operation") == "purge", number > after, number <= until)
+
+
+def row_from(
+    model: type, key: Key, number: "int | sa.BindParameter[int]", select: HistorySelect | None = None
+) -> HistorySelect:
+    """The first history row of a record with a number or a higher one: if that number was purged, the cut.
+
+    :param key: primary key values, in mapping order
+    :param select: what of it, as `as_columns`; by default the history object
+    :return: a select of at most one history row
+    """
+    return changes(model, key, select).where(versioning_of(model).column("version") >= number).limit(1)
+
+
 def version(model: type, key: Key, number: int) -> HistorySelect:
     """One prior version of a record.
 
@@ -93,7 +126,8 @@ def version_at(
     :param at: an instant; a naive one is read as UTC. Resolution 1 µs.
     :param select: what of it, as `as_columns`; by default the history object
     :return: a select of at most one history row. Its operation is ``insert`` where the record did not exist at the
-        instant; there is none where nothing has changed since, so that the live row tells.
+        instant, and ``purge`` where that state was purged; there is none where nothing has changed since, so that the
+        live row tells.
     """
     versioning = versioning_of(model)
     changed = versioning.column("changed")
@@ -143,7 +177,7 @@ def last_change_by(model: type, key: Key, at: datetime) -> "sa.Select[int, Opera
     versioning = versioning_of(model)
     number, changed = versioning.column("version"), versioning.column("changed")
     return (
-        sa.select(number, versioning.column("operation"))
+        sa.select(number, replaced_by(versioning))
         .where(versioning.has_key(key), sa.not_(_ended_after(versioning, at)))
         .order_by(changed.desc(), number.desc())
         .limit(1)
@@ -200,18 +234,18 @@ def last_changed(model: type, key: Key) -> sa.Select[datetime]:
     :param key: primary key values, in mapping order
     """
     versioning = versioning_of(model)
-    newest_first: sa.Select[Any] = versions(model, key, select=as_columns(model)).order_by(None)
+    newest_first: sa.Select[Any] = versions_and_cuts(model, key, as_columns(model)).order_by(None)
     newest_first = newest_first.order_by(versioning.column("version").desc())
     return newest_first.with_only_columns(versioning.column("changed")).limit(1)
 
 
 def previous_version(model: type, key: Key) -> HistorySelect:
-    """The last prior version of a record.
+    """The last prior version of a record, or the cut if it was purged.
 
     :return: a select of at most one history row
     """
     versioning = versioning_of(model)
-    return versions(model, key).order_by(None).order_by(versioning.column("version").desc()).limit(1)
+    return versions_and_cuts(model, key).order_by(None).order_by(versioning.column("version").desc()).limit(1)
 
 
 def valid_from(model: type, key: Key, number: int) -> sa.Select[datetime]:
@@ -239,13 +273,15 @@ def last_set(model: type, key: Key, end: int, is_live: bool, dialect: Dialect) -
     last: Any = aliased(versioning.model if is_live else history, flat=True)
     number, info = versioning.column("version"), versioning.column("change_info")
     operation = versioning.column("operation")
-    # The row of the record's creation; or of its deletion, if it was made anew past history.
+    # The row of the record's creation; or of its deletion, if it was made anew past history; or a cut.
     boundary = (
         sa.select(sa.func.max(number))
         .where(versioning.has_key(key), operation != "update", number < end)
         .scalar_subquery()
     )
     created = sa.func.max(sa.case((operation == "insert", number)))
+    # What was purged may have set any of them.
+    purged = operation == "purge"
     changed = (
         lists_name(info, "hidden_cols_changed", name, dialect.name)
         if name in versioning.hidden
@@ -253,7 +289,7 @@ def last_set(model: type, key: Key, end: int, is_live: bool, dialect: Dialect) -
         for name in blamed(versioning)
     )
     return (
-        sa.select(created, *(sa.func.max(sa.case((condition, number))) for condition in changed))
+        sa.select(created, *(sa.func.max(sa.case((sa.or_(purged, condition), number))) for condition in changed))
         .join_from(history, last, sa.and_(*(getattr(history, name) == getattr(last, name) for name in versioning.key)))
         .where(
             versioning.has_key(key),
@@ -403,8 +439,15 @@ def change_infos(
     return sa.select(versioning.column("change_info")).where(versioning.has_key(key), number >= start, number < stop)
 
 
+def replaced_by(versioning: Versioning) -> sa.ColumnElement[str]:
+    """The operation of a history row; of a cut, that of the last row that was purged."""
+    operation = versioning.column("operation")
+    purged = versioning.column("change_info")[("purged", "operation")].as_string()
+    return sa.case((operation == "purge", purged), else_=operation)
+
+
 def _has_state(versioning: Versioning) -> sa.ColumnElement[bool]:
-    return versioning.column("operation") != "insert"
+    return versioning.column("operation").not_in(STATELESS)
 
 
 def _ended_after(versioning: Versioning, at: "datetime | sa.BindParameter[datetime]") -> sa.ColumnElement[bool]:

@@ -15,6 +15,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from chrononaut import queries
+from chrononaut.cuts import Cut
+from chrononaut.exceptions import PurgedError
 from chrononaut.history import Key, Operation, versioning_of
 from chrononaut.types import Instant, JSONObject, utc
 
@@ -107,6 +109,7 @@ class States:
     def __init__(self, model: type) -> None:
         """:param model: a versioned model"""
         versioning = versioning_of(model)
+        self.name = versioning.name
         self.names, self.hidden = tuple(versioning.tracked), tuple(versioning.hidden)
         self.dropped = tuple(versioning.dropped)
         self._bind = {"mapper": versioning.mapper}
@@ -122,12 +125,19 @@ class States:
         self.live = queries.live_state(model, key)
         self.version = prior.where(version == number)
         self.version_at = queries.version_at(model, key, at, columns)
+        self.row_from = queries.row_from(model, key, number, columns)
         self.exists = queries.exists(model, key)
         self.last_changed = queries.last_changed(model, key)
         self.spans_around = queries.spans_around(model, key, number)
         self.change_infos = queries.change_infos(model, key, number, sa.bindparam("stop", type_=sa.Integer))
-        limited = prior.limit(sa.bindparam("limit", type_=sa.Integer))
-        self.versions = {"asc": limited, "desc": limited.order_by(None).order_by(version.desc())}
+        limit = sa.bindparam("limit", type_=sa.Integer)
+
+        def in_order(select: Any) -> Mapping[str, sa.Select[Any]]:
+            limited = select.limit(limit)
+            return {"asc": limited, "desc": limited.order_by(None).order_by(version.desc())}
+
+        self.versions = in_order(prior)
+        self.versions_and_cuts = in_order(queries.versions_and_cuts(model, key, columns))
         self.bounds: Mapping[str, sa.ColumnElement[bool]] = {
             "before": changed <= sa.bindparam("before", type_=Instant),
             "after": changed > sa.bindparam("after", type_=Instant),
@@ -170,18 +180,31 @@ class RecordStates:
         return self.live is not None or bool(self._execute(self._states.exists).scalar_one())
 
     def version(self, number: int) -> State | None:
-        """The state of a version, a prior one or the live one."""
-        return self._find(self._states.version, lambda live: live.version == number, number=number)
+        """The state of a version, a prior one or the live one.
+
+        :raises PurgedError: it was purged
+        """
+        found = self._find(self._states.version, lambda live: live.version == number, number=number)
+        if found is None:
+            for state in self._prior(self._states.row_from, number=number):
+                cut = _cut(state)
+                if cut and cut.first <= number:
+                    raise self._error(cut)
+        return found
 
     def version_at(self, at: datetime) -> State | None:
         """The state that was valid at an instant; ``None`` before the record's creation or while it was deleted.
 
         :param at: an instant; a naive one is read as UTC. Resolution 1 µs.
+        :raises PurgedError: it was purged
         """
         since = utc(at)
         state = self._find(
             self._states.version_at, lambda live: live.valid_from is None or live.valid_from <= since, at=since
         )
+        cut = state and _cut(state)
+        if cut:
+            raise self._error(cut)
         return None if state is None or state.operation == "insert" else state
 
     def versions(self, order: Literal["asc", "desc"], limit: int, **bounds: Any) -> list[State]:
@@ -190,9 +213,16 @@ class RecordStates:
         :param limit: how many at the most
         :param bounds: ``before`` and ``after`` as `queries.versions` has them; ``above`` and ``below`` a number
         """
-        criteria = [self._states.bounds[name] for name in bounds]
-        select = self._states.versions[order]
-        return self._prior(select.where(*criteria) if criteria else select, limit=limit, **bounds)
+        return self._bounded(self._states.versions[order], limit=limit, **bounds)
+
+    def versions_and_cuts(self, order: Literal["asc", "desc"], limit: int, **bounds: Any) -> "list[State | Cut]":
+        """Prior versions, by their numbers, and what was purged among them.
+
+        :param limit: how many of both at the most
+        :param bounds: as `versions` has them, of a cut by its last version
+        """
+        found = self._bounded(self._states.versions_and_cuts[order], limit=limit, **bounds)
+        return [_cut(state) or state for state in found]
 
     def last_changed(self) -> datetime | None:
         """When the record was last updated or deleted, in UTC; ``None`` if never."""
@@ -214,6 +244,13 @@ class RecordStates:
         infos = self._execute(self._states.change_infos, number=from_, stop=to).scalars()
         changed = {name for info in infos for name in info.get("hidden_cols_changed", ())}
         return [name for name in self._states.hidden if name in changed]
+
+    def _error(self, cut: Cut) -> PurgedError:
+        return cut.error(self._states.name, tuple(self._key.values()))
+
+    def _bounded(self, select: sa.Select[Any], limit: int, **bounds: Any) -> list[State]:
+        criteria = [self._states.bounds[name] for name in bounds]
+        return self._prior(select.where(*criteria) if criteria else select, limit=limit, **bounds)
 
     def _find(self, select: sa.Select[Any], is_it: Callable[[State], bool], **parameters: Any) -> State | None:
         """A prior state, or else the live one if that is it."""
@@ -238,3 +275,12 @@ class RecordStates:
 
     def _execute(self, statement: Any, **parameters: Any) -> Any:
         return self._run(statement, {**self._key, **parameters})
+
+
+def _cut(state: State) -> Cut | None:
+    """The cut that a row of history is, read as a state."""
+    if state.operation != "purge":
+        return None
+    assert state.changed is not None
+    assert state.change_info is not None
+    return Cut.read(state.version, state.changed, state.change_info)

@@ -10,9 +10,10 @@ from sqlalchemy.orm import Session, undefer
 
 from chrononaut import queries, restoring
 from chrononaut.changes import Change, changes_of
+from chrononaut.cuts import Cut
 from chrononaut.diff import Differences, differences
 from chrononaut.exceptions import DiffError, RestoreError
-from chrononaut.history import History, Key, Versioning, versioning_of
+from chrononaut.history import NEVER, STATELESS, History, Key, Versioning, versioning_of
 from chrononaut.options import OWN_NAMES
 from chrononaut.session import capture_by
 from chrononaut.states import Place, Span
@@ -60,18 +61,38 @@ class Timeline:
         return list(self.session.scalars(select.options(undefer(self._versioning.valid_from))))
 
     def version(self, number: int) -> History | None:
-        """One prior version."""
-        return self.session.scalars(queries.version(self.model, self.key, number)).one_or_none()
+        """One prior version.
+
+        :raises PurgedError: it was purged
+        """
+        found = self.session.scalars(queries.version(self.model, self.key, number)).one_or_none()
+        if found is None:
+            row = self.session.scalars(queries.row_from(self.model, self.key, number)).one_or_none()
+            cut = row and Cut.of(self._versioning, row)
+            if cut and cut.first <= number:
+                raise cut.error(self._versioning.name, self.key)
+        return found
+
+    def cuts(self, after: int = NEVER, until: int | None = None) -> list[Cut]:
+        """What was purged of the record, oldest first: that there were older versions, and when and why they went.
+
+        :param after: only those whose last version has a higher number
+        :param until: only those whose last version has this number or a lower one; all by default
+        """
+        rows = self.session.scalars(queries.cuts(self.model, self.key, after, _HIGHEST if until is None else until))
+        return [cut for row in rows if (cut := Cut.of(self._versioning, row))]
 
     def version_at(self, at: datetime) -> Any:
         """The state that was valid at an instant.
 
         :return: a history object; the live object if its current state was valid then; ``None`` before the record's
             creation or while it was deleted
+        :raises PurgedError: what was valid then was purged
         """
         replaced = self.session.scalars(queries.version_at(self.model, self.key, at)).one_or_none()
         if replaced is None:
             return self.live
+        self._refuse_cut(replaced)
         return None if self._versioning.own(replaced, "operation") == "insert" else replaced
 
     def last_changed(self) -> datetime | None:
@@ -87,8 +108,14 @@ class Timeline:
         return last is not None and last > utc(since)
 
     def previous_version(self) -> History | None:
-        """The last prior version."""
-        return self.session.scalars(queries.previous_version(self.model, self.key)).one_or_none()
+        """The last prior version.
+
+        :raises PurgedError: it was purged
+        """
+        last = self._last()
+        if last is not None:
+            self._refuse_cut(last)
+        return last
 
     def valid_from(self) -> datetime | None:
         """When the live state began, in UTC; ``None`` if there is none, or if it was there before versioning."""
@@ -142,17 +169,22 @@ class Timeline:
         The change's ``differences`` have the value before. What was not changed since the record's creation was given
         by that. All rows of the record's history since its creation are looked at, by the database.
 
-        :return: tracked and hidden attributes but the key's, in mapping order → a change; ``None`` if the value was
-            there before the record was versioned. Empty if the record never was.
+        :return: tracked and hidden attributes but the key's, in mapping order → a change, whose operation is ``purge``
+            if the one that set the value was purged; ``None`` if the value was there before the record was versioned.
+            Empty if the record never was.
         """
-        end = self.number(self.live) if self.live is not None else self._last_number()
-        if end is None:
-            return {}
         names = queries.blamed(self._versioning)
+        last = self.live or self._last()
+        if last is None:
+            return {}
+        if isinstance(last, History) and Cut.of(self._versioning, last):
+            (purged,) = self.changes([last])
+            return dict.fromkeys(names, purged)
+        end = self.number(last)
         dialect = self.session.get_bind(self._versioning.mapper).dialect
         select = queries.last_set(self.model, self.key, end, self.live is not None, dialect)
-        created, *last = self.session.execute(select).one()
-        numbers = {name: created if number is None else number for name, number in zip(names, last, strict=True)}
+        created, *latest = self.session.execute(select).one()
+        numbers = {name: created if number is None else number for name, number in zip(names, latest, strict=True)}
         version = self._versioning.column("version")
         rows = self.session.scalars(queries.changes(self.model, self.key).where(version.in_({*numbers.values()}))).all()
         changes = {change.version: change for change in self.changes(rows)}
@@ -168,6 +200,7 @@ class Timeline:
         :param values: attribute name → value, which goes before the old one
         :return: the live object
         :raises RestoreError: the record is deleted; there is no such version; a value is missing that must be there
+        :raises PurgedError: the version was purged
         """
         if self.live is None and self.exists():
             raise RestoreError(f"{self._described()} is deleted: restore it, which makes it anew")
@@ -190,6 +223,7 @@ class Timeline:
         :return: the new object, which is pending in the session
         :raises RestoreError: the record is live, or never was; there is no such version; a value is missing that must
             be there
+        :raises PurgedError: the version was purged
         """
         if self.live is not None:
             raise RestoreError(f"{self._described()} is live: revert it with revert_to")
@@ -298,14 +332,19 @@ class Timeline:
             )
         elif self._versioning.key_of(version) != self.key:
             raise RestoreError(f"{version!r} is no state of {self._described()}")
-        if found is None or (isinstance(found, History) and self._versioning.own(found, "operation") == "insert"):
+        if found is None or (isinstance(found, History) and self._versioning.own(found, "operation") in STATELESS):
             raise RestoreError(f"{self._described()} has no version {self.number(version) if found else version}")
         return found
 
-    def _last_number(self) -> int | None:
-        """The version of the last state of a deleted record."""
-        last = self.previous_version()
-        return None if last is None else self.number(last)
+    def _last(self) -> History | None:
+        """The row of the last prior version, or the cut."""
+        return self.session.scalars(queries.previous_version(self.model, self.key)).one_or_none()
+
+    def _refuse_cut(self, row: History) -> None:
+        """:raises PurgedError: a history row is a cut"""
+        cut = Cut.of(self._versioning, row)
+        if cut:
+            raise cut.error(self._versioning.name, self.key)
 
     def _check_comparable(self, from_: Any, to: Any) -> None:
         name = self._versioning.name
@@ -316,8 +355,9 @@ class Timeline:
         for end, obj in (("from", from_), ("to", to)):
             if self._versioning.key_of(obj) != self.key:
                 raise DiffError(f"{end} is a state of {name} {self._versioning.key_of(obj)}, not of {self.key}")
-            if isinstance(obj, History) and self._versioning.own(obj, "operation") == "insert":
-                raise DiffError(f"{end} is the creation of {name} {self.key}, which has no state")
+            if isinstance(obj, History) and self._versioning.own(obj, "operation") in STATELESS:
+                what = "creation" if self._versioning.own(obj, "operation") == "insert" else "purged history"
+                raise DiffError(f"{end} is the {what} of {name} {self.key}, which has no state")
         if self.number(to) < self.number(from_):
             raise DiffError(
                 f"to is version {self.number(to)}, older than from, which is version {self.number(from_)}; swap them"

@@ -8,8 +8,9 @@ are streamed, so that the size of the tables does not matter.
 Of a model that has a table of its own besides that of its parent, by joined inheritance, it is checked that the two
 histories agree.
 
-History that was purged, and records that were inserted or deleted past it (by other programs, or inside
-`suppress_versioning`), are differences like any other: nobody can tell them from a loss.
+A cut stands for the rows that were purged, and must join what is left. History that was deleted in any other way, and
+records that were inserted or deleted past it (by other programs, or inside `suppress_versioning`), are differences like
+any other: nobody can tell them from a loss.
 """
 
 from collections.abc import Iterator
@@ -20,8 +21,9 @@ from typing import Any, NamedTuple, get_args
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
-from chrononaut.history import NEVER, Key, Operation, Versioning, versioning_of
-from chrononaut.options import OWN_NAMES
+from chrononaut.cuts import OPERATIONS, PURGED, damage
+from chrononaut.history import NEVER, Key, Operation, RecordTable, Versioning, versioning_of
+from chrononaut.queries import replaced_by
 from chrononaut.types import Instant
 
 _BATCH = 1000  # rows that are held at once
@@ -65,6 +67,8 @@ class Checked:
 class Link(NamedTuple):
     """A history row and its place between the row before it and the live row.
 
+    :ivar operation_before: of a cut, that of the last row that was purged
+    :ivar change_info: of a cut; ``None`` of another row
     :ivar is_earlier: did the state before it end later than this one?
     :ivar has_state: is any column besides the key and ours not NULL?
     :ivar is_last: is it the last history row of its record?
@@ -73,6 +77,7 @@ class Link(NamedTuple):
 
     version: int
     operation: str
+    change_info: Any
     version_before: int | None
     operation_before: str | None
     is_earlier: bool | None
@@ -143,12 +148,14 @@ def problems(link: Link) -> Iterator[tuple[int, str]]:
     is_known = operation in _OPERATIONS
     if not is_known:
         yield version, f"the operation {operation!r} is none of {', '.join(_OPERATIONS)}"
-    if link.version_before is None:
+    if operation == "purge":
+        yield from _problems_of_cut(link)
+    elif link.version_before is None:
         if is_known and version != (NEVER if operation == "insert" else NEVER + 1):
             yield version, f"history begins with this {operation}; the rows before it are missing"
     elif version != link.version_before + 1:
         yield version, f"history has a gap: the row before it is version {link.version_before}"
-    elif is_known and link.operation_before in _OPERATIONS:
+    elif is_known and link.operation_before in OPERATIONS:
         if operation == "insert" and link.operation_before != "delete":
             yield version, f"this insert follows the {link.operation_before} of a record; it can only follow a delete"
         elif operation != "insert" and link.operation_before == "delete":
@@ -158,7 +165,28 @@ def problems(link: Link) -> Iterator[tuple[int, str]]:
     if operation == "insert" and link.has_state:
         yield version, "the row of an insert holds a state, though nothing was there before"
     if link.is_last:
-        yield from _problems_of_end(link, is_known)
+        ends = link._replace(operation=link.change_info[PURGED]["operation"]) if _is_sound_cut(link) else link
+        yield from _problems_of_end(ends, ends.operation in OPERATIONS)
+
+
+def _is_sound_cut(link: Link) -> bool:
+    return link.operation == "purge" and damage(link.version, link.change_info) is None
+
+
+def _problems_of_cut(link: Link) -> Iterator[tuple[int, str]]:
+    if problem := damage(link.version, link.change_info):
+        yield link.version, f"this cut {problem}"
+    else:
+        first = link.change_info[PURGED]["first"]
+        if link.version_before is None and first > NEVER + 1:
+            yield link.version, f"history begins with this cut from version {first} on; the rows before it are missing"
+        elif link.version_before is not None and first != link.version_before + 1:
+            yield (
+                link.version,
+                f"this cut begins with version {first}; the row before it is version {link.version_before}",
+            )
+    if link.has_state:
+        yield link.version, "this cut holds a state, though it was purged"
 
 
 def _problems_of_end(link: Link, is_known: bool) -> Iterator[tuple[int, str]]:
@@ -204,20 +232,20 @@ def _links(versioning: Versioning) -> sa.Select[Any]:
     history = versioning.history_table
     version, operation, changed = (versioning.column(own) for own in ("version", "operation", "changed"))
     key = [history.c[column.key] for column in versioning.key_columns]
-    names = [getattr(versioning.options.names, own) for own in OWN_NAMES]
-    state = [column for column in history.c if column not in key and column.key not in names]
+    is_cut = operation == "purge"
 
-    def neighbour(function: str, column: sa.Column[Any], type_: Any) -> sa.Over[Any]:
+    def neighbour(function: str, column: sa.ColumnElement[Any], type_: Any) -> sa.Over[Any]:
         return _neighbour(versioning, function, column, type_)
 
     # In the order of `Link`.
     columns: dict[str, sa.ColumnElement[Any]] = {
         "version": version,
         "operation": operation,
+        "change_info": sa.case((is_cut, versioning.column("change_info")), else_=sa.null()),
         "version_before": neighbour("lag", version, sa.Integer),
-        "operation_before": neighbour("lag", operation, sa.String),
+        "operation_before": neighbour("lag", replaced_by(versioning), sa.String),
         "is_earlier": changed < neighbour("lag", changed, Instant),
-        "has_state": sa.or_(sa.false(), *(column.is_not(None) for column in state)),
+        "has_state": _has_state(versioning, versioning.tables[0], is_cut),
         "is_last": neighbour("lead", version, sa.Integer).is_(None),
         "live_version": versioning.version,
     }
@@ -226,6 +254,15 @@ def _links(versioning: Versioning) -> sa.Select[Any]:
         .select_from(history.outerjoin(versioning.table, _same_key(versioning)))
         .order_by(*key, version)
     )
+
+
+def _has_state(versioning: Versioning, table: RecordTable, is_cut: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+    """Does a history row hold any state? A cut may say which model its record is of."""
+    holds: sa.ColumnElement[bool] = sa.or_(sa.false(), *(column.is_not(None) for column in versioning.stateful(table)))
+    kind = versioning.kind
+    if kind is None or kind.table is not table.history:
+        return holds
+    return sa.or_(holds, sa.and_(~is_cut, kind.is_not(None)))
 
 
 def _neighbour(versioning: Versioning, function: str, column: sa.ColumnElement[Any], type_: Any) -> sa.Over[Any]:
@@ -244,15 +281,17 @@ def _joints(versioning: Versioning) -> sa.Select[Any]:
     own_version = own.history.c[versioning.options.names.version]
     same = [one == other for one, other in zip(own_key, key, strict=True)]
     live = [one == other for one, other in zip(own.key, key, strict=True)]
-    has_row = own_version.is_not(None)
+    has_row, is_cut = own_version.is_not(None), versioning.column("operation") == "purge"
     return (
         sa.select(
             version,
-            versioning.column("operation"),
+            replaced_by(versioning),
             has_row,
             _neighbour(versioning, "lag", has_row, sa.Boolean),
             _neighbour(versioning, "lead", version, sa.Integer).is_(None),
             own.key[0].is_not(None),
+            is_cut,
+            sa.and_(is_cut, _has_state(versioning, own, is_cut)),
             *key,
         )
         .select_from(
@@ -266,8 +305,12 @@ def _check_joints(versioning: Versioning, rows: list[Any]) -> Checked:
     findings: list[Finding] = []
     table = versioning.tables[-1].history.name
     records = history_rows = 0
-    for version, operation, has_row, had_row, is_last, is_live, *key in rows:
-        if operation != "insert" and had_row is not None and bool(has_row) != bool(had_row):
+    for version, operation, has_row, had_row, is_last, is_live, is_cut, holds_state, *key in rows:
+        if holds_state:
+            problem = f"{table} has a state of this cut, though it was purged"
+            findings.append(Finding(versioning.name, tuple(key), version, problem))
+        # A cut may stand for several lives.
+        if operation != "insert" and not is_cut and had_row is not None and bool(has_row) != bool(had_row):
             problem = f"{table} has {'a' if has_row else 'no'} row of it, unlike of the version before"
             findings.append(Finding(versioning.name, tuple(key), version, problem))
         if is_last and operation != "delete" and bool(has_row) != bool(is_live):

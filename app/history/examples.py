@@ -103,7 +103,7 @@ class Examples:
 
     @property
     def versions(self) -> Document:
-        return self.identified | {"current": self.current, "versions": [self.prior], "next": None}
+        return self.identified | {"current": self.current, "versions": [self.prior], "purged": [], "next": None}
 
     @property
     def version(self) -> Document:

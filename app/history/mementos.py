@@ -41,8 +41,10 @@ def send_to_memento(timeline: Timeline, paths: Mapping[str, str]) -> Response:
     """Answer as the record's TimeGate: with where its state of the datetime is that the client asks for.
 
     A record that was deleted by then has its last state before as its Memento, and one that was not yet made its first.
+    Where the state of then was purged, the last one before that is left is the Memento, or else the first one after.
 
     :raises Problem: 400: the datetime cannot be read; 404: the record has no version at all
+    :raises PurgedError: all its versions were purged
     """
     try:
         at = parse_accept_datetime(request.headers["Accept-Datetime"])
@@ -52,6 +54,8 @@ def send_to_memento(timeline: Timeline, paths: Mapping[str, str]) -> Response:
     place = timeline.place(NEVER if number is None else number)
     chosen = place.this or place.before or place.first
     if chosen is None:
+        for cut in timeline.cuts():
+            raise cut.error(timeline.model.__name__, timeline.key)
         raise Problem("unknown-version", "the record has no version that could be gone to")
     if chosen is not place.this:
         place = timeline.place(chosen.version)

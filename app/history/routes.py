@@ -30,7 +30,7 @@ from app.media import JSON, acceptable
 from app.pages import make_cursor, read_cursor
 from app.problems import Problem
 from app.registry import Registry, Resource
-from chrononaut import State, States
+from chrononaut import Cut, State, States
 from chrononaut.diff import differences
 
 
@@ -71,7 +71,7 @@ def add_history(blueprint: Blueprint, resource: Resource) -> None:
     dump_state, dump_version, dump_diff = dumper(schemas.state), dumper(schemas.version), dumper(DiffSchema)
     examples = Examples(resource)
     common: Document = {"scope": "read", "problems": ["unknown-record"]}
-    of_version: Document = common | {"problems": ["unknown-record", "unknown-version"]}
+    of_version: Document = common | {"problems": ["unknown-record", "unknown-version", "purged"]}
 
     @blueprint.operation(
         "GET",
@@ -84,20 +84,24 @@ def add_history(blueprint: Blueprint, resource: Resource) -> None:
         **common,
     )
     def list_versions(query: Document, key: str) -> Document:
-        """The current state and the prior versions."""
+        """The current state and the prior versions; `purged` says which there were besides.
+
+        What was purged counts as one more item for `limit`; to `before` and `after` it is its last version.
+        """
         record = Found.by_key(resource, states, key)
         live = record.states.live
         if live is None:
             record.refuse_unknown()
         bounds = {name: query[name] for name in ("before", "after") if name in query}
 
-        def read(limit: int, **place: int) -> list[State]:
-            return record.states.versions(query["order"], limit, **bounds, **place)
+        def read(limit: int, **place: int) -> list[State | Cut]:
+            return record.states.versions_and_cuts(query["order"], limit, **bounds, **place)
 
         page, following = page_of(f"versions {name} {key}", query, read)
         return resource.identified(key) | {
             "current": live and _version(live),
-            "versions": [_version(state) for state in page],
+            "versions": [_version(state) for state in page if isinstance(state, State)],
+            "purged": [cut_document(cut) for cut in page if isinstance(cut, Cut)],
             "next": following,
         }
 
@@ -222,8 +226,21 @@ def _state(state: State) -> Mapping[str, Any]:
     return {**state.values, **state.dropped} if state.dropped else state.values
 
 
+def cut_document(cut: Cut) -> Document:
+    """What was purged, as it stands in a document."""
+    return {
+        "first": cut.first,
+        "last": cut.last,
+        "changed": cut.changed,
+        "purged_at": cut.purged_at,
+        "user_id": cut.user_id,
+        "extra": cut.extra,
+        "operation": cut.operation,
+    }
+
+
 class _Numbered(Protocol):
-    """A state or a change."""
+    """A state, a cut or a change."""
 
     @property
     def version(self) -> int: ...

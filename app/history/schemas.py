@@ -160,6 +160,43 @@ class DiffSchema(Answer):
     links = fields.Nested(LinksSchema, required=True)
 
 
+class PurgedSchema(Answer):
+    """What was purged up to a version."""
+
+    first = fields.Integer(
+        required=True,
+        metadata={"minimum": -1, "description": "the first version; -1 is the record's creation", "example": -1},
+    )
+    operation = operation_field(required=True, metadata={"description": "what replaced the last"})
+    at = Instant(required=True, metadata={"description": "when it was purged"})
+    user_id = fields.String(required=True, allow_none=True, metadata={"description": "who purged it"})
+    extra = fields.Dict(keys=fields.String(), values=fields.String(), metadata={"description": "why"})
+
+
+class CutSchema(Answer):
+    """Consecutive versions that were purged."""
+
+    first = fields.Integer(
+        required=True,
+        metadata={"minimum": -1, "description": "the first of them; -1 is the record's creation", "example": -1},
+    )
+    last = fields.Integer(required=True, metadata={"minimum": -1, "description": "the last of them", "example": 3})
+    changed = Instant(required=True, metadata={"description": "when the last ended"})
+    purged_at = Instant(required=True)
+    user_id = fields.String(required=True, allow_none=True, metadata={"description": "who purged them"})
+    extra = fields.Dict(keys=fields.String(), values=fields.String(), required=True, metadata={"description": "why"})
+    operation = operation_field(required=True, metadata={"description": "what replaced the last"})
+
+
+def cuts_field() -> fields.List[Any]:
+    """The field for what was purged."""
+    return fields.List(
+        fields.Nested(CutSchema),
+        required=True,
+        metadata={"description": "versions that were there, on this page, and were purged", "example": []},
+    )
+
+
 class ChangeInfoSchema(Answer):
     """Who and why; the service may be set up to keep further fields."""
 
@@ -180,6 +217,10 @@ class ChangeInfoSchema(Answer):
     )
     hidden_cols_changed = fields.List(
         fields.String(), metadata={"description": "the hidden columns that changed, whose values are not kept"}
+    )
+    purged = fields.Nested(
+        PurgedSchema,
+        metadata={"description": "of the operation `purge`: for which changes it stands, that were purged"},
     )
 
 
@@ -241,6 +282,7 @@ class TimeMapSchema(Answer):
     )
     until = Instant(required=True, allow_none=True, metadata={"description": "`datetime` of the last on this page"})
     mementos = fields.List(fields.Nested(MementoSchema), required=True)
+    purged = cuts_field()
     next = fields.String(required=True, allow_none=True, metadata={"description": "the next page's cursor"})
     links = fields.Nested(LinksSchema, required=True)
 
@@ -285,6 +327,7 @@ def history_schemas(resource: Resource) -> HistorySchemas:
                 current, required=True, allow_none=True, metadata={"description": "null of a deleted record"}
             ),
             "versions": fields.List(fields.Nested(prior), required=True),
+            "purged": cuts_field(),
             "next": fields.String(required=True, allow_none=True, metadata={"description": "the next page's cursor"}),
         },
         name=f"{title}Versions",

@@ -12,13 +12,14 @@ from app.document import links_to_version
 from app.dumping import dumper
 from app.history.examples import SPANS, Document, Examples
 from app.history.finding import timeline_of
+from app.history.routes import cut_document
 from app.history.schemas import TimeMapQuery, TimeMapSchema
 from app.links import LINK_FORMAT, Link, link_document
 from app.media import JSON, acceptable
 from app.memento import http_datetime, memento_datetime, memento_link, timemap_path, version_path
 from app.pages import make_cursor, next_link, page_path, read_cursor
 from app.registry import Resource
-from chrononaut import Span, Timeline, queries
+from chrononaut import Cut, Span, Timeline, queries
 from chrononaut.history import NEVER
 
 _dump = dumper(TimeMapSchema)
@@ -28,7 +29,7 @@ def add_timemap(blueprint: Blueprint, resource: Resource) -> None:
     """Add the TimeMap of a model's records."""
     key_text = Examples(resource).key_text
     path = timemap_path(resource.links(key_text))
-    example = _dump(_document(resource, key_text, path, SPANS, None))
+    example = _dump(_document(resource, key_text, path, SPANS, [], None))
     links = link_document(_links(resource.links(key_text), path, SPANS))
 
     @blueprint.operation(
@@ -55,7 +56,8 @@ def add_timemap(blueprint: Blueprint, resource: Resource) -> None:
         cursor = make_cursor(what, [page[-1].version]) if following else None
         response: Response
         if media_type == JSON:
-            response = jsonify(_dump(_document(resource, key, page_path(), page, cursor)))
+            cuts = timeline.cuts(after, page[-1].version if following else None)
+            response = jsonify(_dump(_document(resource, key, page_path(), page, cuts, cursor)))
         else:
             next_page = [_timemap_link(page_path(cursor), "next timemap", following)] if cursor else []
             shown = _links(resource.links(key), page_path(), page, next_page, begins=after == NEVER)
@@ -74,10 +76,13 @@ def _spans(timeline: Timeline, after: int, limit: int) -> list[Span]:
     return spans
 
 
-def _document(resource: Resource, key_text: str, path: str, page: Sequence[Span], cursor: str | None) -> Document:
+def _document(
+    resource: Resource, key_text: str, path: str, page: Sequence[Span], cuts: Sequence[Cut], cursor: str | None
+) -> Document:
     """A page of a TimeMap as JSON.
 
     :param path: that of the page
+    :param cuts: what was purged between the versions of the page
     """
     paths = resource.links(key_text)
     return {
@@ -97,6 +102,7 @@ def _document(resource: Resource, key_text: str, path: str, page: Sequence[Span]
             }
             for span in page
         ],
+        "purged": [cut_document(cut) for cut in cuts],
         "next": cursor,
     }
 

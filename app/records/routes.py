@@ -56,7 +56,8 @@ def _add_reads(
     def list_records(query: Document) -> Document:
         """The records, in the order of their keys: as they are, or as they were at an instant.
 
-        As of an instant those that were deleted since are listed too.
+        As of an instant those that were deleted since are listed too, and those are left out whose state of then was
+        purged.
         """
         at: datetime | None = query.get("as_of")
         what = f"records {name}" if at is None else f"records {name} {instant_text(at)}"
@@ -87,7 +88,7 @@ def _add_reads(
         answer=schemas.record,
         query=RecordQuery,
         examples=examples,
-        problems=["unknown-record", "unknown-version", "deleted", "precondition-failed"],
+        problems=["unknown-record", "unknown-version", "deleted", "purged", "precondition-failed"],
         conditional=True,
         cacheable=True,
         timegate=True,
@@ -200,7 +201,7 @@ def _add_writes(
         f"restore_{name}",
         body=schemas.restoration,
         body_example=restoration,
-        **changing | {"problems": ["unknown-record", "unknown-version"]},
+        **changing | {"problems": ["unknown-record", "unknown-version", "purged"]},
     )
     def restore_record(query: Document, body: Document, key: str) -> Response:
         """Give a record the state of a prior version, as a new version; a deleted record is made again.

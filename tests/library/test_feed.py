@@ -147,7 +147,7 @@ def test_attribute_that_history_does_not_keep_is_refused(session: Session) -> No
 @pytest.mark.parametrize(
     ("which", "error", "message"),
     [
-        ({"operation": "upsert"}, ValueError, "operation must be one of insert, update, delete, not 'upsert'"),
+        ({"operation": "upsert"}, ValueError, "operation must be one of insert, update, delete, purge, not 'upsert'"),
         ({"user_id": 5}, TypeError, "user_id must be a str, not int"),
         ({"transaction_id": "x"}, TypeError, "transaction_id must be a UUID, not str"),
         ({"since": "2026-01-01"}, TypeError, "since must be a datetime, not str"),

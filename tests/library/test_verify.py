@@ -131,22 +131,22 @@ def test_parts_add_up_to_all_rows(lives: Session, monkeypatch: pytest.MonkeyPatc
         ),
         pytest.param(
             "UPDATE country_history SET operation = 'upsert' WHERE code = 'IT' AND version = 0",
-            "'IT' version 0: the operation 'upsert' is none of insert, update, delete",
+            "'IT' version 0: the operation 'upsert' is none of insert, update, delete, purge",
             id="unknown operation",
         ),
         pytest.param(
             "UPDATE country_history SET operation = '' WHERE code = 'DE' AND version = 1",
-            "'DE' version 1: the operation '' is none of insert, update, delete",
+            "'DE' version 1: the operation '' is none of insert, update, delete, purge",
             id="unknown operation at the end",
         ),
         pytest.param(
             "UPDATE country_history SET operation = 'INSERT' WHERE code = 'FR' AND version = -1",
-            "'FR' version -1: the operation 'INSERT' is none of insert, update, delete",
+            "'FR' version -1: the operation 'INSERT' is none of insert, update, delete, purge",
             id="unknown operation at the beginning",
         ),
         pytest.param(
             "UPDATE country_history SET operation = 'x' WHERE code = 'IT' AND version = 1",
-            "'IT' version 1: the operation 'x' is none of insert, update, delete",
+            "'IT' version 1: the operation 'x' is none of insert, update, delete, purge",
             id="unknown operation after a delete",
         ),
         pytest.param(

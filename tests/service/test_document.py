@@ -106,7 +106,7 @@ def test_problem_names_every_kind_and_is_open_to_more(document: Any) -> None:
 
 def test_what_replaced_a_state_is_one_component(document: Any) -> None:
     schemas = document["components"]["schemas"]
-    assert schemas["Operation"] == {"type": "string", "enum": ["insert", "update", "delete"]}
+    assert schemas["Operation"] == {"type": "string", "enum": ["insert", "update", "delete", "purge"]}
     reference = {"$ref": "#/components/schemas/Operation"}
     title = "User" if "User" in schemas else "Parcel"
     assert schemas[f"{title}PriorVersion"]["properties"]["operation"]["anyOf"] == [reference, {"type": "null"}]
