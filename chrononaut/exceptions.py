@@ -162,7 +162,7 @@ class HistoryImportError(ChrononautException, ValueError):
     """
 
     def __init__(self, model: str, position: int, key: Any, problem: str) -> None:
-        self.model, self.position, self.key = model, position, key
+        self.model, self.position, self.key, self.problem = model, position, key, problem
         named = key[0] if isinstance(key, tuple) and len(key) == 1 else key
         super().__init__(f"change {position}, {model} {named!r}: {problem}")
 

@@ -7,8 +7,9 @@ from flask import Flask
 from flask.cli import AppGroup
 
 from chrononaut.commands.checking import doctor, verify
+from chrononaut.commands.transferring import export, import_
 
-_COMMANDS = (verify, doctor)
+_COMMANDS = (verify, doctor, export, import_)
 
 
 def register_commands(app: Flask) -> None:

@@ -14,10 +14,10 @@ from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple, get_args
 from uuid import UUID
 
-from chrononaut.exceptions import HistoryFileError, FileProblem
+from chrononaut.exceptions import FileProblem, HistoryFileError
 from chrononaut.history import NEVER, Operation
 from chrononaut.transfer.layout import Attribute, FileRow, Layout
-from chrononaut.transfer.values import NULL, from_cell, to_cell
+from chrononaut.transfer.values import NULL, from_cell, from_text, to_cell
 from chrononaut.types import JSONObject, utc
 
 Format = Literal["ndjson", "csv"]
@@ -175,19 +175,23 @@ class Reader:
         :raises HistoryFileError: it is no such file, or one of another model
         """
         numbered = iter(enumerate(decoded(lines), start=1))
-        number, first = next(numbered, (1, None))
+        _, first = next(numbered, (1, None))
         if first is None:
             raise HistoryFileError([FileProblem(1, None, "the file is empty")])
         if isinstance(first, FileProblem):
             raise HistoryFileError([first])
         if format_ == "csv" and first.endswith("\r\n"):
             raise HistoryFileError(
-                [FileProblem(1, None, "ends with CR and LF: something has changed the line breaks, also those in values")]
+                [
+                    FileProblem(
+                        1, None, "ends with CR and LF: something has changed the line breaks, also those in values"
+                    )
+                ]
             )
         header = _parsed_header(layout, first.removeprefix("\ufeff"), format_)
         state = [one for one in layout.state if one.name in header["state"]]
         kept = [one for one in layout.kept if one.name in header.get("kept", {})]
-        reader = cls(layout, header.get("part", {}), layout.key, state, kept, iter(()))
+        reader = cls(layout, header.get("part") or {}, layout.key, state, kept, iter(()))
         order = [*header["state"], *header.get("kept", {})]
         reader.rows = reader._csv_rows(numbered, order) if format_ == "csv" else reader._ndjson_rows(numbered)
         return reader
@@ -263,14 +267,13 @@ class Reader:
         size = len(self.key)
         kinds = {one.name: one.codec.kind for one in (*self.key, *self.state, *self.kept)}
         key = {one.name: from_cell(cell, kinds[one.name]) for one, cell in zip(self.key, cells, strict=False)}
-        version, operation, changed, info, transaction_id, *rest = (
-            None if cell == NULL else cell for cell in cells[size:]
-        )
-        document: JSONObject = {"key": key, "version": version, "operation": operation}
-        try:
-            document["version"] = int(version or "")
-        except ValueError:
-            pass  # noqa: SIM105
+        own_cells = cells[size : size + len(_OWN)]
+        version, operation, changed, info, transaction_id = (None if cell == NULL else cell for cell in own_cells)
+        document: JSONObject = {
+            "key": key,
+            "version": from_text(version or "", "integer"),
+            "operation": operation,
+        }
         if operation is not None:
             document |= {"changed": changed, "change_info": info, "transaction_id": transaction_id}
             try:
@@ -327,11 +330,9 @@ class Reader:
             _check_info(document.get("change_info"), wrong)
         key = document.get("key")
         key_parameters = self._read(key, self.key, wrong)
-        for one in self.key if isinstance(key, dict) else ():
-            if one.name in key and key[one.name] is None:
-                wrong(one.name, "is part of the key and must have a value")
         attributes = self._attributes(is_live=is_live)
-        state, parameters = document.get("state"), {}
+        state: Any = document.get("state")
+        parameters: dict[str, Any] = {}
         if state is not None:
             parameters = self._read(state, attributes, wrong)
         tables = document.get("tables", [])
@@ -370,6 +371,8 @@ class Reader:
         for one in attributes:
             try:
                 value = given[one.name]
+                if value is None and attributes is self.key:
+                    wrong(one.name, "is part of the key and must have a value")
                 parameters[one.name] = None if value is None else one.codec.read(value)
             except KeyError:
                 wrong(one.name, "is missing")
@@ -379,6 +382,16 @@ class Reader:
             for name in given.keys() - {one.name for one in attributes}:
                 wrong(name, "there is no such column in this row")
         return parameters
+
+
+def is_history(first: bytes) -> bool:
+    """Is a line the first of a file that `file_lines` has made, whatever follows?"""
+    text = first.decode(errors="replace").removeprefix("\ufeff").removeprefix("#")
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(header, dict) and "chrononaut" in header
 
 
 def decoded(lines: Iterable[bytes]) -> Iterator[str | FileProblem]:
@@ -392,6 +405,7 @@ def decoded(lines: Iterable[bytes]) -> Iterator[str | FileProblem]:
 
 def _parsed_header(layout: Layout, line: str, format_: Format) -> JSONObject:
     problem = None
+    header: Any
     try:
         header = json.loads(line.removeprefix("#") if format_ == "csv" else line)
     except (ValueError, RecursionError):
@@ -409,13 +423,13 @@ def _parsed_header(layout: Layout, line: str, format_: Format) -> JSONObject:
         problem = f"has rows of other tables than the model's, which are {', '.join(layout.further) or 'one'}"
     if problem is not None:
         raise HistoryFileError([FileProblem(1, None, problem)])
+    assert isinstance(header, dict)
     problems = [
         *_unlike(header.get("state"), layout.state),
         *_unlike(header.get("kept", {}), layout.kept),
     ]
     if problems:
         raise HistoryFileError(problems)
-    assert isinstance(header, dict)
     return header
 
 

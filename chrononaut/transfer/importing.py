@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Engine
 
 from chrononaut.cuts import PURGED, damage
-from chrononaut.exceptions import ConcurrentChangeError, FileProblem, HistoryFileError
+from chrononaut.exceptions import FileProblem, HistoryFileError
 from chrononaut.transfer.exporting import let_values_be_exact
 from chrononaut.transfer.files import Format, GivenRow, Reader
 from chrononaut.transfer.layout import Attribute, FileRow, Layout, layout_of
@@ -315,13 +315,13 @@ class _Importer:
         else:
             yield FileProblem(row.line, None, problem)
 
-    def _plan_end(
-        self, plan: _Plan, record: _Record, new: Sequence[GivenRow], live: FileRow
-    ) -> Iterator[FileProblem]:
+    def _plan_end(self, plan: _Plan, record: _Record, new: Sequence[GivenRow], live: FileRow) -> Iterator[FileProblem]:
         """The file has the record deleted, or ends before it does; and there is a live row."""
         line = new[-1].row.line
         if _replaced_by(new[-1].row) != "delete":
-            yield FileProblem(line, None, "there is a live row, and the file, which ends at an instant, has no later one")
+            yield FileProblem(
+                line, None, "there is a live row, and the file, which ends at an instant, has no later one"
+            )
         elif (problem := self._going_on(record, live, live.tables)) is None:
             plan.deleted.append((record.key, live))
         else:
@@ -346,12 +346,8 @@ class _Importer:
 
     def _is_same_state(self, one: FileRow, other: FileRow) -> bool:
         """Do a live row and the history row that replaced it hold the same state?"""
-        attributes = [attribute for attribute in self.layout.state]
-        return not any(
-            True
-            for name in self._different(attributes, one, other)
-            if next(attribute for attribute in attributes if attribute.name == name).live is not None
-        )
+        dropped = {attribute.name for attribute in self.layout.state if attribute.live is None}
+        return set(self._different(self.layout.state, one, other)) <= dropped
 
     def _different(self, attributes: Sequence[Attribute], row: FileRow, same: FileRow) -> Iterator[str]:
         empty = [None] * len(attributes)
@@ -373,7 +369,9 @@ def _records(batch: _Batch) -> tuple[list[_Record], list[FileProblem]]:
         if record is None:
             last = records[given.key] = record = _Record(given.key)
         elif record is not last:
-            found.append(FileProblem(row.line, None, "the rows of this record must stand together, and others are between"))
+            found.append(
+                FileProblem(row.line, None, "the rows of this record must stand together, and others are between")
+            )
             continue
         before = record.rows[-1].row if record.rows else None
         if before is None or (row.version > before.version and not before.is_live):

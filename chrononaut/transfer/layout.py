@@ -4,13 +4,13 @@ One statement reads both, in the order of keys and versions, so that a file is o
 stands together in it. By joined inheritance a record has rows in several tables, which are read as one row.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Dialect, Row
+from sqlalchemy.engine import Dialect, Row
 
 from chrononaut.exceptions import UnsupportedMappingError
 from chrononaut.history import RecordTable, Versioning, versioning_of
@@ -111,9 +111,7 @@ class Layout:
         source: sa.FromClause = first.live
         for one in others:
             source = source.outerjoin(one.live, sa.and_(*_same_key(first, one, is_history=False)))
-        nothing: list[Any] = [
-            sa.cast(sa.null(), type_) for type_ in (sa.String(), Instant(), JSONDocument, sa.Uuid())
-        ]
+        nothing: list[Any] = [sa.cast(sa.null(), type_) for type_ in (sa.String(), Instant(), JSONDocument, sa.Uuid())]
         columns = [
             *(sa.type_coerce(attribute.live, Raw()) for attribute in self.key),
             self.versioning.version,
@@ -181,7 +179,7 @@ def layout_of(model: type, dialect: Dialect) -> Layout:
             mapper.class_.__name__ for mapper in versioning.mapper.iterate_to_root() if mapper.local_table is base
         )
         raise UnsupportedMappingError(versioning.name, f"its rows are in the table of {root}; name that instead")
-    models = [one for one in _hierarchy(versioning)]
+    models = _hierarchy(versioning)
     tables = list({one.tables[-1].live: one.tables[-1] for one in models}.values())
     places = {one.live: place for place, one in enumerate(tables)} | {
         one.history: place for place, one in enumerate(tables)
@@ -245,7 +243,3 @@ def _selected(attribute: Attribute, column: sa.Column[Any] | None) -> sa.ColumnE
 def _labelled(columns: Sequence[Any]) -> list[Any]:
     # Not the names of columns: those of several tables may be the same.
     return [column.label(f"column_{number}") for number, column in enumerate(columns)]
-
-
-def by_name(attributes: Sequence[Attribute]) -> Mapping[str, Attribute]:
-    return {attribute.name: attribute for attribute in attributes}

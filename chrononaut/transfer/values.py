@@ -34,14 +34,16 @@ NULL = r"\N"
 
 _FLOATS = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 _NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?|NaN|-?Infinity", re.ASCII)
-_MOMENT = re.compile(
-    r"-?infinity|(\d{4,6}-\d\d-\d\d)(T\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)?)?( BC)?", re.ASCII
-)
+_MOMENT = re.compile(r"-?infinity|(\d{4,6}-\d\d-\d\d)(T\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)?)?( BC)?", re.ASCII)
 _TIME = re.compile(r"\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d(:\d\d){0,2})?", re.ASCII)
 _SPAN = re.compile(
     r"P(?:(-?\d+)Y)?(?:(-?\d+)M)?(?:(-?\d+)D)?(?:T(?:(-?\d+)H)?(?:(-?\d+)M)?(?:(-?)(\d+)(?:\.(\d{1,6}))?S)?)?", re.ASCII
 )
 _LARGEST = 2**63
+
+
+class WrongValueError(ValueError):
+    """A value of a file is none of the column's; the message says what would be right, and no value."""
 
 
 class Raw(UserDefinedType[Any]):
@@ -60,7 +62,7 @@ class Codec:
     :ivar kind: what the file calls the type: a name that is the same for every database
     :ivar select: column → what is selected for it
     :ivar write: what is selected → the file's value; ``None`` where they are the same
-    :ivar read: the file's value → the parameter of a statement; raises `ValueError`, which says what would be right
+    :ivar read: the file's value → the parameter of a statement; raises `WrongValueError`
     :ivar is_cast: does the parameter need a cast to the column's type?
     :ivar is_same: do two values of the file say the same?
     """
@@ -91,19 +93,21 @@ def to_cell(value: Value | None) -> str:
 
 
 def from_cell(cell: str, kind: str) -> Value | None:
-    """The value that a cell of CSV stands for.
-
-    :raises ValueError: it is none of this kind
-    """
+    """The value that a cell of CSV stands for."""
     if cell == NULL:
         return None
-    if kind in ("integer", "float", "boolean"):
-        try:
-            value: Value = json.loads(cell)
-        except (ValueError, RecursionError):
-            value = cell
-        return value
-    return cell[1:] if cell.startswith("\\") else cell
+    return from_text(cell.removeprefix("\\"), kind)
+
+
+def from_text(text: str, kind: str) -> Value:
+    """The value that a text stands for, or the text itself, if it is none of this kind."""
+    if kind not in ("integer", "float", "boolean"):
+        return text
+    try:
+        value: Value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return value
 
 
 def _as_selected(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
@@ -145,11 +149,11 @@ def _kind(impl: Any) -> str | None:  # noqa: PLR0911  one kind of column after t
 def _on_postgresql(impl: Any, dialect: Dialect) -> Codec:  # noqa: PLR0911  one kind of column after the other
     kind = _kind(impl)
     if kind == "integer":
-        return Codec(kind, _as_selected, None, lambda value: str(_integer(value)))
+        return Codec(kind, _as_selected, None, lambda value: str(read_integer(value)))
     if kind == "boolean":
-        return Codec(kind, _as_selected, None, lambda value: "true" if _boolean(value) else "false")
+        return Codec(kind, _as_selected, None, lambda value: "true" if read_boolean(value) else "false")
     if kind == "float":
-        return Codec(kind, _as_selected, _float_written, lambda value: repr(_float(value)), is_same=_same_floats)
+        return Codec(kind, _as_selected, _float_written, lambda value: repr(read_float(value)), is_same=_same_floats)
     if kind == "decimal":
         scale = impl.scale if impl.precision is not None else None
         return Codec(kind, _as_text, None, lambda value: _number(value, scale), is_same=_same_numbers)
@@ -158,12 +162,12 @@ def _on_postgresql(impl: Any, dialect: Dialect) -> Codec:  # noqa: PLR0911  one 
             kind,
             _as_selected,
             lambda value: b64encode(value).decode(),
-            lambda value: f"\\x{_bytes(value).hex()}",
+            lambda value: f"\\x{read_bytes(value).hex()}",
         )
     if kind == "uuid":
         if impl.native_uuid:
-            return Codec(kind, _as_text, None, lambda value: str(_uuid(value)))
-        return Codec(kind, _as_selected, _uuid_written, lambda value: _uuid(value).hex, is_cast=False)
+            return Codec(kind, _as_text, None, lambda value: str(read_uuid(value)))
+        return Codec(kind, _as_selected, _uuid_written, lambda value: read_uuid(value).hex, is_cast=False)
     if kind == "json":
         return Codec(kind, _as_text, None, _json_without_nul, is_same=_same_json)
     if kind in ("instant", "datetime", "date"):
@@ -182,37 +186,38 @@ def _on_postgresql(impl: Any, dialect: Dialect) -> Codec:  # noqa: PLR0911  one 
 def _on_sqlite(impl: Any, dialect: Dialect) -> Codec:  # noqa: PLR0911  one kind of column after the other
     kind = _kind(impl)
     if kind == "integer":
-        return Codec(kind, _as_selected, None, lambda value: _within_sqlite(_integer(value)))
+        return Codec(kind, _as_selected, None, lambda value: _within_sqlite(read_integer(value)))
     if kind == "boolean":
-        return Codec(kind, _as_selected, bool, lambda value: int(_boolean(value)))
+        return Codec(kind, _as_selected, bool, lambda value: int(read_boolean(value)))
     if kind == "float":
-        return Codec(kind, _as_selected, _float_written, _float, is_same=_same_floats)
+        return Codec(kind, _as_selected, _float_written, read_float, is_same=_same_floats)
     if kind == "decimal":
         scale = impl.scale
         return Codec(
             kind, _as_selected, lambda value: _number_written(value, scale), _sqlite_number, is_same=_same_numbers
         )
     if kind == "bytes":
-        return Codec(kind, _as_selected, lambda value: b64encode(value).decode(), _bytes)
+        return Codec(kind, _as_selected, lambda value: b64encode(value).decode(), read_bytes)
     if kind == "uuid":
-        return Codec(kind, _as_selected, _uuid_written, lambda value: _uuid(value).hex)
+        return Codec(kind, _as_selected, _uuid_written, lambda value: read_uuid(value).hex)
     if kind == "json":
         return Codec(kind, _as_selected, None, _json, is_same=_same_json)
     if kind in ("instant", "datetime", "date", "time", "interval"):
         return _moments_on_sqlite(kind, impl, dialect)
-    return Codec(kind or str(impl.compile(dialect)).lower(), _as_selected, None, _text if kind == "text" else _any)
+    return Codec(kind or str(impl.compile(dialect)).lower(), _as_selected, None, read_text if kind == "text" else _any)
 
 
 def _moments_on_sqlite(kind: str, impl: Any, dialect: Dialect) -> Codec:
     """Dates and times, which are text in a form that the type may say."""
     load, store = impl.result_processor(dialect, None), impl.bind_processor(dialect)
-    text, parse = {
-        "instant": (lambda value: f"{_short(value.isoformat())}Z", _instant),
-        "datetime": (lambda value: _short(value.isoformat()), _datetime),
-        "date": (lambda value: value.isoformat(), _date),
-        "time": (lambda value: _short(value.isoformat()), _time),
-        "interval": (_span_written, _span),
-    }[kind]
+    forms: dict[str, tuple[Callable[[Any], str], Callable[[object], Any]]] = {
+        "instant": (lambda value: f"{_short(value.isoformat())}Z", read_instant),
+        "datetime": (lambda value: _short(value.isoformat()), read_datetime),
+        "date": (lambda value: value.isoformat(), read_date),
+        "time": (lambda value: _short(value.isoformat()), read_time),
+        "interval": (_span_written, read_span),
+    }
+    text, parse = forms[kind]
     return Codec(kind, _as_selected, lambda value: text(load(value)), lambda value: store(parse(value)))
 
 
@@ -226,35 +231,35 @@ def _moment_written(text: str) -> str:
     return text.replace(" ", "T", 1).replace("+00", "Z", 1) if ":" in text else text
 
 
-def _integer(value: object) -> int:
+def read_integer(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
-        raise ValueError(f"must be an integer, not {_shown(value)}")
+        raise WrongValueError(f"must be an integer, not {_shown(value)}")
     return value
 
 
 def _within_sqlite(value: int) -> int:
     if not -_LARGEST <= value < _LARGEST:
-        raise ValueError("is beyond what the database can hold, 64 bits")
+        raise WrongValueError("is beyond what the database can hold, 64 bits")
     return value
 
 
-def _boolean(value: object) -> bool:
+def read_boolean(value: object) -> bool:
     if not isinstance(value, bool):
-        raise ValueError(f"must be true or false, not {_shown(value)}")
+        raise WrongValueError(f"must be true or false, not {_shown(value)}")
     return value
 
 
-def _float(value: object) -> float:
+def read_float(value: object) -> float:
     if isinstance(value, str) and value in _FLOATS:
         return _FLOATS[value]
     if not isinstance(value, int | float) or isinstance(value, bool):
-        raise ValueError(f"must be a number, or one of the texts inf, -inf and nan, not {_shown(value)}")
+        raise WrongValueError(f"must be a number, or one of the texts inf, -inf and nan, not {_shown(value)}")
     try:
         found = float(value)
     except OverflowError:
         found = math.inf
     if math.isinf(found):
-        raise ValueError("is beyond what a float can hold")
+        raise WrongValueError("is beyond what a float can hold")
     return found
 
 
@@ -263,20 +268,20 @@ def _float_written(value: float) -> Value:
 
 
 def _same_floats(one: Any, other: Any) -> bool:
-    return _float_key(one) == _float_key(other)
+    return bool(_float_key(one) == _float_key(other))
 
 
 def _float_key(value: Any) -> Any:
-    # −0.0 is another value than 0.0, and nan the same as nan.
-    return None if value is None else repr(_float(value))
+    # -0.0 is another value than 0.0, and nan the same as nan.
+    return None if value is None else repr(read_float(value))
 
 
 def _number(value: object, scale: int | None) -> str:
     if not isinstance(value, str) or not _NUMBER.fullmatch(value):
-        raise ValueError(f"must be a decimal number as a text, as 1.50, not {_shown(value)}")
+        raise WrongValueError(f"must be a decimal number as a text, as 1.50, not {_shown(value)}")
     exponent = Decimal(value).as_tuple().exponent
     if scale is not None and isinstance(exponent, int) and -exponent > scale:
-        raise ValueError(f"has more than the {scale} digits after the point that the column holds")
+        raise WrongValueError(f"has more than the {scale} digits after the point that the column holds")
     return value
 
 
@@ -308,33 +313,33 @@ def _same_numbers(one: Any, other: Any) -> bool:
     return one == other or Decimal(one) == Decimal(other)
 
 
-def _text(value: object) -> str:
+def read_text(value: object) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"must be a text, not {_shown(value)}")  # noqa: TRY004  a value of the file is wrong
+        raise WrongValueError(f"must be a text, not {_shown(value)}")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise ValueError("holds half a character (a surrogate), which no database stores") from None
+        raise WrongValueError("holds half a character (a surrogate), which no database stores") from None
     return value
 
 
 def _text_without_nul(value: object) -> str:
-    text = _text(value)
+    text = read_text(value)
     if "\0" in text:
-        raise ValueError("holds NUL, which PostgreSQL does not store")
+        raise WrongValueError("holds NUL, which PostgreSQL does not store")
     return text
 
 
 def _any(value: object) -> Any:
-    return value if isinstance(value, int | float) else _text(value)
+    return value if isinstance(value, int | float) else read_text(value)
 
 
 def _json(value: object) -> str:
-    text = _text(value)
+    text = read_text(value)
     try:
         json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"must be the text of a JSON document: {error}") from None
+        raise WrongValueError(f"must be the text of a JSON document: {error}") from None
     return text
 
 
@@ -348,18 +353,18 @@ def _same_json(one: Any, other: Any) -> bool:
     return bool(one == other or json.loads(one) == json.loads(other))
 
 
-def _bytes(value: object) -> bytes:
+def read_bytes(value: object) -> bytes:
     try:
-        return b64decode(_text(value), validate=True)
+        return b64decode(read_text(value), validate=True)
     except ValueError:
-        raise ValueError(f"must be base64, not {_shown(value)}") from None
+        raise WrongValueError(f"must be base64, not {_shown(value)}") from None
 
 
-def _uuid(value: object) -> UUID:
+def read_uuid(value: object) -> UUID:
     try:
-        return UUID(_text(value))
+        return UUID(read_text(value))
     except ValueError:
-        raise ValueError(f"must be a UUID, not {_shown(value)}") from None
+        raise WrongValueError(f"must be a UUID, not {_shown(value)}") from None
 
 
 def _uuid_written(value: str) -> str:
@@ -368,7 +373,7 @@ def _uuid_written(value: str) -> str:
 
 def _matching(pattern: re.Pattern[str], value: object, kind: str) -> str:
     if not isinstance(value, str) or not pattern.fullmatch(value):
-        raise ValueError(f"must be {_EXAMPLES[kind]}, not {_shown(value)}")
+        raise WrongValueError(f"must be {_EXAMPLES[kind]}, not {_shown(value)}")
     return value
 
 
@@ -381,50 +386,50 @@ _EXAMPLES = {
 }
 
 
-def _instant(value: object) -> datetime:
+def read_instant(value: object) -> datetime:
     try:
         at = datetime.fromisoformat(_matching(_MOMENT, value, "instant"))
     except ValueError:
-        raise ValueError(f"must be {_EXAMPLES['instant']}, not {_shown(value)}") from None
+        raise WrongValueError(f"must be {_EXAMPLES['instant']}, not {_shown(value)}") from None
     return (at if at.tzinfo is None else at.astimezone(UTC)).replace(tzinfo=None)
 
 
-def _datetime(value: object) -> datetime:
+def read_datetime(value: object) -> datetime:
     try:
         at = datetime.fromisoformat(_matching(_MOMENT, value, "datetime"))
     except ValueError:
         at = None
     if at is None or at.tzinfo is not None:
-        raise ValueError(f"must be {_EXAMPLES['datetime']}, not {_shown(value)}")
+        raise WrongValueError(f"must be {_EXAMPLES['datetime']}, not {_shown(value)}")
     return at
 
 
-def _date(value: object) -> date:
+def read_date(value: object) -> date:
     try:
         return date.fromisoformat(_matching(_MOMENT, value, "date"))
     except ValueError:
-        raise ValueError(f"must be {_EXAMPLES['date']}, not {_shown(value)}") from None
+        raise WrongValueError(f"must be {_EXAMPLES['date']}, not {_shown(value)}") from None
 
 
-def _time(value: object) -> time:
+def read_time(value: object) -> time:
     try:
         return time.fromisoformat(_matching(_TIME, value, "time"))
     except ValueError:
-        raise ValueError(f"must be {_EXAMPLES['time']}, not {_shown(value)}") from None
+        raise WrongValueError(f"must be {_EXAMPLES['time']}, not {_shown(value)}") from None
 
 
-def _span(value: object) -> timedelta:
+def read_span(value: object) -> timedelta:
     found = _SPAN.fullmatch(_matching(_SPAN, value, "interval"))
     assert found is not None
     years, months, days, hours, minutes = (int(part or 0) for part in found.groups()[:5])
     if years or months:
-        raise ValueError("has years or months, of which this database knows no length")
+        raise WrongValueError("has years or months, of which this database knows no length")
     sign, seconds, fraction = found.groups()[5:]
     microseconds = int(seconds or 0) * 1_000_000 + int((fraction or "").ljust(6, "0"))
     try:
         return timedelta(days, hours=hours, minutes=minutes, microseconds=-microseconds if sign else microseconds)
     except OverflowError:
-        raise ValueError("is beyond what the database can hold") from None
+        raise WrongValueError("is beyond what the database can hold") from None
 
 
 def _span_written(value: timedelta) -> str:
@@ -433,7 +438,9 @@ def _span_written(value: timedelta) -> str:
     hours, minutes = divmod(minutes, 60)
     second = _short(f"{seconds}.{value.microseconds:06}")
     days = f"{value.days}D" if value.days else ""
-    rest = "".join(f"{number}{unit}" for number, unit in ((hours, "H"), (minutes, "M"), (second, "S")) if number not in (0, "0"))
+    rest = "".join(
+        f"{number}{unit}" for number, unit in ((hours, "H"), (minutes, "M"), (second, "S")) if number not in (0, "0")
+    )
     return f"P{days}T{rest}" if rest else f"P{days or 'T0S'}"
 
 

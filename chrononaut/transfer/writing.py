@@ -154,7 +154,12 @@ class Writer:
     def _own(self) -> _Columns:
         """Our own columns of the history table, but for the version."""
         own = self.layout.versioning.column
-        types = {"operation": sa.String(), "changed": Instant(), "change_info": JSONDocument, "transaction_id": sa.Uuid()}
+        types = {
+            "operation": sa.String(),
+            "changed": Instant(),
+            "change_info": JSONDocument,
+            "transaction_id": sa.Uuid(),
+        }
         return {own(name): self._codec(type_) for name, type_ in types.items()}
 
     def _own_values(self, row: FileRow) -> Iterator[Any]:
@@ -224,7 +229,10 @@ class Writer:
         arrays = [bindparam(name, type_=postgresql.ARRAY(sa.Text)) for name in names]
         rows = sa.func.unnest(*arrays).table_valued(*(sa.column(name, sa.Text) for name in names)).render_derived()
         return sa.select(
-            *(self.layout.cast(codec, column, rows.c[name]) for name, (column, codec) in zip(names, columns.items(), strict=True))
+            *(
+                self.layout.cast(codec, column, rows.c[name])
+                for name, (column, codec) in zip(names, columns.items(), strict=True)
+            )
         )
 
     def _arrays(self, columns: _Columns, rows: Sequence[_Parameters]) -> dict[str, Any]:
@@ -237,4 +245,6 @@ def _parameter(number: int) -> str:
 
 def _has_own_defaults(table: sa.Table, columns: _Columns) -> bool:
     """Has a column that is left out a default that is made anew for each row, by Python?"""
-    return any(column.default is not None and not column.default.is_scalar for column in table.c if column not in columns)
+    return any(
+        column.default is not None and not column.default.is_scalar for column in table.c if column not in columns
+    )
