@@ -13,6 +13,7 @@
     ├── ConcurrentChangeError (StaleDataError)  the record was changed meanwhile
     ├── HistoryImmutableError               an attempt to change history
     ├── HistoryImportError (ValueError)     history from elsewhere that cannot have been
+    ├── HistoryFileError (ValueError)       a file of history that is wrong
     ├── DiffError (ValueError)              two states that cannot be compared
     ├── RestoreError (ValueError)           an old state that cannot be had again
     ├── ErasureError (ValueError)           what cannot be erased from history
@@ -24,6 +25,7 @@
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -161,9 +163,39 @@ class HistoryImportError(ChrononautException, ValueError):
     """
 
     def __init__(self, model: str, position: int, key: Any, problem: str) -> None:
-        self.model, self.position, self.key = model, position, key
+        self.model, self.position, self.key, self.problem = model, position, key, problem
         named = key[0] if isinstance(key, tuple) and len(key) == 1 else key
         super().__init__(f"change {position}, {model} {named!r}: {problem}")
+
+
+@dataclass(frozen=True, slots=True)
+class FileProblem:
+    """What is wrong in a file.
+
+    :ivar line: its number, from 1; of a record that the database refuses, its first
+    :ivar column: which column of it; ``None`` where it is the line
+    :ivar reason: what is wrong, and what would be right; never a value
+    """
+
+    line: int
+    column: str | None
+    reason: str
+
+    def __str__(self) -> str:
+        return f"line {self.line}{'' if self.column is None else f', {self.column}'}: {self.reason}"
+
+
+class HistoryFileError(ChrononautException, ValueError):
+    """A file of history is wrong; nothing was written of the batch that has the wrong lines.
+
+    :ivar problems: what is wrong with lines of the batch, the first ones
+    :ivar line: the line of the first
+    """
+
+    def __init__(self, problems: Sequence[FileProblem]) -> None:
+        self.problems = tuple(problems)
+        self.line = self.problems[0].line
+        super().__init__("; ".join(map(str, self.problems)))
 
 
 class DiffError(ChrononautException, ValueError):

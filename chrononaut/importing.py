@@ -170,7 +170,7 @@ def _checked(versioning: Versioning, position: int, change: ImportedChange) -> C
         refuse(f"info: {error}")
     if not (change.transaction is None or isinstance(change.transaction, str)):
         refuse(f"the transaction must be named by a string, not {type(change.transaction).__name__}")
-    transaction_id = _transaction_id(at, change.transaction)
+    transaction_id = transaction_id_of(at, change.transaction)
     return Change(position, change.operation, key, at, change.values, document, transaction_id)
 
 
@@ -218,7 +218,7 @@ def _document(info: Mapping[str, Any]) -> JSONObject:
     return document
 
 
-def _transaction_id(at: datetime, name: str | None) -> UUID:
+def transaction_id_of(at: datetime, name: str | None) -> UUID:
     """A UUIDv7 (RFC 9562, 5.7) of an instant, to the microsecond (6.2, method 3).
 
     :param name: what gives the rest of the bits; they are random without it. It need not be kept, so that it does not

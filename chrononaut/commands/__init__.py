@@ -9,8 +9,9 @@ from flask.cli import AppGroup
 from chrononaut.commands.checking import doctor, verify
 from chrononaut.commands.erasing import erase
 from chrononaut.commands.purging import purge
+from chrononaut.commands.transferring import export, import_
 
-_COMMANDS = (verify, doctor, purge, erase)
+_COMMANDS = (verify, doctor, purge, erase, export, import_)
 
 
 def register_commands(app: Flask) -> None:

@@ -1,0 +1,365 @@
+"""A file of changes that another system has made → `import_changes`, batch by batch.
+
+A line of NDJSON, or a row of CSV below one of names, is one change. What its fields are called there can be told.
+"""
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.orm import Session
+
+from chrononaut.exceptions import FileProblem, HistoryFileError, HistoryImportError
+from chrononaut.history import Versioning, versioning_of
+from chrononaut.importing import ImportedChange, import_changes, transaction_id_of
+from chrononaut.transfer import values as reading
+from chrononaut.transfer.files import Format, decoded
+from chrononaut.transfer.importing import BATCH, Imported
+from chrononaut.transfer.values import NULL
+from chrononaut.types import Instant, is_among, utc
+
+OWN = ("operation", "at", "values", "user_id", "remote_addr", "transaction")
+"""The fields of a change besides the key, the attributes and the reasons (``extra.…``)."""
+
+_EXTRA = "extra."
+_NO_INSTANT = datetime.min.replace(tzinfo=UTC)
+_TOLD = 20  # problems of a batch that are told at the most
+
+Opened = Callable[[], AbstractContextManager[Iterable[bytes]]]
+
+
+class Given(NamedTuple):
+    """A change of a file.
+
+    :ivar line: where it begins, from 1
+    """
+
+    line: int
+    change: ImportedChange
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeFile:
+    """How the changes of a file are read.
+
+    :ivar columns: our name for a field → what the file calls it
+    """
+
+    model: type
+    columns: Mapping[str, str]
+    format: Format
+
+    @property
+    def versioning(self) -> Versioning:
+        return versioning_of(self.model).whole()
+
+    def fields(self) -> Mapping[str, str]:
+        """What the file calls a field → our name.
+
+        :raises ValueError: a name is none of ours, or two take one field
+        """
+        known = [*OWN, *self.versioning.columns]
+        if unknown := [name for name in self.columns if name not in known and not name.startswith(_EXTRA)]:
+            raise ValueError(f"there is no field {', '.join(unknown)}; there are {', '.join(known)} and {_EXTRA}…")
+        fields = {source: name for name, source in self.columns.items()}
+        if len(fields) < len(self.columns):
+            raise ValueError("two fields cannot be one of the file's")
+        return {name: name for name in known if name not in self.columns and name not in fields} | fields
+
+    def read(self, lines: Iterable[bytes]) -> Iterator[Given | FileProblem]:
+        """The changes, and what is wrong with those that are none."""
+        fields = self.fields()
+        takers = {name: _taker(column.type, self.format) for name, column in self.versioning.columns.items()}
+        documents = _csv_documents(lines) if self.format == "csv" else _ndjson_documents(lines)
+        for line, text, document in documents:
+            if isinstance(document, FileProblem):
+                yield document
+                continue
+            problems: list[FileProblem] = []
+            change = self._change(line, text, document, fields, takers, problems)
+            yield from problems
+            if not problems:
+                yield Given(line, change)
+
+    def _change(
+        self,
+        line: int,
+        text: str,
+        document: Mapping[str, Any],
+        fields: Mapping[str, str],
+        takers: Mapping[str, Callable[[Any], Any]],
+        problems: list[FileProblem],
+    ) -> ImportedChange:
+        named: dict[str, Any] = {}
+        for source, value in document.items():
+            name = fields.get(source) or (source if source.startswith(_EXTRA) else None)
+            if name is None:
+                problems.append(FileProblem(line, source, "is no field; --column NAME=SOURCE says which one it is"))
+            else:
+                named[name] = value
+        own = {name: value for name, value in named.items() if name in OWN}
+        extra = {
+            name.removeprefix(_EXTRA): value
+            for name, value in named.items()
+            if name.startswith(_EXTRA) and value is not None
+        }
+        attributes = {name: value for name, value in named.items() if name not in OWN and not name.startswith(_EXTRA)}
+        taken: dict[str, Any] = {}
+        for name, value in {**attributes, **self._inner(line, own.get("values"), problems)}.items():
+            if name not in takers:
+                problems.append(FileProblem(line, name, "the model has no such attribute"))
+                continue
+            try:
+                taken[name] = None if value is None else takers[name](value)
+            except (ValueError, ArithmeticError) as error:
+                problems.append(FileProblem(line, name, str(error)))
+        key = tuple(taken.pop(name, None) for name in self.versioning.key)
+        operation = own.get("operation")
+        info: dict[str, Any] = {name: own[name] for name in ("user_id", "remote_addr") if own.get(name) is not None}
+        if extra:
+            info["extra"] = extra
+        transaction = own.get("transaction")
+        return ImportedChange(
+            operation=operation,  # type: ignore[arg-type]  # `import_changes` checks it
+            key=key,
+            at=self._at(line, own.get("at"), problems),
+            # A row of CSV has all columns, a delete's too.
+            values={} if operation == "delete" and self.format == "csv" else taken,
+            info=info,
+            # Without a name of its own, the same in each import of this file: so it is known again.
+            transaction=f"{line}:{text}" if transaction is None else str(transaction),
+        )
+
+    def _inner(self, line: int, values: Any, problems: list[FileProblem]) -> Mapping[str, Any]:
+        """The values that a change has in one object."""
+        if isinstance(values, str) and self.format == "csv":
+            try:
+                values = json.loads(values)
+            except (ValueError, RecursionError):
+                values = False
+        if isinstance(values, dict):
+            return values
+        if values is not None:
+            problems.append(FileProblem(line, "values", "must be a JSON object"))
+        return {}
+
+    def _at(self, line: int, value: Any, problems: list[FileProblem]) -> datetime:
+        try:
+            return utc(datetime.fromisoformat(value))
+        except (ValueError, TypeError, OverflowError):
+            problems.append(FileProblem(line, "at", "must be an instant, as 2026-03-01T09:00:00Z"))
+            return _NO_INSTANT
+
+
+def import_change_file(
+    session: Session,
+    file: ChangeFile,
+    opened: Opened,
+    *,
+    batch: int = BATCH,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Imported:
+    """Write the changes of a file, each batch in a transaction of its own, which is committed.
+
+    An import that was interrupted goes on behind the last change that is there, if it is run again with the same file.
+
+    :param session: one of the `VersionedSQLAlchemy` that the model belongs to
+    :param opened: opens the file; once more, if some of its changes are there already
+    :param batch: changes that are written together; those of one instant always are
+    :param advance: is told of the changes that are done
+    :raises HistoryFileError: the file is wrong; all batches before the one that is wrong are written, and no other
+    :raises ValueError: a column of `ChangeFile.columns` is none
+    """
+    done = _last_done(session, file, opened, batch)
+    imported = Imported()
+    with opened() as lines:
+        for changes, problems in _batches(file.read(lines), batch):
+            if problems:
+                raise HistoryFileError(problems[:_TOLD])
+            rest = [given for given in changes if given.line > done]
+            written = _write(session, file.model, rest) if rest else 0
+            imported = Imported(imported.rows + written, imported.skipped + len(changes) - len(rest))
+            advance(len(changes))
+    return imported
+
+
+def _write(session: Session, model: type, changes: Sequence[Given]) -> int:
+    try:
+        written = import_changes(session, model, [given.change for given in changes])
+        session.commit()
+    except HistoryImportError as error:
+        raise HistoryFileError([FileProblem(changes[error.position].line, None, error.problem)]) from error
+    finally:
+        session.rollback()
+    return written
+
+
+def _last_done(session: Session, file: ChangeFile, opened: Opened, size: int) -> int:
+    """The line of the last change that is there already; 0 if the first ones are not."""
+    last = 0
+    with opened() as lines:
+        for changes, problems in _batches(file.read(lines), size):
+            found = 0 if problems else _last_there(session, file.versioning, changes)
+            if last == 0 and found == 0:
+                break
+            last = max(last, found)
+    session.rollback()
+    return last
+
+
+def _last_there(session: Session, versioning: Versioning, changes: Sequence[Given]) -> int:
+    column = versioning.column("transaction_id")
+    named = {transaction_id_of(given.change.at, given.change.transaction): given.line for given in changes}
+    key = [versioning.history_table.c[one.key] for one in versioning.key_columns]
+    connection = session.connection(bind_arguments={"mapper": versioning.mapper})
+    ids = list(named)
+    there: set[tuple[Any, ...]] = set()
+    for start in range(0, len(ids), BATCH):
+        is_wanted = is_among([column], [(one,) for one in ids[start : start + BATCH]], connection.dialect.name)
+        there.update(tuple(row) for row in connection.execute(sa.select(column, *key).where(is_wanted)))
+    return max(
+        (
+            given.line
+            for given in changes
+            if (transaction_id_of(given.change.at, given.change.transaction), *given.change.key) in there
+        ),
+        default=0,
+    )
+
+
+def _batches(given: Iterable[Given | FileProblem], size: int) -> Iterator[tuple[list[Given], list[FileProblem]]]:
+    """Changes that are written together: whole instants, so that it is known of each whether all of it is there."""
+    changes: list[Given] = []
+    problems: list[FileProblem] = []
+    for one in given:
+        if isinstance(one, FileProblem):
+            problems.append(one)
+            if len(problems) >= _TOLD:
+                break
+            continue
+        if len(changes) >= size and one.change.at != changes[-1].change.at:
+            yield changes, problems
+            changes, problems = [], []
+        changes.append(one)
+    if changes or problems:
+        yield changes, problems
+
+
+def _ndjson_documents(lines: Iterable[bytes]) -> Iterator[tuple[int, str, Any]]:
+    for number, line in enumerate(decoded(lines), start=1):
+        if isinstance(line, FileProblem):
+            yield number, "", line
+            continue
+        text = line.removeprefix("\ufeff").strip() if number == 1 else line.strip()
+        try:
+            document = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            reason = error.msg if isinstance(error, json.JSONDecodeError) else "a number is too long"
+            document = FileProblem(number, None, f"is no JSON: {reason}")
+        if not isinstance(document, dict | FileProblem):
+            document = FileProblem(number, None, "is no change: that is a JSON object")
+        yield number, text, document
+
+
+def _csv_documents(lines: Iterable[bytes]) -> Iterator[tuple[int, str, Any]]:
+    csv.field_size_limit(sys.maxsize)
+    wrong: list[FileProblem] = []
+    last = 0
+
+    def texts() -> Iterator[str]:
+        nonlocal last
+        for last, line in enumerate(decoded(lines), start=1):
+            if isinstance(line, FileProblem):
+                wrong.append(line)
+            else:
+                yield line.removeprefix("\ufeff") if last == 1 else line
+
+    reader, names = csv.reader(texts(), strict=True), None
+    while True:
+        start = last + 1
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            yield start, "", FileProblem(start, None, f"is no CSV: {error}")
+            continue
+        for problem in wrong:
+            yield problem.line, "", problem
+        wrong.clear()
+        if cells is None:
+            return
+        if names is None:
+            names = cells
+        elif len(cells) != len(names):
+            problem = FileProblem(start, None, f"has {len(cells)} cells; there are {len(names)} columns")
+            yield start, "", problem
+        else:
+            document = {name: None if cell in ("", NULL) else cell for name, cell in zip(names, cells, strict=True)}
+            yield start, "\0".join(cells), document
+
+
+def _taker(type_: Any, format_: Format) -> Callable[[Any], Any]:  # noqa: PLR0911  one kind of column after the other
+    """What makes of a JSON value, or of a cell, what the model has."""
+    from_text = format_ == "csv"
+    if isinstance(type_, Instant):
+        return _aware
+    if isinstance(type_, sa.types.TypeDecorator):
+        # Its own Python may be anything, and takes what is given.
+        return lambda value: value
+    if isinstance(type_, sa.Enum):
+        return _enum_taker(type_)
+    if isinstance(type_, sa.Numeric) and type_.asdecimal and not isinstance(type_, sa.Float):
+        return lambda value: Decimal(str(value))
+    if isinstance(type_, sa.Uuid):
+        return reading.read_uuid if type_.as_uuid else lambda value: str(reading.read_uuid(value))
+    if isinstance(type_, sa.Interval | postgresql.INTERVAL):
+        return reading.read_span
+    if isinstance(type_, sa.DateTime):
+        return _aware if type_.timezone else reading.read_datetime
+    for kind, take in (
+        (sa.Date, reading.read_date),
+        (sa.Time, reading.read_time),
+        (sa.LargeBinary, reading.read_bytes),
+    ):
+        if isinstance(type_, kind):
+            return take
+    if not from_text:
+        plain = {sa.Boolean: reading.read_boolean, sa.Integer: reading.read_integer, sa.String: reading.read_text}
+        found = next((take for kind, take in plain.items() if isinstance(type_, kind)), None)
+        return found or (reading.read_float if isinstance(type_, sa.Numeric) else lambda value: value)
+    if isinstance(type_, sa.Boolean | sa.Integer | sa.Numeric):
+        kind_name = next(name for one, name in _CELLS.items() if isinstance(type_, one))
+        read = {"boolean": reading.read_boolean, "integer": reading.read_integer, "float": reading.read_float}[
+            kind_name
+        ]
+        return lambda cell: read(reading.from_cell(cell, kind_name))
+    return json.loads if isinstance(type_, sa.JSON) else lambda cell: cell
+
+
+_CELLS: Mapping[Any, str] = {sa.Boolean: "boolean", sa.Integer: "integer", sa.Numeric: "float"}
+
+
+def _aware(value: Any) -> datetime:
+    return reading.read_instant(value).replace(tzinfo=UTC)
+
+
+def _enum_taker(type_: sa.Enum) -> Callable[[Any], Any]:
+    """By the texts that the database holds: names, or values where the type says so."""
+    members = type_.enum_class
+    if members is None:
+        return reading.read_text
+    texts: dict[Any, Any] = dict(zip(type_.enums, members, strict=False))
+
+    def take(value: Any) -> Any:
+        if value not in texts:
+            raise ValueError(f"must be one of {', '.join(map(str, texts))}")
+        return texts[value]
+
+    return take
