@@ -36,7 +36,7 @@ class VersionedSQLAlchemy(SQLAlchemy):
         super().__init__(app, **options)
 
     def init_app(self, app: Flask) -> None:
-        """Bind to an application, which gets the command ``flask history verify``."""
+        """Bind to an application, which gets the commands ``flask history …``."""
         super().init_app(app)
         register_commands(app)
 
