@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 project = "Chrononaut"
 html_title = "Chrononaut"
 html_theme = "furo"
+html_show_copyright = False
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
