@@ -188,7 +188,8 @@ class RecordStates:
         """Prior versions, by their numbers.
 
         :param limit: how many at the most
-        :param bounds: ``before`` and ``after`` as `chrononaut.Timeline.versions` has them; ``above`` and ``below`` a number
+        :param bounds: ``before`` and ``after`` as `chrononaut.Timeline.versions` has them; ``above`` and ``below``
+            a number
         """
         criteria = [self._states.bounds[name] for name in bounds]
         select = self._states.versions[order]

@@ -34,9 +34,9 @@ class Versioned(CapturesChangeInfo):
             __chrononaut_hidden__ = ["password_hash"]   # changes are noted, values are never kept
             __chrononaut_untracked__ = ["last_seen_at"]  # ignored
 
-    The model gets the column ``version``: 0 for the first state of a record, +1 with every change. The options are those
-    of `read_options <chrononaut.options.read_options>`. The methods flush pending changes first, as any query does; on an object that belongs to no session
-    they raise `DetachedError`.
+    The model gets the column ``version``: 0 for the first state of a record, +1 with every change. The options
+    are those of `read_options <chrononaut.options.read_options>`. The methods flush pending changes first, as any query
+    does; on an object that belongs to no session they raise `DetachedError`.
     """
 
     if TYPE_CHECKING:

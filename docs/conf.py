@@ -20,11 +20,8 @@ extensions = [
     "docs.extensions.offline",
 ]
 exclude_patterns = ["_build", "extensions"]
-# Pages are read in a checkout too, where links lead from file to file, and headings have the anchors that a forge gives them.
+# Pages are read in a checkout too: links lead from file to file, and headings have the anchors that a forge gives them.
 myst_heading_anchors = 4
-myst_enable_extensions = ["attrs_inline"]
-# The marks of blocks that tests follow (```console NAME) are no languages.
-highlight_language = "none"
 default_role = "py:obj"
 autodoc_typehints_format = "short"
 autodoc_member_order = "bysource"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -96,21 +97,16 @@ def _refuses_to_overwrite_what_another_has_changed(tool: Tool) -> bool:
         version = ", version = version + 1" if "version" in _columns(tool) else ""
         tool.past_it(f"UPDATE {tool.table} SET name = 'Nova Roma'{version}")
 
-    try:
+    with suppress(*tool.refusals):
         tool.rename([1], "Constantinople", between=interfere)
-    except Exception as error:  # noqa: BLE001  each tool has errors of its own
-        assert type(error).__name__ == "ConcurrentChangeError"
     return tool.now(1) == "Nova Roma"
 
 
 def _refuses_to_alter_history(tool: Tool) -> bool:
     tool.insert(1, "Byzantium")
     tool.rename([1], "Constantinople")
-    try:
+    with suppress(*tool.refusals):
         tool.alter_history("Nova Roma")
-    except Exception as error:  # noqa: BLE001
-        # PostgreSQL's own, of a trigger that refuses it.
-        assert type(error).__name__ in {"HistoryImmutableError", "ProgrammingError"}
     return "Nova Roma" not in tool.kept()
 
 

@@ -34,7 +34,9 @@ def loaded_from_elsewhere(folder: Path) -> Iterator[str]:
         reader = _Loaded()
         text = page.read_text()
         reader.feed(text)
-        inline = [found for style in re.findall(r"<style.*?</style>", text, re.DOTALL) for found in _IN_STYLE.findall(style)]
+        inline = [
+            found for style in re.findall(r"<style.*?</style>", text, re.DOTALL) for found in _IN_STYLE.findall(style)
+        ]
         yield from (f"{page.relative_to(folder)}: {address}" for address in (*reader.outside, *inline))
     for style in sorted(folder.rglob("*.css")):
         yield from (f"{style.relative_to(folder)}: {address}" for address in _IN_STYLE.findall(style.read_text()))

@@ -67,7 +67,10 @@ def _operation(document: Mapping[str, Any], title: str, operation: Mapping[str, 
     parts.append(
         _table(
             ("status", "meaning", "body"),
-            ([status, answer["description"], _content(answer.get("content", {}))] for status, answer in sorted(answers)),
+            (
+                [status, answer["description"], _content(answer.get("content", {}))]
+                for status, answer in sorted(answers)
+            ),
         )
     )
     parts += [each for status, answer in answers if status[0] == "2" for each in _examples(answer.get("content", {}))]
@@ -164,7 +167,9 @@ def _examples(content: Mapping[str, Any]) -> Iterator[str]:
 
 def _table(head: tuple[str, ...], rows: Any) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines)
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines
+    )
 
 
 def _fill(app: Any, name: str, source: list[str]) -> None:

@@ -13,12 +13,14 @@ class Tool(ABC):
 
     :ivar table: the table's name
     :ivar history: the name of the table that has its history
+    :ivar refusals: the errors by which it refuses what it does not do; none if it refuses nothing
     :ivar instants: a select of when something was kept, in the order in which it was
     """
 
     table: str
     history: str
     instants: str
+    refusals: tuple[type[Exception], ...] = ()
 
     def __init__(self, engine: sa.Engine) -> None:
         """:param engine: of the same database, by which it is looked at past the tool"""

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from django.apps import apps
 from django.conf import settings
 from django.core.management import call_command
-from django.db import connection, transaction
+from django.db import ProgrammingError, connection, transaction
 
 from tests.comparison import Tool
 
@@ -119,3 +119,4 @@ class StrictPgHistory(PgHistory):
     """django-pghistory with options."""
 
     name, table, history = "Strict", "strict", "strict_event"
+    refusals = (ProgrammingError,)

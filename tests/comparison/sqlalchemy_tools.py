@@ -107,6 +107,7 @@ class Chrononaut(_OfSQLAlchemy):
 
     db, model, kept_model = _chrononaut, _Captured, chrononaut.history_model(_Captured)
     table, history = "captured", "captured_history"
+    refusals = (chrononaut.ConcurrentChangeError, chrononaut.HistoryImmutableError)
     instants = "SELECT changed FROM captured_history ORDER BY changed, id, version"
 
 

@@ -16,7 +16,6 @@ class Simple(models.Model):  # type: ignore[misc]  # Django has no types here
         db_table = "simple"
 
 
-
 @pghistory.track(
     pghistory.InsertEvent(),
     pghistory.UpdateEvent(row=pghistory.Old),
