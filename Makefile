@@ -10,6 +10,10 @@ OLDER := $(VENV)-sqlalchemy-2.0
 CONTRACT := $(VENV)-contract
 # What the library is compared with by measuring, and what draws the chart.
 BENCH := $(VENV)-bench
+# What the library is compared with by what it does.
+COMPARISON := $(VENV)-comparison
+# What builds the pages of docs/.
+DOCS := $(VENV)-docs
 COMPILE := $(BIN)/uv pip compile --quiet --upgrade --generate-hashes --universal --no-header --python-version 3.11
 # The tests take twice as long in one process; each has a database server of its own.
 PARALLEL := --numprocesses 2
@@ -28,7 +32,7 @@ OTHERS := CHRONONAUT_MODELS=tests.service.own_models CHRONONAUT_DB=tests.service
 NODE_TOOLS := openapi/node_modules/installed
 QUIETLY := REDOCLY_TELEMETRY=off REDOCLY_SUPPRESS_UPDATE_NOTICE=true SCARF_ANALYTICS=false DO_NOT_TRACK=1
 
-.PHONY: run test test-pgbouncer test-sqlalchemy-2.0 client-tools test-clients test-contract soak soak-contract soak-deploy bench test-bench bench-reading bench-http image test-image check lint openapi lint-openapi lock clean
+.PHONY: run test test-pgbouncer test-sqlalchemy-2.0 client-tools test-clients test-contract test-comparison soak soak-contract soak-deploy bench test-bench bench-reading bench-http image test-image check lint openapi lint-openapi docs lock clean
 
 run: $(VENV)/service
 	@$(BIN)/python -m app.demo --port $(PORT)
@@ -71,6 +75,10 @@ bench: $(BENCH)/tools
 # That what it compares with keeps history, and that the chart is drawn.
 test-bench: $(BENCH)/tools
 	$(BENCH)/bin/python -m pytest tests/test_writing.py -m bench
+
+# That what docs/comparison.md says of other tools is so: each claim is tried on the tool itself.
+test-comparison: $(COMPARISON)/tools
+	$(COMPARISON)/bin/python -m pytest tests/test_comparison.py -m comparison
 
 # Long histories against short ones, on both databases; takes some ten minutes.
 bench-reading: $(VENV)/dev
@@ -116,16 +124,23 @@ lint-openapi: $(VENV)/dev $(NODE_TOOLS)
 	@$(OTHERS) $(NOWHERE) $(BIN)/flask --app app openapi print > openapi/node_modules/others.json
 	cd openapi && $(QUIETLY) npm run --silent lint -- openapi.json node_modules/others.json
 
+# The pages of docs/, the references of the library and of the service among them, as HTML; takes no network.
+docs: $(DOCS)/tools
+	$(DOCS)/bin/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet --builder html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
 # Renews the lock files from pyproject.toml: every package pinned with its hashes.
 lock: $(VENV)/dev
 	$(COMPILE) pyproject.toml --extra service -o requirements.txt
 	$(COMPILE) pyproject.toml --extra service --extra telemetry --group dev -c requirements.txt -o requirements-dev.txt
 	$(COMPILE) pyproject.toml --extra service --extra telemetry --group sqlalchemy-2-0 -o requirements-sqlalchemy-2.0.txt
 	$(COMPILE) pyproject.toml --extra service --group bench -c requirements-dev.txt -o requirements-bench.txt
+	$(COMPILE) pyproject.toml --extra service --group comparison -c requirements-dev.txt -o requirements-comparison.txt
+	$(COMPILE) pyproject.toml --extra service --group docs -c requirements-dev.txt -o requirements-docs.txt
 	$(COMPILE) --group contract -o requirements-contract.txt
 
 clean:
-	rm -rf .venv .venv-* openapi/generated openapi/node_modules instance .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-* docs/_build openapi/generated openapi/node_modules instance .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # The stamp is written last: a virtual environment whose making was interrupted, or whose lock changed, is completed.
 $(VENV)/service: requirements.txt
@@ -142,6 +157,12 @@ $(CONTRACT)/tools: requirements-contract.txt
 
 $(BENCH)/tools: requirements-bench.txt
 	@$(call install,$(BENCH),requirements-bench.txt)
+
+$(COMPARISON)/tools: requirements-comparison.txt
+	@$(call install,$(COMPARISON),requirements-comparison.txt)
+
+$(DOCS)/tools: requirements-docs.txt
+	@$(call install,$(DOCS),requirements-docs.txt)
 
 $(NODE_TOOLS): openapi/package.json openapi/package-lock.json openapi/.npmrc
 	@command -v npm >/dev/null || { echo "make: there is no npm; install Node 20 or newer"; exit 1; }

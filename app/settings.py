@@ -1,6 +1,6 @@
 """What an operator sets: one frozen `Settings`, read from the environment, each value checked.
 
-Each setting is declared once, with the field that holds its value; README's table of settings is held to that.
+Each setting is declared once, with the field that holds its value; the table of docs/settings.md is held to that.
 """
 
 import re
@@ -35,8 +35,8 @@ class Setting(Generic[T]):
     :ivar read: makes the value of a text, or raises a `ValueError` that goes on after the name: what would be right
     :ivar default: the text that an empty or missing one stands for; None where one must be given, in a group that may
         be left out: with the others of it
-    :ivar allowed: what may be set, for README
-    :ivar meaning: what it does, for README
+    :ivar allowed: what may be set, for docs/settings.md
+    :ivar meaning: what it does, for docs/settings.md
     """
 
     name: str
@@ -482,7 +482,7 @@ class Settings:
 
 
 def declared(settings: type[Any] = Settings) -> Iterator[Setting[Any]]:
-    """All settings, in the order in which README lists them."""
+    """All settings, in the order in which docs/settings.md lists them."""
     for each in fields(settings):
         if "setting" in each.metadata:
             yield each.metadata["setting"]

@@ -42,10 +42,10 @@ class AsOf(_Select):
     ``operation``, ``change_info`` and ``transaction_id``; none has relationships, so that options to load these have no
     effect.
 
-    SQLAlchemy takes it wherever it takes a select, though it is none to `isinstance`. What has no past is refused when
-    it is executed or made a subquery. Values that come from objects, as in ``Owner.items.contains(item)``, are what
-    the objects hold now; `with_parent` goes by the key alone. Criteria that a listener of ``do_orm_execute`` adds to
-    selects of the live model are not in it.
+    SQLAlchemy takes it wherever it takes a select, though it is none to ``isinstance``. What has no past is refused
+    when it is executed or made a subquery. Values that come from objects, as in ``Owner.items.contains(item)``, are
+    what the objects hold now; `with_parent` goes by the key alone. Criteria that a listener of ``do_orm_execute`` adds
+    to selects of the live model are not in it.
 
     :raises PastError: it reads a table that is not versioned, or text in which nobody sees what it reads
     :raises HiddenAttributeError: it reads a hidden column

@@ -53,10 +53,10 @@ def rationale(why: str) -> Iterator[None]:
 def append_change_info(obj: object, **values: str) -> None:
     """Add ``extra`` to the change info of one object's next version, and of no later one.
 
-    It is the next version, whether a flush writes it or a statement that the object's session executes (`update()`,
-    `delete()`, `bulk_update_mappings`, …); a row that is set to what it was has none, and the object stays marked.
-    What a statement inserts is no object of the session and carries no mark, be it by `bulk_save_objects` or under the
-    key of an object whose row was gone, which is marked no longer. Where extra change info is required, a statement
+    It is the next version, whether a flush writes it or a statement that the object's session executes (``update()``,
+    ``delete()``, ``bulk_update_mappings``, …); a row that is set to what it was has none, and the object stays marked.
+    What a statement inserts is no object of the session and carries no mark, be it by ``bulk_save_objects`` or under
+    the key of an object whose row was gone, which is marked no longer. Where extra change info is required, a statement
     needs some of its own: which rows it will change is not known before.
 
     A rollback takes the mark away together with the change that it described. That of a savepoint leaves the object

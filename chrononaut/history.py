@@ -36,10 +36,10 @@ class History:
     """A row of history: a state that a record had, and what replaced it.
 
     It has the key and every tracked attribute of its model under the same names, those that the model says were
-    dropped, and besides them `version`,
-    `operation`, `changed` (UTC, when the state ended), `valid_from` (UTC, when it began; ``None`` if it was there
-    before versioning), `change_info` (who and why replaced it) and `transaction_id`. A row whose operation is
-    ``insert`` or ``purge`` has no state. `erased` has the names of the attributes whose values were erased: they read
+    dropped, and besides them ``version``,
+    ``operation``, ``changed`` (UTC, when the state ended), ``valid_from`` (UTC, when it began; ``None`` if it was there
+    before versioning), ``change_info`` (who and why replaced it) and ``transaction_id``. A row whose operation is
+    ``insert`` or ``purge`` has no state. ``erased`` has the names of the attributes whose values were erased: they read
     ``None``.
 
     :raises HiddenAttributeError: on access to a hidden attribute

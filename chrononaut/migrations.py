@@ -108,7 +108,7 @@ def archive_column(
     :param operations: ``op`` of Alembic
     :param table: the table that has the column and ``version``
     :param history: the name of the history table; by default that of the table with ``_history``
-    :param rationale: why, as `rationale` notes it; by default that the column is dropped
+    :param rationale: why, as `chrononaut.rationale` notes it; by default that the column is dropped
     :raises ValueError: the table has no version, as that of a model that inherits by joined tables; or its history does
         not keep the column, as it is hidden or untracked
     """

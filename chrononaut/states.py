@@ -112,7 +112,7 @@ class States:
         states = States(User)  # once
         state = states.of(session, (42,)).version_at(at)
 
-    Its attributes are statements with parameters, by which `RecordStates` asks.
+    Its attributes are statements with parameters, by which `RecordStates <chrononaut.states.RecordStates>` asks.
     """
 
     def __init__(self, model: type) -> None:
@@ -170,7 +170,7 @@ class States:
 
 
 class RecordStates:
-    """The states of one record. `States.of` makes it."""
+    """The states of one record. `chrononaut.States.of` makes it."""
 
     def __init__(self, states: States, execute: Callable[..., Any], key: Mapping[str, Any]) -> None:
         self._states, self._run, self._key = states, execute, key
@@ -220,7 +220,8 @@ class RecordStates:
         """Prior versions, by their numbers.
 
         :param limit: how many at the most
-        :param bounds: ``before`` and ``after`` as `queries.versions` has them; ``above`` and ``below`` a number
+        :param bounds: ``before`` and ``after`` as `chrononaut.Timeline.versions` has them; ``above`` and ``below``
+            a number
         """
         return self._bounded(self._states.versions[order], limit=limit, **bounds)
 

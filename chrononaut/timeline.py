@@ -59,7 +59,11 @@ class Timeline:
             self.live = None
 
     def versions(self, before: datetime | None = None, after: datetime | None = None) -> list[History]:
-        """The prior versions, oldest first. See `queries.versions`."""
+        """The prior versions, oldest first.
+
+        :param before: only versions that ended at this instant or earlier; a naive one is read as UTC
+        :param after: only versions that ended later than this instant, so that the two split the history
+        """
         select = queries.versions(self.model, self.key, before, after)
         return list(self.session.scalars(select.options(undefer(self._versioning.valid_from))))
 
@@ -160,7 +164,7 @@ class Timeline:
     def changes(self, rows: Sequence[History] | None = None) -> list[Change]:
         """What happened to the record, creation and deletion included.
 
-        :param rows: some rows of `queries.changes`, in any order; all by default, oldest first
+        :param rows: some of the record's rows of history, in any order; all by default, oldest first
         """
         if rows is None:
             rows = self.session.scalars(queries.changes(self.model, self.key)).all()

@@ -35,9 +35,9 @@ class Versioned(CapturesChangeInfo):
             __chrononaut_hidden__ = ["password_hash"]   # changes are noted, values are never kept
             __chrononaut_untracked__ = ["last_seen_at"]  # ignored
 
-    The model gets the column ``version``: 0 for the first state of a record, +1 with every change. `read_options` lists
-    the options. The methods flush pending changes first, as any query does; on an object that belongs to no session
-    they raise `DetachedError`.
+    The model gets the column ``version``: 0 for the first state of a record, +1 with every change. The options
+    are those of `read_options <chrononaut.options.read_options>`. The methods flush pending changes first, as any query
+    does; on an object that belongs to no session they raise `DetachedError`.
     """
 
     if TYPE_CHECKING:
@@ -165,7 +165,7 @@ class Versioned(CapturesChangeInfo):
 
     @classmethod
     def feed(cls, which: ChangeFilter = EVERYTHING, *, limit: int = 50, cursor: Position | None = None) -> FeedPage:
-        """A page of what happened to all records of the model, newest first. See `feed.feed`.
+        """A page of what happened to all records of the model, newest first.
 
         ::
 
@@ -175,7 +175,7 @@ class Versioned(CapturesChangeInfo):
 
         :param which: which changes; all by default
         :param limit: changes on the page at the most
-        :param cursor: `FeedPage.next` of the page before
+        :param cursor: ``next`` of the page before
         :raises AttributeError: the filter's attribute is none of the model's
         :raises UntrackedAttributeError: the filter's attribute is untracked
         """

@@ -18,17 +18,33 @@ def _free_port() -> int:
         return port
 
 
-# The guide is for PostgreSQL.
+def _leads(page: Path) -> bool:
+    """Does it have commands to follow?"""
+    return "```console\n" in page.read_text()
+
+
+_PAGES = sorted(filter(_leads, (_ROOT / "docs").rglob("*.md")))
+
+
+# The pages are for PostgreSQL.
 @pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
-@pytest.mark.parametrize("names", [(), pytest.param(("install", "client"), marks=pytest.mark.contract)])
-def test_own_models_are_served(names: tuple[str, ...], database_url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("page", "names"),
+    [
+        *(pytest.param(page, (), id=page.stem) for page in _PAGES),
+        pytest.param(
+            _ROOT / "docs" / "own-models.md", ("install", "client"), marks=pytest.mark.contract, id="own-models, all"
+        ),
+    ],
+)
+def test_page_leads_where_it_says(page: Path, names: tuple[str, ...], database_url: str, tmp_path: Path) -> None:
     programs = "/usr/local/bin:/usr/bin:/bin"
     environment = {"CHECKOUT": str(_ROOT), "DATABASE_URL": database_url, "PORT": str(_free_port()), "PATH": programs}
     if "install" not in names:
         environment |= {"PATH": f"{Path(sys.executable).parent}:{programs}", "PYTHONPATH": str(_ROOT)}
-    follow(_ROOT / "docs" / "own-models.md", tmp_path, environment, *names)
-    for name in ("__init__.py", "models.py"):
-        assert (tmp_path / "inventory" / name).read_text() == (_ROOT / "examples" / "inventory" / name).read_text()
+    follow(page, tmp_path, environment, *names)
+    for example in (_ROOT / "examples" / "inventory").glob("*.py") if page.stem == "own-models" else ():
+        assert (tmp_path / "inventory" / example.name).read_text() == example.read_text()
 
 
 def _follow(page: str, folder: Path, **environment: str) -> None:

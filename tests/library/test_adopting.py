@@ -17,8 +17,8 @@ from tests.library.conftest import opened, prepare_sqlite, recorded
 from tests.library.rows import changes, history_rows
 
 _GUIDE = (Path(__file__).parents[2] / "docs" / "adopting.md").read_text()
-(_MODEL,) = re.findall(r"```diff\n(.*?)```", _GUIDE, re.DOTALL)
-(_MIGRATION,) = re.findall(r"```python\n(.*?)```", _GUIDE, re.DOTALL)
+(_MODEL,) = re.findall(r"```diff models.py\n(.*?)```", _GUIDE, re.DOTALL)
+(_MIGRATION,) = re.findall(r"```python migrations\S+\n(.*?)```", _GUIDE, re.DOTALL)
 
 _FILL = """
     WITH RECURSIVE numbers(number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM numbers WHERE number < :rows)

@@ -31,7 +31,7 @@ _PAUSE = 0.02  # seconds
 _ROOT = Path(__file__).parents[2]
 (_MIGRATION,) = (
     example
-    for example in re.findall(r"```python\n(.*?)```", (_ROOT / "docs" / "operations.md").read_text(), re.DOTALL)
+    for example in re.findall(r"```python \S+\n(.*?)```", (_ROOT / "docs" / "operations.md").read_text(), re.DOTALL)
     if "item_history" in example
 )
 

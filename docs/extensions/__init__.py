@@ -1,0 +1,1 @@
+"""What Sphinx is told beside its own: the REST reference, and that no page asks anybody else for anything."""
