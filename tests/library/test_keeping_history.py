@@ -60,7 +60,8 @@ NOTES = versioning_of(Note)
 KEYS: list[Key] = [("a", 1), ("a", 2), ("ä,/", 1)]
 TRACKED = ("title", "body", "pinned")
 ERASABLE = ("title", "body", "pinned")
-BEGINNING = datetime.now(UTC).replace(microsecond=0) - timedelta(days=400)
+# A midnight, so that some changes are made at one.
+BEGINNING = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=400)
 DAY = timedelta(days=1)
 
 
