@@ -301,8 +301,8 @@ def test_held_records_are_left_alone(session: Session) -> None:
 
 
 def test_hierarchies_are_purged_as_one(session: Session) -> None:
-    vehicles = [Vehicle(code="v", name="0"), Truck(code="t", name="0", load=0)]
-    animals = [Animal(code="a", name="0"), Dog(code="d", name="0", tricks=0)]
+    vehicles: list[Any] = [Vehicle(code="v", name="0"), Truck(code="t", name="0", load=0)]
+    animals: list[Any] = [Animal(code="a", name="0"), Dog(code="d", name="0", tricks=0)]
     session.add_all([*vehicles, *animals])
     session.commit()
     for number in range(1, 4):
