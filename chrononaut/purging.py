@@ -34,6 +34,9 @@ BATCH = 2000
 
 SMALLEST_BATCH = 3
 _LOCK_TIMEOUT = "SET LOCAL lock_timeout = '1s'"
+_BY_INDEX = (
+    "SET LOCAL enable_seqscan = off"  # how many rows go of a part PostgreSQL can but guess, and guesses too many
+)
 _ATTEMPTS = 10
 _AT = "%Y-%m-%dT%H:%M:%S.%fZ"
 
@@ -187,6 +190,7 @@ class Purge:
         versioning, dialect = versioning_of(self.model), connection.dialect.name
         if dialect == "postgresql":
             connection.exec_driver_sql(_LOCK_TIMEOUT)
+            connection.exec_driver_sql(_BY_INDEX)
         connection.execute(self._cutting(versioning, stretch, dialect))
         made = self._made(versioning, stretch)
         first, *_ = versioning.tables

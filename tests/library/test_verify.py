@@ -134,8 +134,11 @@ def _told(**changes: Any) -> str:
             "'FR' version 3: the live row has this version",
         ),
         (
-            f"UPDATE country_history SET operation = 'purge', name = NULL, change_info = '{_told(first=1)}' "
-             "WHERE code = 'FR' AND version = 2",
+            # The second of two rows, of which a cut says that it stands for both.
+            (
+                f"UPDATE country_history SET operation = 'purge', name = NULL, change_info = '{_told(first=1)}'"
+                " WHERE code = 'FR' AND version = 2"
+            ),
             "'FR' version 2: this cut begins with version 1; the row before it is version 1",
         ),
     ],
