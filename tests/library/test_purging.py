@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from chrononaut import (
+    ChangeFilter,
     Cut,
     ImportedChange,
     PurgedError,
@@ -272,6 +273,21 @@ def test_value_that_was_set_by_what_was_purged_is_blamed_on_the_cut(session: Ses
         "secret": ("purge", 0),
         "token": ("purge", 0),
     }
+
+
+def test_feed_of_an_attribute_has_what_was_purged_and_nothing_that_is_not_known(session: Session) -> None:
+    lives(session, Gauge, "a", NOW - 5 * DAY, NOW - 3 * DAY, NOW - 3 * DAY + timedelta(hours=1), NOW - DAY, count=1)
+    purge(Gauge, Retention(versions=1, daily_after=0))
+    assert [(row.version, row.operation) for row in rows(session, Gauge)] == [
+        (-1, "insert"),
+        (0, "update"),
+        (1, "update"),
+        (2, "purge"),
+        (3, "update"),
+    ]
+    for attribute, numbers in (("name", [3, 2, 0]), ("count", [2, -1]), ("secret", [2])):
+        changes = Gauge.feed(ChangeFilter(attribute=attribute)).changes
+        assert [change.version for change in changes] == numbers, attribute
 
 
 def test_history_from_before_versioning_begins_with_its_first_version(session: Session) -> None:
