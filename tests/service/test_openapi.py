@@ -127,7 +127,14 @@ def _check_examples_are_taken(api: Api, name: str) -> None:
         api.put(path, bodies.pop(f"replace_{name}")),
         api.patch(path, bodies.pop(f"change_{name}")),
     ]
-    assert not bodies
+    assert [*bodies] == [f"erase_{name}_history"]
+    erasing = bodies.pop(f"erase_{name}_history")
+    assert (
+        erasing
+        == document["paths"][f"/history/{name}/{{key}}/erase"]["post"]["requestBody"]["content"]["application/json"][
+            "example"
+        ]
+    )
     for given in answers:
         assert given.keys() == example.keys()
         assert given["state"].keys() == example["state"].keys()
