@@ -31,6 +31,11 @@ def test_own_models_are_served(names: tuple[str, ...], database_url: str, tmp_pa
         assert (tmp_path / "inventory" / name).read_text() == (_ROOT / "examples" / "inventory" / name).read_text()
 
 
+def test_values_are_erased(tmp_path: Path) -> None:
+    programs = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
+    follow(_ROOT / "docs" / "erasure.md", tmp_path, {"PATH": programs, "PYTHONPATH": str(_ROOT)})
+
+
 def _follow(page: str, folder: Path, **environment: str) -> None:
     (folder / "page.md").write_text(page)
     follow(folder / "page.md", folder, {"PATH": "/usr/bin:/bin", **environment})
