@@ -34,6 +34,9 @@ BATCH = 2000
 
 SMALLEST_BATCH = 3
 _LOCK_TIMEOUT = "SET LOCAL lock_timeout = '1s'"
+_BY_INDEX = (
+    "SET LOCAL enable_seqscan = off"  # how many rows go of a part PostgreSQL can but guess, and guesses too many
+)
 _ATTEMPTS = 10
 _AT = "%Y-%m-%dT%H:%M:%S.%fZ"
 
@@ -152,7 +155,7 @@ class Purge:
 
     def _doomed(self, engine: Engine, stretch: "_Stretch") -> list[Doomed]:
         versioning = versioning_of(self.model)
-        going = self._going(versioning, stretch.criteria(versioning), engine.dialect.name)
+        going = self._going(versioning, stretch, engine.dialect.name)
         version, changed = going.c.version, going.c.changed
         key = _parts(versioning, going)
         figures = (
@@ -187,6 +190,7 @@ class Purge:
         versioning, dialect = versioning_of(self.model), connection.dialect.name
         if dialect == "postgresql":
             connection.exec_driver_sql(_LOCK_TIMEOUT)
+            connection.exec_driver_sql(_BY_INDEX)
         connection.execute(self._cutting(versioning, stretch, dialect))
         made = self._made(versioning, stretch)
         first, *_ = versioning.tables
@@ -198,7 +202,7 @@ class Purge:
     def _cutting(self, versioning: Versioning, stretch: "_Stretch", dialect: str) -> sa.Update:
         """The statement that makes a cut of the last row of each run."""
         # With the row before: where it is a cut, it is one with what goes behind it.
-        rows = self._going(versioning, stretch.criteria(versioning, with_before=True), dialect)
+        rows = self._going(versioning, stretch, dialect, with_before=True)
         runs = _runs(versioning, rows)
         document: JSONObject = {"first": None, "operation": None, "at": self._told_at(), "user_id": self.user_id}
         if self.extra:
@@ -224,24 +228,22 @@ class Purge:
 
     def _made(self, versioning: Versioning, stretch: "_Stretch") -> sa.Subquery:
         """The cuts that this purge has made in a part."""
-        at = versioning.column("change_info")[(PURGED, "at")].as_string()
-        criteria = (*stretch.criteria(versioning, with_before=True), versioning.column("operation") == "purge")
-        first = versioning.column("change_info")[(PURGED, "first")].as_integer()
-        columns = [
-            *_labelled(history_key(versioning)),
-            first.label("first"),
-            versioning.column("version").label("last"),
-        ]
-        return sa.select(*columns).where(*criteria, at == self._told_at()).subquery("made")
+        version, operation, info = (versioning.column(own) for own in ("version", "operation", "change_info"))
+        columns = (version.label("last"), operation.label("operation"), info.label("info"))
+        rows = stretch.select(versioning, columns, with_before=True).subquery("written")
+        first, at = rows.c.info[(PURGED, "first")].as_integer(), rows.c.info[(PURGED, "at")].as_string()
+        select = sa.select(*_parts(versioning, rows), first.label("first"), rows.c.last)
+        return select.where(rows.c.operation == "purge", at == self._told_at()).subquery("made")
 
     def _told_at(self) -> str:
         return utc(self.at).strftime(_AT)
 
-    def _going(self, versioning: Versioning, criteria: Sequence[sa.ColumnElement[bool]], dialect: str) -> sa.Subquery:
+    def _going(
+        self, versioning: Versioning, stretch: "_Stretch", dialect: str, with_before: bool = False
+    ) -> sa.Subquery:
         """History rows, and whether each goes: ``goes``. Cuts do: they become one with what is beside."""
         version, changed, operation = (versioning.column(own) for own in ("version", "changed", "operation"))
         first = versioning.column("change_info")[(PURGED, "first")].as_integer()
-        key = history_key(versioning)
         columns: dict[str, sa.ColumnElement[Any]] = {
             "version": version,
             "changed": changed,
@@ -249,9 +251,9 @@ class Purge:
             "first": sa.case((operation == "purge", first), else_=version),
         }
         if self.retention.daily_after is not None:
-            columns["valid_from"] = versioning.began(key, version)
-        selected = [*_labelled(key), *(column.label(name) for name, column in columns.items())]
-        rows = sa.select(*selected).where(*criteria).cte("looked_at")
+            columns["valid_from"] = versioning.began(history_key(versioning), version)
+        selected = [column.label(name) for name, column in columns.items()]
+        rows = stretch.select(versioning, selected, with_before).cte("looked_at")
         records = self._records(versioning, rows)
         same = [one == other for one, other in zip(_parts(versioning, rows), _parts(versioning, records), strict=True)]
         is_kept = sa.or_(records.c.is_held, self._is_young(rows, dialect), *self._is_new(rows, records))
@@ -334,8 +336,28 @@ class _Stretch:
     until: tuple[Any, ...] | None
     rows: int
 
+    def select(
+        self, versioning: Versioning, columns: Iterable[sa.ColumnElement[Any]], with_before: bool = False
+    ) -> sa.Select[Any]:
+        """The keys of its rows, and other columns.
+
+        :param with_before: of the row before too
+        """
+        key = history_key(versioning)
+        # Where what is between two places has to be guessed, a limit says that it is not much. Writers may have added
+        # some rows since they were counted.
+        return (
+            sa.select(*_labelled(key), *columns)
+            .where(*self.criteria(versioning, with_before))
+            .order_by(*key, versioning.column("version"))
+            .limit(2 * self.rows + 1)
+        )
+
     def criteria(self, versioning: Versioning, with_before: bool = False) -> list[sa.ColumnElement[bool]]:
-        """:param with_before: the row before too"""
+        """Is a history row one of its rows?
+
+        :param with_before: is the row before one?
+        """
         columns = [*history_key(versioning), versioning.column("version")]
         place = sa.tuple_(*columns)
         criteria: list[sa.ColumnElement[bool]] = []
@@ -444,6 +466,15 @@ def _emptying(versioning: Versioning, table: RecordTable, made: sa.Subquery) -> 
 
 def _deleting(versioning: Versioning, table: RecordTable, made: sa.Subquery) -> sa.Delete:
     """The statement that deletes the rows that cuts stand for."""
-    version = table.history.c[versioning.options.names.version]
-    stands_for = (*_of_made(versioning, table, made), version >= made.c.first, version < made.c.last)
-    return sa.delete(table.history).where(sa.exists().where(*stands_for))
+    # By keys that are looked up: for a range of each cut PostgreSQL would read the table whole.
+    gone = table.history.alias("gone")
+    key = [column.key for column in table.key]
+    place = [*key, versioning.options.names.version]
+    version = gone.c[versioning.options.names.version]
+    stands_for = (
+        *(gone.c[name] == part for name, part in zip(key, _parts(versioning, made), strict=True)),
+        version >= made.c.first,
+        version < made.c.last,
+    )
+    rows = sa.select(*(gone.c[name] for name in place)).where(*stands_for)
+    return sa.delete(table.history).where(sa.tuple_(*(table.history.c[name] for name in place)).in_(rows))

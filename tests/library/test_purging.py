@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from chrononaut import (
+    ChangeFilter,
     Cut,
     ImportedChange,
     PurgedError,
@@ -150,15 +151,14 @@ def test_young_versions_are_not_thinned_out(session: Session) -> None:
     assert purge(Gauge, Retention(versions=3, days=2, daily_after=1)) > 0
 
 
-@pytest.mark.parametrize("batch", [3, 4, 7, 2000])
 @pytest.mark.parametrize(
-    "retention",
+    ("retention", "batch"),
     [
-        Retention(versions=0),
-        Retention(versions=3),
-        Retention(days=4),
-        Retention(daily_after=2),
-        Retention(versions=2, days=5, daily_after=1),
+        (Retention(versions=0), 4),
+        (Retention(versions=3), 2000),
+        (Retention(days=4), 7),
+        (Retention(daily_after=2), 5),
+        (Retention(versions=2, days=5, daily_after=1), 3),
     ],
     ids=repr,
 )
@@ -275,6 +275,21 @@ def test_value_that_was_set_by_what_was_purged_is_blamed_on_the_cut(session: Ses
     }
 
 
+def test_feed_of_an_attribute_has_what_was_purged_and_nothing_that_is_not_known(session: Session) -> None:
+    lives(session, Gauge, "a", NOW - 5 * DAY, NOW - 3 * DAY, NOW - 3 * DAY + timedelta(hours=1), NOW - DAY, count=1)
+    purge(Gauge, Retention(versions=1, daily_after=0))
+    assert [(row.version, row.operation) for row in rows(session, Gauge)] == [
+        (-1, "insert"),
+        (0, "update"),
+        (1, "update"),
+        (2, "purge"),
+        (3, "update"),
+    ]
+    for attribute, numbers in (("name", [3, 2, 0]), ("count", [2, -1]), ("secret", [2])):
+        changes = Gauge.feed(ChangeFilter(attribute=attribute)).changes
+        assert [change.version for change in changes] == numbers, attribute
+
+
 def test_history_from_before_versioning_begins_with_its_first_version(session: Session) -> None:
     with suppress_versioning():
         session.add(Gauge(code="a", name="x"))
@@ -301,8 +316,8 @@ def test_held_records_are_left_alone(session: Session) -> None:
 
 
 def test_hierarchies_are_purged_as_one(session: Session) -> None:
-    vehicles = [Vehicle(code="v", name="0"), Truck(code="t", name="0", load=0)]
-    animals = [Animal(code="a", name="0"), Dog(code="d", name="0", tricks=0)]
+    vehicles: list[Any] = [Vehicle(code="v", name="0"), Truck(code="t", name="0", load=0)]
+    animals: list[Any] = [Animal(code="a", name="0"), Dog(code="d", name="0", tricks=0)]
     session.add_all([*vehicles, *animals])
     session.commit()
     for number in range(1, 4):
