@@ -272,6 +272,15 @@ def test_nobody_is_blamed_for_what_is_not_known(session: Session, user: User) ->
     assert email.version == 2
 
 
+def test_nobody_is_blamed_where_the_live_value_went_too(session: Session, user: User) -> None:
+    user.name = None
+    session.commit()
+    assert user.blame()["name"] is not None
+    user.erase(["name"])
+    session.commit()
+    assert user.blame()["name"] is None
+
+
 def test_creation_is_blamed_where_there_was_no_other_state(session: Session) -> None:
     country = Country(code="FR", name="France")
     session.add(country)
