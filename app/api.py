@@ -17,6 +17,7 @@ from werkzeug import Response
 from app.auth.access import requires
 from app.auth.grants import Scope
 from app.bounds import refuse_long_address
+from app.change_headers import header_of
 from app.columns import Query
 from app.conditional import ask_again, check_untagged_preconditions
 from app.document import (
@@ -38,11 +39,12 @@ from app.names import NameTakenError, free_schema_name
 from app.pages import next_link
 from app.problems import KINDS
 from app.reading import Digits, Parser, refuse_undecodable
-from app.reasons import with_reasons
+from app.reasons import RATIONALE, with_reasons
 from app.registry import RENAME, RegistrationError, Resource
 from app.retries import made_anew
 from app.settings import Settings
 from app.variants import properties_of
+from chrononaut.options import ANY_TEXT
 
 WRITING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
@@ -100,6 +102,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         timegate: bool = False,
         links: Mapping[str, Any] | None = None,
         public: bool = False,
+        needs_rationale: bool = False,
     ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Declare a view as an operation of the API.
 
@@ -123,8 +126,11 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         :param timegate: does it take ``Accept-Datetime``, and answer by sending to a Memento?
         :param links: from its answer to other operations, as the OpenAPI document tells of them
         :param public: is it for everyone, also for who is not known?
+        :param needs_rationale: must a rationale come with it, whatever its model requires?
         """
         paged = "cursor" in query().fields
+        required = {header_of(RATIONALE): ANY_TEXT} if needs_rationale else {}
+        required |= self._resource.required if self._resource else {}
         # What is kept for one must not be shown to another: that of who has logged out, say.
         varying = [
             *(() if public else ("Authorization", "Cookie")),
@@ -183,7 +189,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
                 ),
                 links={**following, **(links or {})},
                 headers=[
-                    *(change_parameters(self._resource.required if self._resource else {}) if writing else ()),
+                    *(change_parameters(required) if writing else ()),
                     *(
                         name
                         for name, is_taken in (
@@ -204,7 +210,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
             if largest_body is not None:
                 wrapped = _taking(largest_body, wrapped)
             if writing:
-                wrapped = with_reasons(self._resource)(wrapped)
+                wrapped = with_reasons(self._resource, needs_rationale=needs_rationale)(wrapped)
             if answer is not None:
                 # Before all else of the operation: nothing is written for a 406.
                 wrapped = _after(partial(acceptable, JSON, *(media or {})), wrapped)

@@ -36,7 +36,7 @@ class ChangeFilter:
     :ivar until: only at this instant or earlier, so that the two split the feed
     :ivar extra: key → value of the change info's ``extra``; all must be there
     :ivar attribute: only changes of this attribute, a tracked or a hidden one; that a record is created or deleted with
-        a value of it is a change too, and so is what was purged, which may have changed it
+        a value of it is a change too, and so is what was purged, and what was erased, which may have changed it
     :raises TypeError: a value is of the wrong type
     :raises ValueError: there is no such operation, or a text holds NUL
     """
@@ -67,7 +67,7 @@ EVERYTHING = ChangeFilter()
 class Position:
     """A place among the changes of a model, or of a transaction: that of a change.
 
-    :ivar model: which model's, by a text that is no other's
+    :ivar model: `place_of` its model
     """
 
     model: str
@@ -202,32 +202,32 @@ def _criteria(versioning: Versioning, which: ChangeFilter, dialect: Dialect) -> 
 
 
 def _changes_attribute(versioning: Versioning, name: str, dialect: Dialect) -> sa.ColumnElement[bool]:
-    purged = versioning.column("operation") == "purge"
+    operation, info = versioning.column("operation"), versioning.column("change_info")
+    purged = operation == "purge"
     if name in versioning.hidden:
-        return sa.or_(purged, lists_name(versioning.column("change_info"), "hidden_cols_changed", name, dialect.name))
+        return sa.or_(purged, lists_name(info, "hidden_cols_changed", name, dialect.name))
     if name in versioning.untracked:
         raise UntrackedAttributeError(versioning.name, name)
     if name not in blamed(versioning):
         there = ", ".join(blamed(versioning))
         raise AttributeError(f"no change sets {name!r} of a {versioning.name}; there are {there}")
     before = as_loaded(getattr(versioning.history, name), dialect)
-    operation = versioning.column("operation")
-    prior, live = aliased(versioning.history, flat=True), aliased(versioning.model, flat=True)
-    names = versioning.options.names
-    # What a state was changed into that was purged is not known, nor whether one that was erased was changed.
-    of_prior: Any = (
-        getattr(prior, names.operation) != "purge",
-        ~is_erased(getattr(prior, names.change_info), name, dialect),
-    )
-    # The row of an insert has no state: NULL.
+    prior: Any = aliased(versioning.history, flat=True)
+    live: Any = aliased(versioning.model, flat=True)
+
+    def differs(entity: Any) -> sa.ColumnElement[bool]:
+        # The row of an insert has no state: NULL.
+        return is_distinct(before, as_loaded(getattr(entity, name), dialect), dialect)
+
+    prior_info = getattr(prior, versioning.options.names.change_info)
+    # What a state was changed into that was purged is not known.
+    prior_is_known = getattr(prior, versioning.options.names.operation) != "purge"
     following = [
         sa.exists()
-        .select_from(entity)
-        .where(*follows(versioning, entity), is_distinct(before, as_loaded(getattr(entity, name), dialect), dialect))
-        .where(*criteria)
-        for entity, criteria in ((prior, of_prior), (live, ()))
+        .select_from(prior)
+        .where(*follows(versioning, prior), prior_is_known, differs(prior) | is_erased(prior_info, name, dialect)),
+        sa.exists().select_from(live).where(*follows(versioning, live), differs(live)),
     ]
     is_delete = operation == "delete"
-    is_known = sa.or_(operation == "insert", ~is_erased(versioning.column("change_info"), name, dialect))
-    is_changed = sa.or_(sa.and_(is_delete, before.is_not(None)), sa.and_(~is_delete, sa.or_(*following)))
-    return sa.or_(purged, sa.and_(is_known, is_changed))
+    erased = sa.and_(operation != "insert", is_erased(info, name, dialect))
+    return sa.or_(purged, erased, sa.and_(is_delete, before.is_not(None)), sa.and_(~is_delete, sa.or_(*following)))

@@ -47,6 +47,11 @@ def test_page_leads_where_it_says(page: Path, names: tuple[str, ...], database_u
         assert (tmp_path / "inventory" / example.name).read_text() == example.read_text()
 
 
+def test_values_are_erased(tmp_path: Path) -> None:
+    programs = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
+    follow(_ROOT / "docs" / "erasure.md", tmp_path, {"PATH": programs, "PYTHONPATH": str(_ROOT)})
+
+
 def test_history_is_kept_for_a_time(tmp_path: Path) -> None:
     programs = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
     follow(_ROOT / "docs" / "retention.md", tmp_path, {"PATH": programs, "PYTHONPATH": str(_ROOT)})

@@ -6,19 +6,14 @@ from marshmallow import Schema, fields, validate
 
 from app.answers import Answer
 from app.api import Blueprint
-from app.change_headers import header_of
 from app.columns import Body
 from app.db import commit
 from app.document import links_to_record
 from app.history.examples import Document, Examples
 from app.history.finding import timeline_of
 from app.history.schemas import ErasureMarkSchema, LinksSchema
-from app.problems import Problem
 from app.registry import Resource
-from chrononaut.change_info import current_extra, says_something
 from chrononaut.erasing import erasable
-
-_WHY = "change_rationale"
 
 
 class ErasureSchema(Answer):
@@ -64,23 +59,16 @@ def add_erasing(blueprint: Blueprint, resource: Resource) -> None:
         body_example={"columns": names[:1], "reasons": True},
         example=examples.erasure(names[:1]),
         problems=["unknown-record"],
+        needs_rationale=True,
         links=links_to_record(name),
     )
     def erase_history(query: Document, body: Document, key: str) -> Document:
         """Erase values of a record from all its prior versions, and the reasons of its changes with them.
 
         It cannot be undone. Numbers, instants and users stay, and each change says what was erased, by whom and why:
-        `X-Change-Rationale` must say so, and stays, so it should not repeat the values. The record itself is left
-        alone: where it still has the values, its next change archives them again. What caches have kept of the versions
-        is asked for again, with other `ETag`s.
+        `X-Change-Rationale` is kept, so it should not repeat the values. The record itself is left alone: where it
+        still has the values, its next change archives them again. Versions get another `ETag`.
         """
-        if not says_something(current_extra().get(_WHY)):
-            header = header_of(_WHY)
-            raise Problem(
-                "change-info-required",
-                f"values are erased only with a reason, which stays in their place; send {header}",
-                errors={"headers": {header: ["missing or blank; say why"]}},
-            )
         timeline = timeline_of(resource, key, to_write=True)
         erased = timeline.erase(body["columns"], reasons=body["reasons"])
         document = resource.identified(key) | {

@@ -79,10 +79,7 @@ def erase(
 def _tell(db: SQLAlchemy, versioning: Versioning, key: str, erased: Erasure, held: list[str]) -> None:
     """Say what goes, and what stays that a reader of it might take for gone."""
     reasons = f", and the reasons of {count(erased.changes, 'change')}" if erased.reasons else ""
-    click.echo(
-        f"{versioning.name} {key}: {', '.join(erased.columns)} of {count(erased.versions, 'version')}{reasons}",
-        err=True,
-    )
+    click.echo(f"{versioning.name} {key}: {', '.join(erased.columns)} of {count(erased.versions, 'version')}{reasons}")
     if held:
         click.echo(
             f"the live record still has {', '.join(held)}: change it too, or its next change archives them again",

@@ -14,12 +14,14 @@ from chrononaut import (
     ErasureError,
     MissingChangeInfoError,
     RestoreError,
+    Retention,
     States,
     Timeline,
     VersionedSQLAlchemy,
     extra_change_info,
     rationale,
 )
+from chrononaut.purging import Purge
 from chrononaut.verify import snapshot, verify
 from tests.library.models import Country, Release, User, db, define
 from tests.library.rows import changes, history_rows, live_rows, state
@@ -226,21 +228,23 @@ def test_changes_tell_nothing_of_what_was_erased(session: Session, user: User) -
     assert (alone.version, alone.erased) == (1, ("email",))
 
 
-def test_feed_of_a_column_lists_no_change_that_is_not_known(session: Session, user: User) -> None:
-    which = ChangeFilter(attribute="email")
+def test_feed_of_a_column_lists_what_may_have_changed_it(session: Session, user: User) -> None:
+    def listed(attribute: str) -> list[tuple[Any, int]]:
+        return [(change.key[0], change.version) for change in User.feed(ChangeFilter(attribute=attribute)).changes]
+
+    assert listed("email") == [(1, 1), (2, -1), (1, -1)]
     user.erase(["email"])
     session.commit()
-    assert [(change.key, change.version) for change in User.feed(which).changes] == [((2,), -1)]
-    user.email = "new@example.com"
+    assert listed("email") == [(1, 1), (1, 0), (2, -1), (1, -1)]
+    assert listed("name") == [(1, 0), (1, -1)]
+    user.name = "new"
     session.commit()
-    user.email = "newer@example.com"
-    session.commit()
-    assert [(change.key, change.version) for change in User.feed(which).changes] == [((1,), 3), ((1,), 2), ((2,), -1)]
+    assert listed("email") == [(1, 1), (1, 0), (2, -1), (1, -1)]
     session.delete(user)
     session.commit()
     user.timeline(1).erase(["email"])
     session.commit()
-    assert [(change.key, change.version) for change in User.feed(which).changes] == [((2,), -1)]
+    assert listed("email") == [(1, 3), (1, 2), (1, 1), (1, 0), (2, -1), (1, -1)]
 
 
 def test_diff_leaves_out_what_was_erased(session: Session, user: User) -> None:
@@ -266,6 +270,15 @@ def test_nobody_is_blamed_for_what_is_not_known(session: Session, user: User) ->
     email = user.blame()["email"]
     assert email is not None
     assert email.version == 2
+
+
+def test_nobody_is_blamed_where_the_live_value_went_too(session: Session, user: User) -> None:
+    user.name = None
+    session.commit()
+    assert user.blame()["name"] is not None
+    user.erase(["name"])
+    session.commit()
+    assert user.blame()["name"] is None
 
 
 def test_creation_is_blamed_where_there_was_no_other_state(session: Session) -> None:
@@ -397,6 +410,35 @@ def test_dropped_columns_are_scrubbed(open_database: Open) -> None:
     assert (row["text"], row["author"]) == (None, None)
     assert one.versions()[0].erased == ("text", "author")
     assert clean(page, session)
+
+
+# Purged history has nothing to erase.
+
+
+def test_cut_stays_as_it_is(session: Session, user: User) -> None:
+    plan = Purge(User, Retention(versions=1), extra={"rationale": "a policy"})
+    assert sum(one.versions for part in plan.run(db.engine) for one in part.doomed) == 1
+    before = history_rows(session, "appuser_history", id=1)
+    assert changes(before) == [(0, "purge"), (1, "update")]
+    session.commit()
+    assert (user.erase().versions, user.erase(["email"]).changes) == (1, 1)
+    session.commit()
+    cut, row = history_rows(session, "appuser_history", id=1)
+    assert cut == before[0]
+    assert [mark["columns"][0] for mark in row["change_info"]["erased"]] == ["email", "email"]
+    assert [change.erased for change in user.changes()] == [(), user.versions()[0].erased]
+    assert clean(User, session)
+
+
+def test_erased_versions_are_purged_as_others(session: Session, user: User) -> None:
+    user.erase()
+    session.commit()
+    list(Purge(User, Retention(versions=0)).run(db.engine))
+    (cut,) = history_rows(session, "appuser_history", id=1)
+    assert cut["operation"] == "purge"
+    assert "erased" not in cut["change_info"]
+    assert {change.operation for change in user.blame().values() if change} == {"purge"}
+    assert clean(User, session)
 
 
 # verify
