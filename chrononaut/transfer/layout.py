@@ -201,7 +201,9 @@ def layout_of(model: type, dialect: Dialect) -> Layout:
                 _add(state, attribute(name, column, history))
         for name, column in one.dropped.items():
             _add(state, attribute(name, None, column))
-    kept = [attribute(name, versioning.mapper.columns[name], None) for name in getattr(model, BOOKKEEPING, ())]
+    # A concrete model does not inherit the columns.
+    bookkeeping = [name for name in getattr(model, BOOKKEEPING, ()) if name in versioning.mapper.columns]
+    kept = [attribute(name, versioning.mapper.columns[name], None) for name in bookkeeping]
     return Layout(versioning, dialect, tables, key, list(state.values()), kept)
 
 
