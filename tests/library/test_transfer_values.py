@@ -201,18 +201,20 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [(name, value) for name, values in WRONG.items() for value in values],
-    ids=lambda value: repr(value)[:20],
-)
-def test_value_of_a_wrong_type_is_refused(carried: Carried, name: str, value: Any) -> None:
+def test_values_of_wrong_types_are_refused(carried: Carried) -> None:
     carried.db.session.add(carried.model(id=1, text="a"))
     carried.db.session.commit()
     header, insert, live, _ = documents(exported(carried.engine, carried.model))
-    live["state"][name] = value
-    with pytest.raises(HistoryFileError) as refused:
-        imported(carried.target, carried.other_model, file_of([header, insert, live]))
-    (problem,) = refused.value.problems
-    assert problem.line in {2, 3}
+    taken = []
+    for name, value in [(name, value) for name, values in WRONG.items() for value in values]:
+        wrong = {**live, "state": {**live["state"], name: value}}
+        try:
+            imported(carried.target, carried.other_model, file_of([header, insert, wrong]))
+        except HistoryFileError as error:
+            (problem,) = error.problems
+            # What only the database can say, it says of the record.
+            assert (problem.line, problem.column) in {(3, name), (2, None)}
+            continue
+        taken.append((name, value))
+    assert taken == []
     assert tables(carried.target, carried.other_model) == {"thing": [], "thing_history": []}
