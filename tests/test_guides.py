@@ -31,6 +31,15 @@ def test_own_models_are_served(names: tuple[str, ...], database_url: str, tmp_pa
         assert (tmp_path / "inventory" / name).read_text() == (_ROOT / "examples" / "inventory" / name).read_text()
 
 
+def test_history_is_exported_and_imported(tmp_path: Path) -> None:
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
+        "PYTHONPATH": str(_ROOT),
+        "RELEASES": str(_ROOT / "app" / "data" / "releases.ndjson"),
+    }
+    follow(_ROOT / "docs" / "transfer.md", tmp_path, environment)
+
+
 def _follow(page: str, folder: Path, **environment: str) -> None:
     (folder / "page.md").write_text(page)
     follow(folder / "page.md", folder, {"PATH": "/usr/bin:/bin", **environment})

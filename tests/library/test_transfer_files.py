@@ -24,6 +24,9 @@ from tests.library.transferring import (
     tables,
 )
 
+# What is wrong with a line itself is the same on every database.
+on_sqlite = pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+
 Change = Callable[[list[Any]], object]
 Edit = Callable[[bytes], bytes]
 
@@ -243,6 +246,7 @@ EDITS: dict[str, tuple[Edit, Sequence[str]]] = {
 }
 
 
+@on_sqlite
 @pytest.mark.parametrize("name", EDITS)
 def test_files_that_are_damaged(name: str, file: bytes, target: sa.Engine) -> None:
     edit, told = EDITS[name]
@@ -271,6 +275,7 @@ CSV_EDITS: dict[str, tuple[Edit, Sequence[str]]] = {
 }
 
 
+@on_sqlite
 @pytest.mark.parametrize("name", CSV_EDITS)
 def test_files_of_csv_that_are_damaged(name: str, csv_file: bytes, target: sa.Engine) -> None:
     edit, told = CSV_EDITS[name]
