@@ -24,7 +24,6 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, UserDefinedType
 
-
 Value = int | float | bool | str
 """A value as it stands in a file; ``None`` stands for NULL beside it."""
 

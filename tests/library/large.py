@@ -62,12 +62,11 @@ def fill(engine: sa.Engine, versions: int) -> None:
     in_history = state.format(n=VERSIONS_OF_A_RECORD, v=version, at=instant.format("i"), json=json)
     in_history = in_history.replace("'somebody'", f"CASE WHEN {version} >= 0 THEN 'somebody' END", 1)
     info = '{"user_id": "admin@example.com", "remote_addr": "127.0.0.1", "extra": {"rationale": "because"}}'
-    with engine.begin() as connection:
-        # A % is one.
-        connection = connection.execution_options(no_parameters=True)
+    # A % is one.
+    with engine.execution_options(no_parameters=True).begin() as connection:
         connection.exec_driver_sql(
-            "INSERT INTO person_history (id, email, name, active, balance, seen, settings, version, operation, changed, "
-            f"change_info, transaction_id) SELECT {in_history}, {version}, "
+            "INSERT INTO person_history (id, email, name, active, balance, seen, settings, version, operation, "
+            f"changed, change_info, transaction_id) SELECT {in_history}, {version}, "
             f"CASE WHEN {version} < 0 THEN 'insert' ELSE 'update' END, {instant.format('i')}, '{info}', "
             f"{transaction.format('i')} FROM ({_NUMBERS[kind].format(last=versions - 1)}) AS numbers"
         )

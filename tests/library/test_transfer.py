@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from chrononaut import RecordChanges, Versioned, VersionedSQLAlchemy, rationale
+from chrononaut import Imported, RecordChanges, Versioned, VersionedSQLAlchemy, rationale
 from chrononaut.types import JSONDocument
 from tests.library.models import Author, Book, Country, Release, User, db, define
 from tests.library.staff import Staff
-from tests.library.transferring import Imported, bound, differences, exported, imported, tables
+from tests.library.transferring import bound, differences, exported, imported, tables
 
 PAIRS = [("sqlite", "sqlite"), ("postgresql", "postgresql"), ("sqlite", "postgresql")]
 

@@ -1,4 +1,4 @@
-"""``flask history export`` and ``flask history import``: files that are complete or not there, and imports run again."""
+"""``flask history export`` and ``import``: files that are complete or not there, and imports that are run again."""
 
 import gzip
 import json
@@ -192,8 +192,10 @@ def test_changes_of_another_system(invoke: Callable[..., Result], theirs: Path) 
     assert invoke("import", "User", str(theirs), "--batch", "2").stderr == "User: 5 rows written\n"
     assert rows(User) == [(-1, "insert"), (0, "update"), (-1, "insert"), (0, "update"), (1, "delete")]
     user = db.session.get_one(User, 1)
+    assert (user.name, user.logins) == ("c", 5)
+    assert user.born is not None
     # Without a time zone on SQLite.
-    assert (user.name, user.logins, user.born.replace(tzinfo=UTC)) == ("c", 5, datetime(1815, 12, 10, tzinfo=UTC))
+    assert user.born.replace(tzinfo=UTC) == datetime(1815, 12, 10, tzinfo=UTC)
     deleted = Timeline(db.session(), User, (2,)).changes()[-1]
     assert (deleted.at, deleted.info["user_id"]) == (datetime(2023, 1, 31, 8, 15, tzinfo=UTC), "u")
     assert deleted.info["extra"] == {"ticket": "T-1"}
@@ -205,7 +207,8 @@ def test_changes_of_another_system(invoke: Callable[..., Result], theirs: Path) 
 def test_import_of_changes_goes_on_where_it_was_interrupted(
     done: int, invoke: Callable[..., Result], theirs: Path, tmp_path: Path
 ) -> None:
-    whole = invoke("import", "User", str(theirs)) and exported(db.engine, User)
+    invoke("import", "User", str(theirs))
+    whole = exported(db.engine, User)
     emptied()
     begun = tmp_path / "begun.ndjson"
     # A batch ends with an instant.

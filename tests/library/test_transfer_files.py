@@ -9,11 +9,10 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from chrononaut import HistoryFileError, UnsupportedMappingError, export_history, rationale
+from chrononaut import HistoryFileError, Imported, UnsupportedMappingError, export_history, rationale
 from tests.library.models import Country, Release, User, db
 from tests.library.staff import Staff
 from tests.library.transferring import (
-    Imported,
     bound,
     differences,
     documents,
@@ -66,7 +65,7 @@ def refusal(engine: sa.Engine, file: bytes, **options: Any) -> list[str]:
     return [str(problem) for problem in refused.value.problems]
 
 
-NOTHING = {"country": [], "country_history": []}
+NOTHING: dict[str, list[Any]] = {"country": [], "country_history": []}
 
 CHANGES: dict[str, tuple[Change, list[str]]] = {
     "gap": (
@@ -343,7 +342,7 @@ def test_row_that_the_database_refuses_is_found_among_others(session: Session, o
 
 def test_record_that_has_gone_on_since_is_skipped(file: bytes, target: sa.Engine) -> None:
     imported(target, Country, file)
-    db.session.get(Country, "FR").name = "fourth"
+    db.session.get_one(Country, "FR").name = "fourth"
     db.session.add(Country(code="DE", name="again"))
     db.session.commit()
     assert imported(target, Country, file) == Imported(0, 7)
@@ -373,9 +372,11 @@ def test_period_continues_what_the_period_before_has_brought(session: Session, o
         with pytest.raises(HistoryFileError, match="line 4: the record's history before is not there"):
             imported(engine, Country, second)
         imported(engine, Country, first)
-        db.session.get(Country, "FR").secret = "of its own"
-        db.session.rollback()
+        db.session.execute(sa.text("UPDATE country SET secret = 'of its own' WHERE code = 'FR'"))
+        db.session.commit()
         assert imported(engine, Country, second) == Imported(5, 0)
+        assert db.session.get_one(Country, "FR").secret == "of its own"
+        db.session.rollback()
         assert exported(engine, Country) == whole
         assert differences(engine, Country) == []
         assert imported(engine, Country, second) == Imported(0, 5)
