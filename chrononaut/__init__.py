@@ -13,7 +13,9 @@ from chrononaut.exceptions import ConcurrentChangeError as ConcurrentChangeError
 from chrononaut.exceptions import DetachedError as DetachedError
 from chrononaut.exceptions import DiffError as DiffError
 from chrononaut.exceptions import ErasureError as ErasureError
+from chrononaut.exceptions import FileProblem as FileProblem
 from chrononaut.exceptions import HiddenAttributeError as HiddenAttributeError
+from chrononaut.exceptions import HistoryFileError as HistoryFileError
 from chrononaut.exceptions import HistoryImmutableError as HistoryImmutableError
 from chrononaut.exceptions import HistoryImportError as HistoryImportError
 from chrononaut.exceptions import MissingChangeInfoError as MissingChangeInfoError
@@ -41,5 +43,8 @@ from chrononaut.states import State as State
 from chrononaut.states import States as States
 from chrononaut.suppression import suppress_versioning as suppress_versioning
 from chrononaut.timeline import Timeline as Timeline
+from chrononaut.transfer.exporting import export_history as export_history
+from chrononaut.transfer.importing import Imported as Imported
+from chrononaut.transfer.importing import import_history as import_history
 from chrononaut.versioned import RecordChanges as RecordChanges
 from chrononaut.versioned import Versioned as Versioned

@@ -57,6 +57,15 @@ def test_history_is_kept_for_a_time(tmp_path: Path) -> None:
     follow(_ROOT / "docs" / "retention.md", tmp_path, {"PATH": programs, "PYTHONPATH": str(_ROOT)})
 
 
+def test_history_is_exported_and_imported(tmp_path: Path) -> None:
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
+        "PYTHONPATH": str(_ROOT),
+        "RELEASES": str(_ROOT / "app" / "data" / "releases.ndjson"),
+    }
+    follow(_ROOT / "docs" / "transfer.md", tmp_path, environment)
+
+
 def _follow(page: str, folder: Path, **environment: str) -> None:
     (folder / "page.md").write_text(page)
     follow(folder / "page.md", folder, {"PATH": "/usr/bin:/bin", **environment})

@@ -310,7 +310,7 @@ def _taker(type_: Any, format_: Format) -> Callable[[Any], Any]:  # noqa: PLR091
     from_text = format_ == "csv"
     if isinstance(type_, Instant):
         return _aware
-    if isinstance(type_, sa.types.TypeDecorator):
+    if isinstance(type_, sa.types.TypeDecorator) and not isinstance(type_, sa.Interval):
         # Its own Python may be anything, and takes what is given.
         return lambda value: value
     if isinstance(type_, sa.Enum):

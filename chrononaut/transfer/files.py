@@ -197,20 +197,23 @@ class Reader:
         return reader
 
     def _ndjson_rows(self, numbered: Iterator[tuple[int, Any]]) -> Iterator[GivenRow | FileProblem]:
-        count, number = 0, 1
+        count: int | None = 0
+        number = 1
         for number, line in numbered:
             if isinstance(line, FileProblem):
+                count = None
                 yield line
                 continue
             try:
                 document = json.loads(line)
             except (ValueError, RecursionError) as error:
+                count = None
                 yield FileProblem(number, None, f"is no JSON: {_reason(error)}")
                 continue
             if isinstance(document, dict) and document.keys() == {"rows"}:
                 yield from _end(number, document["rows"], count, numbered)
                 return
-            count += 1
+            count = None if count is None else count + 1
             yield from self._given(number, document)
         yield _cut_off(number)
 
@@ -231,14 +234,16 @@ class Reader:
                 yield line
 
         names = [*(one.name for one in self.key), *_OWN, *(["tables"] if self.layout.further else []), *order]
-        reader, count, start = csv.reader(lines(), strict=True), -1, 2
+        reader, count, start, is_readable = csv.reader(lines(), strict=True), -1, 2, True
         while True:
             start = last + 1
             try:
                 cells = next(reader, None)
             except csv.Error as error:
+                is_readable = False
                 yield FileProblem(start, None, f"is no CSV: {error}")
                 continue
+            is_readable = is_readable and not wrong
             yield from wrong
             wrong.clear()
             if cells is None:
@@ -261,7 +266,7 @@ class Reader:
         except (ValueError, KeyError, TypeError):
             yield FileProblem(last, None, "is neither a row nor the last line of a file")
             return
-        yield from _end(last, rows, count, numbered)
+        yield from _end(last, rows, count if is_readable else None, numbered)
 
     def _csv_document(self, line: int, cells: Sequence[str], order: Sequence[str]) -> tuple[JSONObject, bool]:
         size = len(self.key)
@@ -445,8 +450,13 @@ def _unlike(told: Any, attributes: Sequence[Attribute]) -> Iterator[FileProblem]
             yield FileProblem(1, name, f"is {kind!r}; the model has {kinds[name]!r}")
 
 
-def _end(number: int, rows: object, count: int, rest: Iterator[tuple[int, Any]]) -> Iterator[FileProblem]:
-    if rows != count:
+def _end(number: int, rows: object, count: int | None, rest: Iterator[tuple[int, Any]]) -> Iterator[FileProblem]:
+    """What is wrong with the end of a file.
+
+    :param rows: how many the last line says that there are
+    :param count: how many there were; ``None`` where some could not be read
+    """
+    if count is not None and rows != count:
         yield FileProblem(number, None, f"the file says that it has {rows} rows; {count} were read")
     for behind, _ in rest:
         yield FileProblem(behind, None, "stands behind the file's last line")

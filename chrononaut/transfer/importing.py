@@ -13,11 +13,13 @@ from sqlalchemy.engine import Engine
 
 from chrononaut.cuts import PURGED, damage
 from chrononaut.exceptions import FileProblem, HistoryFileError
+from chrononaut.history import NEVER
 from chrononaut.transfer.exporting import let_values_be_exact
 from chrononaut.transfer.files import Format, GivenRow, Reader
 from chrononaut.transfer.layout import Attribute, FileRow, Layout, layout_of
 from chrononaut.transfer.values import codec_of, from_cell
 from chrononaut.transfer.writing import Key, Writer
+from chrononaut.types import JSONObject
 from chrononaut.verify import Link, problems
 
 BATCH = 1000
@@ -122,12 +124,11 @@ def import_history(
     layout = layout_of(model, engine.dialect)
     reader = Reader.opened(layout, lines, format)
     given = _set_values(layout, values or {})
-    has_end = "until" not in reader.part
     imported = Imported()
     for one in _batches(reader.rows, batch):
         if one.problems:
             raise HistoryFileError(one.problems[:_TOLD])
-        done = _Importer(engine, layout, given, has_end).take(one)
+        done = _Importer(engine, layout, given, reader.part).take(one)
         imported = Imported(imported.rows + done.rows, imported.skipped + done.skipped)
         advance(one.size)
     return imported
@@ -175,11 +176,12 @@ def _batches(rows: Iterator[GivenRow | FileProblem], size: int) -> Iterator[_Bat
 class _Importer:
     """Writes one batch."""
 
-    def __init__(self, engine: Engine, layout: Layout, given: Mapping[Attribute, Any], has_end: bool) -> None:
+    def __init__(self, engine: Engine, layout: Layout, given: Mapping[Attribute, Any], part: JSONObject) -> None:
         self.engine = engine
         self.layout = layout
         self.given = given
-        self.has_end = has_end
+        self.has_beginning = "since" not in part
+        self.has_end = "until" not in part
 
     def take(self, batch: _Batch) -> Imported:
         """:raises HistoryFileError: something is wrong with it"""
@@ -244,6 +246,8 @@ class _Importer:
         key, rows = record.key, record.rows
         before = there.get((key, rows[0].row.version - 1))
         new: list[GivenRow] = []
+        if not self.has_beginning and before is None and live is None and rows[0].row.version > NEVER:
+            yield FileProblem(rows[0].row.line, None, "the record's history before is not there; import that first")
         for given in record.history:
             row, same = given.row, there.get((key, given.row.version))
             yield from self._problems(row, before, record)

@@ -175,10 +175,10 @@ def layout_of(model: type, dialect: Dialect) -> Layout:
     versioning = versioning_of(model)
     if versioning.mapper.inherits is not None and not versioning.mapper.concrete:
         base = versioning.tables[0].live
-        root = next(
-            mapper.class_.__name__ for mapper in versioning.mapper.iterate_to_root() if mapper.local_table is base
+        *_, root = (mapper for mapper in versioning.mapper.iterate_to_root() if mapper.local_table is base)
+        raise UnsupportedMappingError(
+            versioning.name, f"its rows are in the table of {root.class_.__name__}; name that instead"
         )
-        raise UnsupportedMappingError(versioning.name, f"its rows are in the table of {root}; name that instead")
     models = _hierarchy(versioning)
     tables = list({one.tables[-1].live: one.tables[-1] for one in models}.values())
     places = {one.live: place for place, one in enumerate(tables)} | {
@@ -201,7 +201,9 @@ def layout_of(model: type, dialect: Dialect) -> Layout:
                 _add(state, attribute(name, column, history))
         for name, column in one.dropped.items():
             _add(state, attribute(name, None, column))
-    kept = [attribute(name, versioning.mapper.columns[name], None) for name in getattr(model, BOOKKEEPING, ())]
+    # A concrete model does not inherit the columns.
+    bookkeeping = [name for name in getattr(model, BOOKKEEPING, ()) if name in versioning.mapper.columns]
+    kept = [attribute(name, versioning.mapper.columns[name], None) for name in bookkeeping]
     return Layout(versioning, dialect, tables, key, list(state.values()), kept)
 
 

@@ -22,9 +22,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Dialect
-from sqlalchemy.types import UserDefinedType
-
-from chrononaut.types import implementation
+from sqlalchemy.types import TypeDecorator, UserDefinedType
 
 Value = int | float | bool | str
 """A value as it stands in a file; ``None`` stands for NULL beside it."""
@@ -34,10 +32,16 @@ NULL = r"\N"
 
 _FLOATS = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 _NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?|NaN|-?Infinity", re.ASCII)
-_MOMENT = re.compile(r"-?infinity|(\d{4,6}-\d\d-\d\d)(T\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)?)?( BC)?", re.ASCII)
-_TIME = re.compile(r"\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d(:\d\d){0,2})?", re.ASCII)
+_DAY, _HOUR = r"\d{4,6}-\d\d-\d\d", r"\d\d:\d\d:\d\d(\.\d{1,6})?"
+_MOMENTS = {
+    "instant": re.compile(rf"-?infinity|{_DAY}T{_HOUR}(Z|[+-]\d\d:\d\d)( BC)?", re.ASCII),
+    "datetime": re.compile(rf"-?infinity|{_DAY}T{_HOUR}( BC)?", re.ASCII),
+    "date": re.compile(rf"-?infinity|{_DAY}( BC)?", re.ASCII),
+}
+_TIME = re.compile(rf"{_HOUR}(Z|[+-]\d\d(:\d\d){{0,2}})?", re.ASCII)
 _SPAN = re.compile(
-    r"P(?:(-?\d+)Y)?(?:(-?\d+)M)?(?:(-?\d+)D)?(?:T(?:(-?\d+)H)?(?:(-?\d+)M)?(?:(-?)(\d+)(?:\.(\d{1,6}))?S)?)?", re.ASCII
+    r"P(?=.)(?:(-?\d+)Y)?(?:(-?\d+)M)?(?:(-?\d+)D)?(?:T(?=.)(?:(-?\d+)H)?(?:(-?\d+)M)?(?:(-?)(\d+)(?:\.(\d{1,6}))?S)?)?",
+    re.ASCII,
 )
 _LARGEST = 2**63
 
@@ -77,7 +81,10 @@ class Codec:
 
 def codec_of(type_: Any, dialect: Dialect) -> Codec:
     """How values of a type stand in a file."""
-    impl = implementation(type_.dialect_impl(dialect))
+    impl = type_.dialect_impl(dialect)
+    # An interval is one itself, on databases that have no type for it.
+    while isinstance(impl, TypeDecorator) and not isinstance(impl, sa.Interval):
+        impl = impl.impl_instance
     if dialect.name == "postgresql":
         return _on_postgresql(impl, dialect)
     return _on_sqlite(impl, dialect)
@@ -171,7 +178,7 @@ def _on_postgresql(impl: Any, dialect: Dialect) -> Codec:  # noqa: PLR0911  one 
     if kind == "json":
         return Codec(kind, _as_text, None, _json_without_nul, is_same=_same_json)
     if kind in ("instant", "datetime", "date"):
-        return Codec(kind, _as_text, _moment_written, lambda value: _matching(_MOMENT, value, kind))
+        return Codec(kind, _as_text, _moment_written, lambda value: _matching(_MOMENTS[kind], value, kind))
     if kind == "time":
         return Codec(kind, _as_text, None, lambda value: _matching(_TIME, value, kind))
     if kind == "interval":
@@ -201,7 +208,14 @@ def _on_sqlite(impl: Any, dialect: Dialect) -> Codec:  # noqa: PLR0911  one kind
     if kind == "uuid":
         return Codec(kind, _as_selected, _uuid_written, lambda value: read_uuid(value).hex)
     if kind == "json":
-        return Codec(kind, _as_selected, None, _json, is_same=_same_json)
+        # In a column of this type, SQLite holds the text of a number as that number.
+        return Codec(
+            kind,
+            _as_selected,
+            lambda value: value if isinstance(value, str) else json.dumps(value),
+            _json,
+            is_same=_same_json,
+        )
     if kind in ("instant", "datetime", "date", "time", "interval"):
         return _moments_on_sqlite(kind, impl, dialect)
     return Codec(kind or str(impl.compile(dialect)).lower(), _as_selected, None, read_text if kind == "text" else _any)
@@ -388,7 +402,7 @@ _EXAMPLES = {
 
 def read_instant(value: object) -> datetime:
     try:
-        at = datetime.fromisoformat(_matching(_MOMENT, value, "instant"))
+        at = datetime.fromisoformat(_matching(_MOMENTS["instant"], value, "instant"))
     except ValueError:
         raise WrongValueError(f"must be {_EXAMPLES['instant']}, not {_shown(value)}") from None
     return (at if at.tzinfo is None else at.astimezone(UTC)).replace(tzinfo=None)
@@ -396,7 +410,7 @@ def read_instant(value: object) -> datetime:
 
 def read_datetime(value: object) -> datetime:
     try:
-        at = datetime.fromisoformat(_matching(_MOMENT, value, "datetime"))
+        at = datetime.fromisoformat(_matching(_MOMENTS["datetime"], value, "datetime"))
     except ValueError:
         at = None
     if at is None or at.tzinfo is not None:
@@ -406,7 +420,7 @@ def read_datetime(value: object) -> datetime:
 
 def read_date(value: object) -> date:
     try:
-        return date.fromisoformat(_matching(_MOMENT, value, "date"))
+        return date.fromisoformat(_matching(_MOMENTS["date"], value, "date"))
     except ValueError:
         raise WrongValueError(f"must be {_EXAMPLES['date']}, not {_shown(value)}") from None
 
