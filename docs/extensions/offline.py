@@ -1,4 +1,4 @@
-"""The built pages fetch nothing from elsewhere: no script, style, font or image. A page that does fails the build."""
+"""The built pages fetch nothing from elsewhere: no script, style, font or image. A page that does is a warning."""
 
 import re
 from collections.abc import Iterator
@@ -6,8 +6,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from sphinx.errors import ExtensionError
+from sphinx.util.logging import getLogger
 
+_log = getLogger(__name__)
 # What a browser loads by itself. A link of an anchor is followed by the reader alone.
 _LOADING = {"audio", "embed", "iframe", "img", "input", "link", "object", "script", "source", "track", "video"}
 _OUTSIDE = re.compile(r"\s*(?:[a-z][a-z0-9+.-]*:)?//", re.IGNORECASE)
@@ -43,9 +44,8 @@ def loaded_from_elsewhere(folder: Path) -> Iterator[str]:
 
 
 def _check(app: Any, exception: Exception | None) -> None:
-    outside = [] if exception else list(loaded_from_elsewhere(Path(app.outdir)))
-    if outside:
-        raise ExtensionError("pages would load from elsewhere:\n" + "\n".join(outside))
+    for outside in () if exception else loaded_from_elsewhere(Path(app.outdir)):
+        _log.warning("loads from elsewhere: %s", outside)
 
 
 def setup(app: Any) -> dict[str, bool]:
