@@ -24,7 +24,7 @@ from app.cli import create_tables
 from app.db import db
 from app.demo import fill
 from app.settings import Setting, SettingError, Settings, declared
-from docs.extensions.rest_reference import operations, schemas
+from docs.extensions.rest_reference import operations, problems, schemas
 
 _ROOT = Path(__file__).parents[1]
 _DOCS = _ROOT / "docs"
@@ -122,7 +122,7 @@ def test_every_public_name_of_migrations_has_a_docstring() -> None:
     assert all(thing.__doc__ for thing in own)
 
 
-def test_every_operation_and_schema_is_in_the_reference_of_rest() -> None:
+def test_every_operation_schema_and_problem_is_in_the_reference_of_rest() -> None:
     document = json.loads((_ROOT / "openapi" / "openapi.json").read_text())
     told, described = operations(document), schemas(document)
     for path, item in document["paths"].items():
@@ -132,6 +132,8 @@ def test_every_operation_and_schema_is_in_the_reference_of_rest() -> None:
                 assert f"Operation `{operation['operationId']}`." in told
     for name in document["components"]["schemas"]:
         assert f"## {name}\n" in described
+    for kind in document["components"]["schemas"]["Problem"]["properties"]["type"]["x-extensible-enum"]:
+        assert f"| `{kind}` |" in problems(document)
 
 
 def test_settings_are_those_of_the_code() -> None:

@@ -1,6 +1,6 @@
 """The REST reference: pages in Markdown of what `openapi/openapi.json` says, made whenever the pages are built.
 
-A page that has the line ``<!-- operations -->`` or ``<!-- schemas -->`` gets them there.
+A page that has the line ``<!-- operations -->``, ``<!-- schemas -->`` or ``<!-- problems -->`` gets them there.
 """
 
 import json
@@ -37,6 +37,24 @@ def schemas(document: Mapping[str, Any]) -> str:
     """
     sections = (_schema(name, schema) for name, schema in sorted(document["components"]["schemas"].items()))
     return "\n\n".join(sections) + "\n"
+
+
+def problems(document: Mapping[str, Any]) -> str:
+    """A table of all kinds of problems that an OpenAPI document has an example of.
+
+    :param document: OpenAPI 3.1
+    """
+    kinds = {
+        kind: example
+        for answer in document["components"]["responses"].values()
+        for content in answer.get("content", {}).values()
+        for kind, example in content.get("examples", {}).items()
+    }
+    rows = (
+        [f"`{each['value']['type']}`", str(each["value"]["status"]), each["summary"], each.get("description", "")]
+        for _, each in sorted(kinds.items(), key=lambda item: (item[1]["value"]["status"], item[0]))
+    )
+    return _table(("type", "status", "title", "what it means, and what to do"), rows) + "\n"
 
 
 def _operations(document: Mapping[str, Any]) -> Iterator[str]:
@@ -174,7 +192,8 @@ def _table(head: tuple[str, ...], rows: Any) -> str:
 
 def _fill(app: Any, name: str, source: list[str]) -> None:
     document = json.loads(_DOCUMENT.read_text())
-    for mark, made in (("<!-- operations -->", operations), ("<!-- schemas -->", schemas)):
+    for made in (operations, schemas, problems):
+        mark = f"<!-- {made.__name__} -->"
         if mark in source[0]:
             app.env.note_dependency(str(_DOCUMENT), docname=name)
             source[0] = source[0].replace(mark, made(document))
