@@ -24,6 +24,7 @@ from app.cli import create_tables
 from app.db import db
 from app.demo import fill
 from app.settings import Setting, SettingError, Settings, declared
+from docs.extensions.offline import loaded_from_elsewhere
 from docs.extensions.rest_reference import operations, problems, schemas
 
 _ROOT = Path(__file__).parents[1]
@@ -134,6 +135,18 @@ def test_every_operation_schema_and_problem_is_in_the_reference_of_rest() -> Non
         assert f"## {name}\n" in described
     for kind in document["components"]["schemas"]["Problem"]["properties"]["type"]["x-extensible-enum"]:
         assert f"| `{kind}` |" in problems(document)
+
+
+def test_what_a_built_page_would_load_from_elsewhere_is_found(tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text(
+        """<link rel="stylesheet" href="style.css"><script src="https://example.com/a.js"></script>
+        <a href="https://example.com/followed-by-the-reader">a</a><img src="//example.com/b.png"><img src="c.png">
+        <style>@import "https://example.com/d.css";</style><p style="background: url(http://example.com/e.png)"></p>"""
+    )
+    (tmp_path / "style.css").write_text("@font-face { src: url('https://example.com/f.woff2'), url(g.woff2) }")
+    assert {address.rpartition("/")[2] for address in loaded_from_elsewhere(tmp_path)} == {
+        *("a.js", "b.png", "d.css", "e.png", "f.woff2")
+    }
 
 
 def test_settings_are_those_of_the_code() -> None:

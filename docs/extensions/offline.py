@@ -6,9 +6,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from sphinx.util.logging import getLogger
-
-_log = getLogger(__name__)
 # What a browser loads by itself. A link of an anchor is followed by the reader alone.
 _LOADING = {"audio", "embed", "iframe", "img", "input", "link", "object", "script", "source", "track", "video"}
 _OUTSIDE = re.compile(r"\s*(?:[a-z][a-z0-9+.-]*:)?//", re.IGNORECASE)
@@ -44,8 +41,11 @@ def loaded_from_elsewhere(folder: Path) -> Iterator[str]:
 
 
 def _check(app: Any, exception: Exception | None) -> None:
+    # There is no Sphinx where the rest is tested.
+    from sphinx.util.logging import getLogger  # noqa: PLC0415
+
     for outside in () if exception else loaded_from_elsewhere(Path(app.outdir)):
-        _log.warning("loads from elsewhere: %s", outside)
+        getLogger(__name__).warning("loads from elsewhere: %s", outside)
 
 
 def setup(app: Any) -> dict[str, bool]:

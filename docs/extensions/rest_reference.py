@@ -4,7 +4,7 @@ A page that has the line ``<!-- operations -->``, ``<!-- schemas -->`` or ``<!--
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ _LIMITS = {
     "maxItems": "at most {} entries",
     "default": "by default `{}`",
 }
-_NOT_IN_LIMITS = {"int32": (-(2**31), 2**31 - 1), "int64": (-(2**63), 2**63 - 1)}
+_RANGES = {"int32": (-(2**31), 2**31 - 1), "int64": (-(2**63), 2**63 - 1)}
+"""Limits that a format has by itself."""
 
 
 def operations(document: Mapping[str, Any]) -> str:
@@ -59,7 +60,7 @@ def problems(document: Mapping[str, Any]) -> str:
 
 def _operations(document: Mapping[str, Any]) -> Iterator[str]:
     for tag in document["tags"]:
-        yield f"## {tag['name']}\n\n{tag['description']}."
+        yield f"## {tag['name']}\n\n{tag['description'].rstrip('.')}."
         for path, item in document["paths"].items():
             for method in _METHODS:
                 if tag["name"] in item.get(method, {}).get("tags", ()):
@@ -157,7 +158,7 @@ def _type(schema: Mapping[str, Any]) -> str:
             text = "any"
     if "format" in schema:
         text += f" ({schema['format']})"
-    usual = _NOT_IN_LIMITS.get(schema.get("format", ""), ())
+    usual = _RANGES.get(schema.get("format", ""), ())
     limits = [
         says.format(schema[limit]) for limit, says in _LIMITS.items() if limit in schema and schema[limit] not in usual
     ]
@@ -183,7 +184,7 @@ def _examples(content: Mapping[str, Any]) -> Iterator[str]:
             return
 
 
-def _table(head: tuple[str, ...], rows: Any) -> str:
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(
         "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines
