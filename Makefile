@@ -126,7 +126,7 @@ lint-openapi: $(VENV)/dev $(NODE_TOOLS)
 
 # The pages of docs/, the references of the library and of the service among them, as HTML; takes no network.
 docs: $(DOCS)/tools
-	$(DOCS)/bin/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet --builder html docs docs/_build/html
+	$(DOCS)/bin/python -m sphinx --fresh-env --write-all --fail-on-warning --keep-going --nitpicky --quiet --builder html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
 # Renews the lock files from pyproject.toml: every package pinned with its hashes.

@@ -8,6 +8,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -176,6 +178,16 @@ def test_options_of_pghistory_change_what_the_page_says_they_do(holds: Callable[
 
 def test_every_claim_of_the_table_is_tried() -> None:
     assert list(_table()) == list(_CLAIMS)
+
+
+def test_tools_are_of_the_releases_that_the_page_names() -> None:
+    for tool in ("SQLAlchemy-Continuum", "django-simple-history", "django-pghistory"):
+        assert f"{tool} {version(tool)}" in " ".join(_PAGE.split())
+
+
+@pytest.mark.parametrize("module", ["simple_history.admin", "pghistory.admin"])
+def test_history_is_browsed_in_the_admin_of_django(module: str) -> None:
+    assert find_spec(module) is not None
 
 
 def test_postgresql_has_no_system_versioned_tables(engine: sa.Engine) -> None:

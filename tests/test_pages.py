@@ -24,7 +24,8 @@ from app.cli import create_tables
 from app.db import db
 from app.demo import fill
 from app.settings import Setting, SettingError, Settings, declared
-from docs.extensions.rest_reference import operations, schemas
+from docs.extensions.offline import loaded_from_elsewhere
+from docs.extensions.rest_reference import operations, problems, schemas
 
 _ROOT = Path(__file__).parents[1]
 _DOCS = _ROOT / "docs"
@@ -122,7 +123,7 @@ def test_every_public_name_of_migrations_has_a_docstring() -> None:
     assert all(thing.__doc__ for thing in own)
 
 
-def test_every_operation_and_schema_is_in_the_reference_of_rest() -> None:
+def test_every_operation_schema_and_problem_is_in_the_reference_of_rest() -> None:
     document = json.loads((_ROOT / "openapi" / "openapi.json").read_text())
     told, described = operations(document), schemas(document)
     for path, item in document["paths"].items():
@@ -132,6 +133,20 @@ def test_every_operation_and_schema_is_in_the_reference_of_rest() -> None:
                 assert f"Operation `{operation['operationId']}`." in told
     for name in document["components"]["schemas"]:
         assert f"## {name}\n" in described
+    for kind in document["components"]["schemas"]["Problem"]["properties"]["type"]["x-extensible-enum"]:
+        assert f"| `{kind}` |" in problems(document)
+
+
+def test_what_a_built_page_would_load_from_elsewhere_is_found(tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text(
+        """<link rel="stylesheet" href="style.css"><script src="https://example.com/a.js"></script>
+        <a href="https://example.com/followed-by-the-reader">a</a><img src="//example.com/b.png"><img src="c.png">
+        <style>@import "https://example.com/d.css";</style><p style="background: url(http://example.com/e.png)"></p>"""
+    )
+    (tmp_path / "style.css").write_text("@font-face { src: url('https://example.com/f.woff2'), url(g.woff2) }")
+    assert {address.rpartition("/")[2] for address in loaded_from_elsewhere(tmp_path)} == {
+        *("a.js", "b.png", "d.css", "e.png", "f.woff2")
+    }
 
 
 def test_settings_are_those_of_the_code() -> None:

@@ -1,10 +1,10 @@
 """The REST reference: pages in Markdown of what `openapi/openapi.json` says, made whenever the pages are built.
 
-A page that has the line ``<!-- operations -->`` or ``<!-- schemas -->`` gets them there.
+A page that has the line ``<!-- operations -->``, ``<!-- schemas -->`` or ``<!-- problems -->`` gets them there.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ _LIMITS = {
     "maxItems": "at most {} entries",
     "default": "by default `{}`",
 }
-_NOT_IN_LIMITS = {"int32": (-(2**31), 2**31 - 1), "int64": (-(2**63), 2**63 - 1)}
+_RANGES = {"int32": (-(2**31), 2**31 - 1), "int64": (-(2**63), 2**63 - 1)}
+"""Limits that a format has by itself."""
 
 
 def operations(document: Mapping[str, Any]) -> str:
@@ -39,9 +40,27 @@ def schemas(document: Mapping[str, Any]) -> str:
     return "\n\n".join(sections) + "\n"
 
 
+def problems(document: Mapping[str, Any]) -> str:
+    """A table of all kinds of problems that an OpenAPI document has an example of.
+
+    :param document: OpenAPI 3.1
+    """
+    kinds = {
+        kind: example
+        for answer in document["components"]["responses"].values()
+        for content in answer.get("content", {}).values()
+        for kind, example in content.get("examples", {}).items()
+    }
+    rows = (
+        [f"`{each['value']['type']}`", str(each["value"]["status"]), each["summary"], each.get("description", "")]
+        for _, each in sorted(kinds.items(), key=lambda item: (item[1]["value"]["status"], item[0]))
+    )
+    return _table(("type", "status", "title", "what it means, and what to do"), rows) + "\n"
+
+
 def _operations(document: Mapping[str, Any]) -> Iterator[str]:
     for tag in document["tags"]:
-        yield f"## {tag['name']}\n\n{tag['description']}."
+        yield f"## {tag['name']}\n\n{tag['description'].rstrip('.')}."
         for path, item in document["paths"].items():
             for method in _METHODS:
                 if tag["name"] in item.get(method, {}).get("tags", ()):
@@ -139,7 +158,7 @@ def _type(schema: Mapping[str, Any]) -> str:
             text = "any"
     if "format" in schema:
         text += f" ({schema['format']})"
-    usual = _NOT_IN_LIMITS.get(schema.get("format", ""), ())
+    usual = _RANGES.get(schema.get("format", ""), ())
     limits = [
         says.format(schema[limit]) for limit, says in _LIMITS.items() if limit in schema and schema[limit] not in usual
     ]
@@ -165,7 +184,7 @@ def _examples(content: Mapping[str, Any]) -> Iterator[str]:
             return
 
 
-def _table(head: tuple[str, ...], rows: Any) -> str:
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(
         "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines
@@ -174,7 +193,8 @@ def _table(head: tuple[str, ...], rows: Any) -> str:
 
 def _fill(app: Any, name: str, source: list[str]) -> None:
     document = json.loads(_DOCUMENT.read_text())
-    for mark, made in (("<!-- operations -->", operations), ("<!-- schemas -->", schemas)):
+    for made in (operations, schemas, problems):
+        mark = f"<!-- {made.__name__} -->"
         if mark in source[0]:
             app.env.note_dependency(str(_DOCUMENT), docname=name)
             source[0] = source[0].replace(mark, made(document))

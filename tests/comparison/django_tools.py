@@ -70,12 +70,12 @@ class _OfDjango(Tool):
                 record.save()
 
     def undo_rename(self, key: int, name: str) -> None:
-        with transaction.atomic():
-            savepoint = transaction.savepoint()
+        with transaction.atomic(), transaction.atomic():
             record = self.model.objects.get(id=key)
             record.name = name
             record.save()
-            transaction.savepoint_rollback(savepoint)
+            # The inner block's, which is a savepoint.
+            transaction.set_rollback(True)
 
     def bulk_insert(self, names: Mapping[int, str]) -> None:
         self.model.objects.bulk_create([self.model(id=key, name=name) for key, name in names.items()])
