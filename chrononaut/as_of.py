@@ -30,7 +30,8 @@ else:
 class AsOf(_Select):
     """The records of a model as they were at an instant, those that were deleted since included.
 
-    A record whose state of then was purged is left out, as nobody knows it any more; `Timeline.version_at` tells so.
+    A record whose state of then was purged is left out, as nobody knows it any more; `chrononaut.Timeline.version_at`
+    tells so.
 
     ::
 

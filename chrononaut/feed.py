@@ -67,7 +67,7 @@ EVERYTHING = ChangeFilter()
 class Position:
     """A place among the changes of a model, or of a transaction: that of a change.
 
-    :ivar model: `place_of` its model
+    :ivar model: which model's, by a text that is no other's
     """
 
     model: str

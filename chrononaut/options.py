@@ -90,7 +90,7 @@ def read_options(mapper: Mapper[Any]) -> Options:
         ``{"nickname": sa.String(80)}``, or the column, where that had another name. Their history stays, and old
         versions have the attribute; newer ones have ``None``. It is no difference between two versions.
     ``__chrononaut_retention__``
-        a `Retention`: which prior versions `flask history purge` keeps; by default all
+        a `chrononaut.Retention`: which prior versions ``flask history purge`` keeps; by default all
 
     :raises OptionError: an option is wrong, or one of our columns would take the place of one of the model's
     """

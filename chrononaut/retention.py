@@ -13,7 +13,7 @@ _MOST = {"versions": 2**31 - 1, "days": 365_000, "daily_after": 365_000}
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """Which prior versions of a record are kept. `flask history purge` takes the others out of history.
+    """Which prior versions of a record are kept. ``flask history purge`` takes the others out of history.
 
     ::
 
