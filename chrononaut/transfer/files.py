@@ -25,6 +25,8 @@ VERSION = 1
 """Of the form of the files."""
 
 _OWN = ("version", "operation", "changed", "change_info", "transaction_id")
+_LIVE_COLUMNS = {"key", "version", "operation", "tables", "state"}
+_COLUMNS = _LIVE_COLUMNS | {"changed", "change_info", "transaction_id"}
 _OPERATIONS: tuple[str, ...] = get_args(Operation)
 _HIGHEST = 2**31
 
@@ -63,7 +65,7 @@ class GivenRow(NamedTuple):
 
 
 def instant_text(at: datetime) -> str:
-    return f"{utc(at).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
+    return f"{utc(at).isoformat(timespec='microseconds')[:26]}Z"
 
 
 def file_lines(layout: Layout, part: Part, rows: Iterable[FileRow], format_: Format) -> Iterator[str]:
@@ -78,8 +80,9 @@ def file_lines(layout: Layout, part: Part, rows: Iterable[FileRow], format_: For
         yield f"#{json.dumps({'rows': count})}\n"
         return
     yield f"{header}\n"
+    line = _json_writer(layout)
     for count, row in enumerate(rows, start=1):  # noqa: B007  how many there were
-        yield f"{json.dumps(_document(layout, row), ensure_ascii=False)}\n"
+        yield line(row)
     yield f"{json.dumps({'rows': count})}\n"
 
 
@@ -100,30 +103,38 @@ def _header(layout: Layout, part: Part) -> JSONObject:
     return header
 
 
-def _document(layout: Layout, row: FileRow) -> JSONObject:
-    document: JSONObject = {"key": {one.name: value for one, value in zip(layout.key, row.key, strict=True)}}
-    document["version"] = row.version
-    document["operation"] = row.operation
-    if not row.is_live:
-        assert row.changed is not None
-        document["changed"] = instant_text(row.changed)
-        document["change_info"] = _sorted(row.change_info)
-        document["transaction_id"] = str(row.transaction_id)
-    if row.tables:
-        document["tables"] = list(row.tables)
-    document["state"] = None
-    if row.state is not None:
-        attributes = (*layout.state, *layout.kept)
-        pairs = zip(attributes, row.state, strict=False)
-        document["state"] = {one.name: value for one, value in pairs if not (row.is_live and one.live is None)}
-    return document
+def _json_writer(layout: Layout) -> Callable[[FileRow], str]:
+    """What makes a line of a row. What all lines share is made once: there are millions."""
+    key_names = [one.name for one in layout.key]
+    state_names = [one.name for one in layout.state]
+    live_names = [one.name if one.live is not None else None for one in (*layout.state, *layout.kept)]
+
+    def line(row: FileRow) -> str:
+        parts = [
+            f'{{"key": {_dumped(dict(zip(key_names, row.key, strict=True)))}, "version": {row.version}, "operation": ',
+            f'"{row.operation}"' if row.operation is not None else "null",
+        ]
+        if row.changed is not None:
+            parts.append(
+                f', "changed": "{instant_text(row.changed)}", "change_info": {_dumped_in_order(row.change_info)}, '
+                f'"transaction_id": "{row.transaction_id}"'
+            )
+        if row.tables:
+            parts.append(f', "tables": {_dumped(list(row.tables))}')
+        state: Mapping[str, Any] | None = None
+        if row.state is not None and row.is_live:
+            state = {name: value for name, value in zip(live_names, row.state, strict=True) if name is not None}
+        elif row.state is not None:
+            state = dict(zip(state_names, row.state, strict=True))
+        parts.append(f', "state": {_dumped(state)}}}\n')
+        return "".join(parts)
+
+    return line
 
 
-def _sorted(document: Any) -> Any:
-    """A JSON document in one order, whatever the database makes of it."""
-    if isinstance(document, dict):
-        return {name: _sorted(document[name]) for name in sorted(document)}
-    return [_sorted(one) for one in document] if isinstance(document, list) else document
+# The document of a change in one order, whatever the database makes of it.
+_dumped_in_order = json.JSONEncoder(ensure_ascii=False, sort_keys=True).encode
+_dumped = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def _csv_names(layout: Layout) -> list[str]:
@@ -137,7 +148,7 @@ def _cells(layout: Layout, row: FileRow) -> list[str]:
     if not row.is_live:
         assert row.operation is not None
         assert row.changed is not None
-        info = json.dumps(_sorted(row.change_info), ensure_ascii=False)
+        info = _dumped_in_order(row.change_info)
         own = [row.operation, instant_text(row.changed), info, str(row.transaction_id)]
     tables = [",".join(row.tables)] if layout.further else []
     size = len(layout.state) + len(layout.kept)
@@ -318,11 +329,11 @@ class Reader:
             return None
         operation = document.get("operation")
         is_live = operation is None
-        known = {"key", "version", "operation", "state", *(["tables"] if self.layout.further else [])}
-        if not is_live:
-            known |= {"changed", "change_info", "transaction_id"}
-        for name in document.keys() - known:
+        known = _LIVE_COLUMNS if is_live else _COLUMNS
+        for name in sorted(document.keys() - known):
             wrong(name, "there is no such column")
+        if "operation" not in document:
+            wrong("operation", "is missing")
         if not is_live and operation not in _OPERATIONS:
             wrong("operation", f"must be one of {', '.join(_OPERATIONS)}, or null of a live row")
         version = document.get("version")
@@ -342,7 +353,7 @@ class Reader:
             parameters = self._read(state, attributes, wrong)
         tables = document.get("tables", [])
         if not isinstance(tables, list) or not all(name in self.layout.further for name in tables):
-            wrong("tables", f"must be a list of some of {', '.join(self.layout.further)}")
+            wrong("tables", f"must be a list of some of {', '.join(self.layout.further) or 'none'}")
             tables = []
         if not isinstance(key, dict) or key_parameters.keys() != {one.name for one in self.key}:
             return None
@@ -383,8 +394,8 @@ class Reader:
                 wrong(one.name, "is missing")
             except (ValueError, ArithmeticError) as error:
                 wrong(one.name, str(error))
-        if len(given) > len(attributes):
-            for name in given.keys() - {one.name for one in attributes}:
+        if len(given) != len(parameters):
+            for name in sorted(given.keys() - {one.name for one in attributes}):
                 wrong(name, "there is no such column in this row")
         return parameters
 

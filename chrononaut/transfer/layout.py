@@ -4,9 +4,10 @@ One statement reads both, in the order of keys and versions, so that a file is o
 stands together in it. By joined inheritance a record has rows in several tables, which are read as one row.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -63,7 +64,7 @@ class Attribute:
     live: sa.Column[Any] | None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Layout:
     """What a file of a model's history has.
 
@@ -79,7 +80,7 @@ class Layout:
     state: Sequence[Attribute]
     kept: Sequence[Attribute]
 
-    @property
+    @cached_property
     def further(self) -> Sequence[str]:
         """The names of the tables besides the first."""
         return [one.live.name for one in self.tables[1:]]
@@ -129,27 +130,35 @@ class Layout:
 
     def file_row(self, row: Row[Any]) -> FileRow:
         """What a row of these statements is in a file."""
+        return self._file_row(row)
+
+    @cached_property
+    def _file_row(self) -> Callable[[Any], FileRow]:
+        # What all rows share is made once: there are millions.
         size, others = len(self.key), len(self.tables) - 1
-        version, operation, changed, change_info, transaction_id = row[size : size + 5]
-        in_tables = row[size + 5 : size + 5 + others]
-        values = row[size + 5 + others :]
-        attributes = (*self.key, *self.state, *self.kept)
-        written = [
-            value if value is None or attribute.codec.write is None else attribute.codec.write(value)
-            for attribute, value in zip(attributes, values, strict=True)
-        ]
-        state = written[size:] if operation is None else written[size : size + len(self.state)]
-        return FileRow(
-            0,
-            written[:size],
-            version,
-            operation,
-            changed,
-            change_info,
-            transaction_id,
-            state if any(value is not None for value in state) else None,
-            tuple(name for name, is_in in zip(self.further, in_tables, strict=True) if is_in),
-        )
+        writers = [one.codec.write for one in (*self.key, *self.state, *self.kept)]
+        own, last, further = size + 5, size + len(self.state), self.further
+
+        def file_row(row: Any) -> FileRow:
+            version, operation, changed, change_info, transaction_id = row[size:own]
+            written = [
+                value if value is None or write is None else write(value)
+                for write, value in zip(writers, row[own + others :], strict=True)
+            ]
+            state = written[size:] if operation is None else written[size:last]
+            return FileRow(
+                0,
+                written[:size],
+                version,
+                operation,
+                changed,
+                change_info,
+                transaction_id,
+                state if any(value is not None for value in state) else None,
+                tuple(name for name, is_in in zip(further, row[own : own + others], strict=True) if is_in),
+            )
+
+        return file_row
 
     def value(self, attribute: Attribute, column: sa.Column[Any], value: Any) -> sa.ColumnElement[Any]:
         """A value that a codec has read, in a statement: as the column takes it."""

@@ -162,10 +162,15 @@ class Writer:
         }
         return {own(name): self._codec(type_) for name, type_ in types.items()}
 
-    def _own_values(self, row: FileRow) -> Iterator[Any]:
+    def _own_values(self, row: FileRow) -> _Parameters:
         assert row.changed is not None
-        values = (row.operation, instant_text(row.changed), json.dumps(row.change_info), str(row.transaction_id))
-        return (codec.read(value) for codec, value in zip(self._own.values(), values, strict=True))
+        _, changed, _, transaction_id = self._own.values()
+        return (
+            row.operation,
+            changed.read(instant_text(row.changed)),
+            json.dumps(row.change_info),
+            transaction_id.read(str(row.transaction_id)),
+        )
 
     def _codec(self, type_: Any) -> Codec:
         return codec_of(type_, self.layout.dialect)

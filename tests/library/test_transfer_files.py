@@ -353,7 +353,7 @@ def test_period_continues_what_the_period_before_has_brought(session: Session, o
     session.add_all([Country(code=code, name="a", secret="x") for code in ("FR", "DE", "IT")])
     session.commit()
     first = exported(db.engine, Country)
-    session.get(Country, "FR").name = "b"
+    session.get_one(Country, "FR").name = "b"
     session.delete(session.get(Country, "DE"))
     session.add(Country(code="AT"))
     session.commit()
