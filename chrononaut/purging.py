@@ -20,7 +20,7 @@ from sqlalchemy.orm import aliased
 
 from chrononaut.cuts import PURGED
 from chrononaut.exceptions import OptionError
-from chrononaut.history import STATELESS, Key, RecordTable, Versioning, versioning_of
+from chrononaut.history import STATELESS, Key, RecordTable, Versioning, full_name, versioning_of
 from chrononaut.options import check_held
 from chrononaut.queries import history_key, replaced_by
 from chrononaut.retention import Retention
@@ -37,6 +37,7 @@ _LOCK_TIMEOUT = "SET LOCAL lock_timeout = '1s'"
 _BY_INDEX = (
     "SET LOCAL enable_seqscan = off"  # how many rows go of a part PostgreSQL can but guess, and guesses too many
 )
+_ALONE = sa.text("SELECT pg_advisory_xact_lock(hashtext('chrononaut purge'), hashtext(:table))")
 _ATTEMPTS = 10
 _AT = "%Y-%m-%dT%H:%M:%S.%fZ"
 
@@ -51,7 +52,9 @@ def policies(versionings: Iterable[Versioning], setting: Mapping[str, Retention]
     roots = {one.name: one for one in versionings if len(one.tables) == 1 and not one.mapper.single}
     for name, retention in setting.items():
         if name not in roots:
-            raise OptionError(name, SETTING, f"no model of this name has a history table; there are {', '.join(roots)}")
+            raise OptionError(
+                name, SETTING, f"no model of this name has a history table; there are {', '.join(sorted(roots))}"
+            )
         check_held(name, SETTING, retention, roots[name].tracked)
     found = {one: setting.get(one.name, one.options.retention) for one in roots.values()}
     return {one: retention for one, retention in found.items() if retention is not None}
@@ -191,6 +194,8 @@ class Purge:
         if dialect == "postgresql":
             connection.exec_driver_sql(_LOCK_TIMEOUT)
             connection.exec_driver_sql(_BY_INDEX)
+            # One purge of a table at a time: another's cut would be written over by one that knows less of it.
+            connection.execute(_ALONE, {"table": full_name(versioning.history_table)})
         connection.execute(self._cutting(versioning, stretch, dialect))
         made = self._made(versioning, stretch)
         first, *_ = versioning.tables

@@ -6,7 +6,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -177,24 +176,34 @@ def test_writers_and_purge_run_beside_each_other(app: Flask) -> None:
         assert [version.version for version in live.versions()] == [live.version - 2, live.version - 1]
 
 
-def test_parts_of_two_that_purge_at_once_are_sound(app: Flask) -> None:
+def test_two_that_purge_at_once_leave_history_sound(app: Flask) -> None:
+    for code in "defgh":
+        lives(db.session(), Gauge, code, *(NOW - number * DAY for number in range(12, 2, -1)), deleted=code == "e")
+    db.session.remove()
     failed = []
 
-    def purge() -> None:
+    def purge(versions: int, batch: int) -> None:
         with app.app_context():
             try:
-                list(Purge(Gauge, Retention(versions=1), at=datetime.now(UTC) + timedelta(0), batch=3).run(db.engine))
+                for fewer in range(4):
+                    plan = Purge(Gauge, Retention(versions=max(versions - fewer, 1)), batch=batch)
+                    list(plan.run(db.engine))
             except Exception as error:  # noqa: BLE001  told by the test
                 failed.append(error)
 
-    threads = [threading.Thread(target=purge) for _ in range(2)]
+    threads = [threading.Thread(target=purge, args=which) for which in ((8, 3), (7, 5), (6, 4))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert failed == []
     assert found(Gauge, db.engine) == []
-    assert [(row.version, row.operation) for row in rows(db.session(), Gauge)] == [(1, "purge"), (2, "update")] * 3
+    assert run(app).exit_code == 0
+    of_record = {code: [row for row in rows(db.session(), Gauge) if row.key == (code,)] for code in "abcdefgh"}
+    assert {tuple(row.operation for row in left) for code, left in of_record.items() if code != "e"} == {
+        ("purge", "update")
+    }
+    assert [row.operation for row in of_record["e"]] == ["purge", "delete"]
 
 
 def test_lock_that_others_hold_is_waited_for_and_then_told(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:

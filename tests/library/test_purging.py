@@ -23,7 +23,7 @@ from chrononaut import (
     suppress_versioning,
 )
 from chrononaut.history import versioning_of
-from chrononaut.purging import Purge
+from chrononaut.purging import Purge, total_rows
 from tests.library.shapes import Animal, Dog, Gauge, Price, Truck, Vehicle, db
 from tests.library.test_verify import found
 
@@ -350,9 +350,22 @@ def test_hierarchies_are_purged_as_one(session: Session) -> None:
     assert states == [None]
 
 
-def test_row_of_a_part_that_ends_with_a_creation_goes_with_the_version_behind_it(session: Session) -> None:
-    for code in "abcdefgh":
-        lives(session, Gauge, code, NOW - 3 * DAY)
-    assert purge(Gauge, Retention(versions=0), batch=3) == 8
-    assert {row.operation for row in rows(session, Gauge)} == {"purge"}
-    assert len(rows(session, Gauge)) == 8
+@pytest.mark.parametrize("batch", [3, 4, 5, 6])
+def test_run_over_several_parts_becomes_one_cut(session: Session, batch: int) -> None:
+    # Wherever a part ends: behind a creation too, of which it is not yet known there whether it goes.
+    for code in "abcd":
+        lives(session, Gauge, code, NOW - 6 * DAY, NOW - 5 * DAY, deleted=True)
+        again = [
+            ImportedChange("insert", code, NOW - 4 * DAY),
+            *(ImportedChange("update", code, NOW - days * DAY, {"name": f"{days}"}) for days in (3, 2)),
+        ]
+        import_changes(session, Gauge, again)
+        session.commit()
+    plan = Purge(Gauge, Retention(versions=0), at=NOW, batch=batch)
+    db.session.rollback()
+    with db.engine.connect() as connection:
+        assert sum(part.rows for part in plan.dry_run(db.engine)) == total_rows(connection, Gauge) == 24
+    assert purge(Gauge, Retention(versions=0), batch) == 16
+    assert [(row.version, row.operation) for row in rows(session, Gauge)] == [(4, "purge")] * 4
+    for code in "abcd":
+        assert [(cut.first, cut.last) for cut in Gauge.timeline(code).cuts()] == [(-1, 4)]

@@ -27,7 +27,7 @@ from tests.library.test_verify import found
 ROWS = int(os.environ.get("HISTORY_ROWS", "100000"))
 EACH = 100  # history rows of each record, but of one that has a tenth of all
 WRITERS = 3
-LONGEST_WAIT = 0.1  # seconds
+LONGEST_WAIT = 100  # milliseconds
 
 _FILL = """
 WITH records AS (
@@ -92,9 +92,14 @@ class Writers:
             finally:
                 db.session.remove()
 
+    @property
+    def nearly_all(self) -> float:
+        """How long 99.9 % took at the most, in milliseconds."""
+        return sorted(self.took)[round((len(self.took) - 1) * 0.999)] * 1000
+
     def __str__(self) -> str:
         took = sorted(self.took)
-        points = [took[min(len(took) - 1, round(len(took) * part))] * 1000 for part in (0.5, 0.99, 0.999)]
+        points = [*(took[round((len(took) - 1) * part)] * 1000 for part in (0.5, 0.99)), self.nearly_all]
         told = zip(("median", "99 %", "99.9 %", "longest"), (*points, took[-1] * 1000), strict=True)
         return f"{len(took):,} writes: {', '.join(f'{name} {point:.1f} ms' for name, point in told)}"
 
@@ -131,7 +136,9 @@ class Locks:
 @pytest.mark.soak
 @pytest.mark.parametrize("database_kind", ["postgresql"])
 def test_half_of_a_long_history_goes_beside_writers(open_database: Callable[..., Session]) -> None:
-    session = open_database(db)
+    # A write that waits for a lock longer than this fails: a busy machine makes writes slow, and no lock.
+    waits = {"options": f"-c lock_timeout={LONGEST_WAIT}"}
+    session = open_database(db, SQLALCHEMY_ENGINE_OPTIONS={"connect_args": waits})
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     long = ROWS // 10
     records = (ROWS - long) // EACH
@@ -173,7 +180,7 @@ def test_half_of_a_long_history_goes_beside_writers(open_database: Callable[...,
     assert locks.waits == []
     assert gone > total * 0.4
     assert found(Price, db.engine) == []
-    assert max(beside.took) < LONGEST_WAIT + max(alone.took)
+    assert beside.nearly_all < LONGEST_WAIT + max(alone.took) * 1000
     whole = [one.text for one in plans if any(node["Node Type"] == "Seq Scan" for node in one.reads("price_history"))]
     assert whole == []
 
