@@ -117,8 +117,8 @@ ANSWERED: Mapping[str, Mapping[str, Any]] = {
         "What identifies this answer (RFC 9110): of a record its version. A prior version from which values were "
         'erased has the instant of that after it (`"v3-erased-2026-03-02T10:00:00.000000Z"`). Of a model with columns '
         'that are not tracked it has their digest after it (`"v3.778d5d27b716"`), and of an answer that was compressed '
-        '`:gzip` (`"v3:gzip"`). Sent back as it is, each is good for `If-Match` and `If-None-Match`; for `If-Match` the'
-        ' bare version (`"v3"`) is enough.',
+        '`:gzip` (`"v3:gzip"`). Sent back as it is, each is good for `If-Match` and `If-None-Match`; for `If-Match` '
+        'the bare version (`"v3"`) is enough.',
         '"v3"',
     ),
     "Link": _header(
