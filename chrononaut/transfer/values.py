@@ -81,13 +81,20 @@ class Codec:
 
 def codec_of(type_: Any, dialect: Dialect) -> Codec:
     """How values of a type stand in a file."""
-    impl = type_.dialect_impl(dialect)
-    # An interval is one itself, on databases that have no type for it.
-    while isinstance(impl, TypeDecorator) and not isinstance(impl, sa.Interval):
-        impl = impl.impl_instance
+    # As it is declared: what a dialect makes of a type may no longer say whether it is a float.
+    impl = _declared(type_, dialect)
     if dialect.name == "postgresql":
         return _on_postgresql(impl, dialect)
     return _on_sqlite(impl, dialect)
+
+
+def _declared(type_: Any, dialect: Dialect) -> Any:
+    """The type that a dialect is given, without the `TypeDecorator` around it."""
+    type_ = type_._variant_mapping.get(dialect.name, type_)
+    # An interval is one itself, on databases that have no type for it.
+    if not isinstance(type_, TypeDecorator) or isinstance(type_, sa.Interval):
+        return type_
+    return _declared(type_.load_dialect_impl(dialect), dialect)
 
 
 def to_cell(value: Value | None) -> str:
@@ -223,6 +230,7 @@ def _on_sqlite(impl: Any, dialect: Dialect) -> Codec:  # noqa: PLR0911  one kind
 
 def _moments_on_sqlite(kind: str, impl: Any, dialect: Dialect) -> Codec:
     """Dates and times, which are text in a form that the type may say."""
+    impl = impl.dialect_impl(dialect)
     load, store = impl.result_processor(dialect, None), impl.bind_processor(dialect)
     forms: dict[str, tuple[Callable[[Any], str], Callable[[object], Any]]] = {
         "instant": (lambda value: f"{_short(value.isoformat())}Z", read_instant),
