@@ -40,7 +40,8 @@ from app.registry import RegistrationError, Registry
 from app.request_id import init_request_ids
 from app.settings import SettingError, Settings
 from app.telemetry import init_telemetry
-from chrononaut import OptionError, VersionedSQLAlchemy
+from chrononaut import OptionError, Retention, VersionedSQLAlchemy
+from chrononaut.purging import SETTING, policies
 
 UNSTARTABLE: Final = (SettingError, OptionError, RegistrationError)
 """Errors of settings and models, which the service cannot start with; the message says all that mends them."""
@@ -88,13 +89,9 @@ def _create_app(environment: Mapping[str, str]) -> Flask:
             prepare_engine(engine)
             bound_waits(engine, settings)
     app.teardown_appcontext(close_snapshot)
-    registry: Registry = Registry(db)
-    if not registry:
-        raise SettingError(
-            f"CHRONONAUT_MODELS={','.join(settings.models)} has no versioned model of CHRONONAUT_DB={settings.db}; "
-            "name the modules of the models, and the VersionedSQLAlchemy that they belong to"
-        )
+    registry = _registry(db, settings)
     app.extensions["chrononaut"] = registry
+    app.config[SETTING] = _policies(registry, settings)
     # What it imports decides then whether it counts for this process or for all workers of the server that it is in.
     metrics = import_module("app.metrics")
     metrics.init_metrics(app, db, are_open=settings.open_metrics)
@@ -129,6 +126,33 @@ def _create_app(environment: Mapping[str, str]) -> Flask:
         add_bulk(blueprint, resource)
         api.register_blueprint(blueprint)
     return app
+
+
+def _registry(db: VersionedSQLAlchemy, settings: Settings) -> Registry:
+    registry = Registry(db)
+    if not registry:
+        raise SettingError(
+            f"CHRONONAUT_MODELS={','.join(settings.models)} has no versioned model of CHRONONAUT_DB={settings.db}; "
+            "name the modules of the models, and the VersionedSQLAlchemy that they belong to"
+        )
+    return registry
+
+
+def _policies(registry: Registry, settings: Settings) -> Mapping[str, Retention]:
+    """What is kept of models, by the names of their classes.
+
+    :raises SettingError: there is no such model, or none that is purged by itself
+    """
+    if unknown := [name for name, _ in settings.retention if name not in registry]:
+        raise SettingError(
+            f"{SETTING} has a policy of {unknown[0]}, which is not served; there are {', '.join(registry)}"
+        )
+    given = {registry[name].versioning.name: policy for name, policy in settings.retention}
+    try:
+        policies([resource.versioning for resource in registry.values()], given)
+    except OptionError as error:
+        raise SettingError(str(error)) from None
+    return given
 
 
 def _database(reference: str) -> VersionedSQLAlchemy:

@@ -16,6 +16,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo, timeout_from_conni
 
 from app.proxies import Proxies, ProxyError
 from app.threads import SLOW_THREADS
+from chrononaut import Retention
+from chrononaut.retention import read_setting
 
 _PREFIX = "CHRONONAUT_"
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
@@ -167,6 +169,10 @@ def _addresses(text: str) -> tuple[str, ...]:
 
 
 _CLAIM = re.compile(r"[A-Za-z0-9_.:/#~-]+")
+
+
+def _retention(text: str) -> tuple[tuple[str, Retention], ...]:
+    return tuple(read_setting(text).items()) if text else ()
 
 
 def _claim(text: str) -> str:
@@ -413,6 +419,13 @@ class Settings:
         default="app.db:db",
         allowed="`module:name`",
         meaning="the `VersionedSQLAlchemy` that they belong to",
+    )
+    retention: tuple[tuple[str, Retention], ...] = _optional(
+        "CHRONONAUT_RETENTION",
+        _retention,
+        allowed='JSON, as `{"user": {"versions": 10, "days": 365, "daily_after": 30, "held": "legal_hold"}}`',
+        meaning="what `flask history purge` keeps of models by their public names, in the place of what they declare; "
+        "`docs/retention.md` says what it means",
     )
     open_reading: bool = _optional(
         "CHRONONAUT_OPEN_READING", _flag, default="false", allowed=_TRUTHS, meaning="may anyone read without a token?"

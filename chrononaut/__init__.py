@@ -33,6 +33,7 @@ from chrononaut.history import History as History
 from chrononaut.history import history_model as history_model
 from chrononaut.importing import ImportedChange as ImportedChange
 from chrononaut.importing import import_changes as import_changes
+from chrononaut.retention import Retention as Retention
 from chrononaut.signals import versions_committed as versions_committed
 from chrononaut.states import Place as Place
 from chrononaut.states import Span as Span

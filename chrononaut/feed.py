@@ -36,7 +36,7 @@ class ChangeFilter:
     :ivar until: only at this instant or earlier, so that the two split the feed
     :ivar extra: key → value of the change info's ``extra``; all must be there
     :ivar attribute: only changes of this attribute, a tracked or a hidden one; that a record is created or deleted with
-        a value of it is a change too
+        a value of it is a change too, and so is what was purged, which may have changed it
     :raises TypeError: a value is of the wrong type
     :raises ValueError: there is no such operation, or a text holds NUL
     """
@@ -202,20 +202,25 @@ def _criteria(versioning: Versioning, which: ChangeFilter, dialect: Dialect) -> 
 
 
 def _changes_attribute(versioning: Versioning, name: str, dialect: Dialect) -> sa.ColumnElement[bool]:
+    purged = versioning.column("operation") == "purge"
     if name in versioning.hidden:
-        return lists_name(versioning.column("change_info"), "hidden_cols_changed", name, dialect.name)
+        return sa.or_(purged, lists_name(versioning.column("change_info"), "hidden_cols_changed", name, dialect.name))
     if name in versioning.untracked:
         raise UntrackedAttributeError(versioning.name, name)
     if name not in blamed(versioning):
         there = ", ".join(blamed(versioning))
         raise AttributeError(f"no change sets {name!r} of a {versioning.name}; there are {there}")
     before = as_loaded(getattr(versioning.history, name), dialect)
+    prior: Any = aliased(versioning.history, flat=True)
+    # What a state was changed into that was purged is not known.
+    is_known = getattr(prior, versioning.options.names.operation) != "purge"
     # The row of an insert has no state: NULL.
     following = [
         sa.exists()
         .select_from(entity)
         .where(*follows(versioning, entity), is_distinct(before, as_loaded(getattr(entity, name), dialect), dialect))
-        for entity in (aliased(versioning.history, flat=True), aliased(versioning.model, flat=True))
+        .where(*criteria)
+        for entity, criteria in ((prior, (is_known,)), (aliased(versioning.model, flat=True), ()))
     ]
     is_delete = versioning.column("operation") == "delete"
-    return sa.or_(sa.and_(is_delete, before.is_not(None)), sa.and_(~is_delete, sa.or_(*following)))
+    return sa.or_(purged, sa.and_(is_delete, before.is_not(None)), sa.and_(~is_delete, sa.or_(*following)))

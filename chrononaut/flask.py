@@ -16,6 +16,8 @@ from chrononaut.commands import register_commands
 from chrononaut.feed import transaction
 from chrononaut.history import versioned_models
 from chrononaut.options import SESSION
+from chrononaut.purging import SETTING
+from chrononaut.retention import read_setting
 
 
 class VersionedSQLAlchemy(SQLAlchemy):
@@ -36,7 +38,14 @@ class VersionedSQLAlchemy(SQLAlchemy):
         super().__init__(app, **options)
 
     def init_app(self, app: Flask) -> None:
-        """Bind to an application, which gets the command ``flask history verify``."""
+        """Bind to an application, which gets the commands ``flask history …``.
+
+        :raises ValueError: the config ``CHRONONAUT_RETENTION`` is wrong
+        """
+        try:
+            read_setting(app.config.get(SETTING) or {})
+        except ValueError as error:
+            raise ValueError(f"{SETTING} {error}") from None
         super().init_app(app)
         register_commands(app)
 

@@ -14,7 +14,7 @@ from sqlalchemy.sql.base import SchemaEventTarget
 
 from chrononaut.exceptions import OptionError, UnsupportedMappingError
 from chrononaut.history import History, RecordTable, Versioning, describe_tables, versioning_of_table
-from chrononaut.options import Options, inherit_options, read_options, state_columns
+from chrononaut.options import RETENTION, Options, check_held, inherit_options, read_options, state_columns
 from chrononaut.types import Instant, JSONDocument
 
 _LONGEST_NAME = 63  # PostgreSQL's limit, in bytes
@@ -118,6 +118,8 @@ def _versioning(
     left_out = {*options.hidden, *options.untracked}
     described = {"__module__": model.__module__, "__doc__": f"The history of {model.__name__}."}
     history: Any = type(f"{model.__name__}History", (History,), described)
+    tracked = {name: column for name, column in columns.items() if name not in left_out}
+    check_held(model.__name__, RETENTION, options.retention, tracked)
     return Versioning(
         model=model,
         mapper=mapper,
@@ -125,7 +127,7 @@ def _versioning(
         options=options,
         key=key,
         columns=columns,
-        tracked={name: column for name, column in columns.items() if name not in left_out},
+        tracked=tracked,
         hidden={name: columns[name] for name in options.hidden},
         untracked={name: columns[name] for name in options.untracked},
         dropped={

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Mapper
 
 from chrononaut.exceptions import OptionError
+from chrononaut.retention import Retention
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +33,14 @@ BOOKKEEPING = "__chrononaut_bookkeeping__"
 ANY_TEXT = re.compile(r"[\s\S]+", re.ASCII)
 """The pattern of a required reason that any text will do for which has a character that can be seen."""
 
+RETENTION = "__chrononaut_retention__"
+"""The option that says what of history is kept."""
+
 _REQUIRED = "__chrononaut_required__"
 _DROPPED = "__chrononaut_dropped__"
 _OPTIONS = (
     *("__chrononaut_hidden__", "__chrononaut_untracked__", "__chrononaut_tablename__", "__chrononaut_rename__"),
-    *(_REQUIRED, _DROPPED),
+    *(_REQUIRED, _DROPPED, RETENTION),
 )
 _METHODS = (
     *("versions", "version_at", "has_changed_since", "previous_version", "diff", "changes", "blame", "revert_to"),
@@ -50,7 +54,8 @@ class Options:
     """How one model is versioned.
 
     ``hidden`` and ``untracked`` are attribute names, in mapping order; ``required`` are keys of the change info's
-    ``extra``, each with the pattern of its whole value; ``dropped`` are attribute names, each with its column.
+    ``extra``, each with the pattern of its whole value; ``dropped`` are attribute names, each with its column;
+    ``retention`` is ``None`` where all is kept.
     """
 
     history_table: str
@@ -59,6 +64,7 @@ class Options:
     names: Names
     required: Mapping[str, re.Pattern[str]]
     dropped: Mapping[str, sa.Column[Any]]
+    retention: Retention | None
 
 
 def read_options(mapper: Mapper[Any]) -> Options:
@@ -83,6 +89,8 @@ def read_options(mapper: Mapper[Any]) -> Options:
         tracked columns that the model once had and its table no longer has: attribute name → type, as
         ``{"nickname": sa.String(80)}``, or the column, where that had another name. Their history stays, and old
         versions have the attribute; newer ones have ``None``. It is no difference between two versions.
+    ``__chrononaut_retention__``
+        a `Retention`: which prior versions `flask history purge` keeps; by default all
 
     :raises OptionError: an option is wrong, or one of our columns would take the place of one of the model's
     """
@@ -100,6 +108,7 @@ def read_options(mapper: Mapper[Any]) -> Options:
             names=_names(mapper, {column.name for column in columns.values()}),
             required=_required(model),
             dropped=_dropped(mapper, {}),
+            retention=_retention(model),
         ),
     )
 
@@ -150,6 +159,7 @@ def inherit_options(mapper: Mapper[Any], parent: Options, own: Mapping[str, Any]
             names=parent.names,
             required={**parent.required, **required},
             dropped={**parent.dropped, **_dropped(mapper, parent.dropped)},
+            retention=_inherited_retention(model, parent),
         ),
     )
 
@@ -170,6 +180,33 @@ def refuse_uncaptured(model: type) -> None:
             model.__name__,
             "Versioned",
             "needs db.Model of a VersionedSQLAlchemy beside it, whose sessions capture; no other's do",
+        )
+
+
+def _retention(model: type) -> Retention | None:
+    retention: object = getattr(model, RETENTION, None)
+    if retention is None or isinstance(retention, Retention):
+        return retention
+    raise OptionError(model.__name__, RETENTION, f"must be a Retention, as Retention(versions=10), not {retention!r}")
+
+
+def _inherited_retention(model: type, parent: Options) -> Retention | None:
+    retention = _retention(model)
+    if retention != parent.retention:
+        raise OptionError(model.__name__, RETENTION, "its records are purged as those of the model it inherits from")
+    return retention
+
+
+def check_held(model: str, option: str, retention: Retention | None, tracked: Iterable[str]) -> None:
+    """Check that what is held can be told, of deleted records too.
+
+    :param option: where the policy is declared
+    :raises OptionError: it names no attribute whose values history keeps
+    """
+    held = None if retention is None else retention.held
+    if isinstance(held, str) and held not in tracked:
+        raise OptionError(
+            model, option, f"held must name a tracked attribute, not {held!r}; there are {', '.join(tracked)}"
         )
 
 

@@ -9,6 +9,8 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, UserDefinedType
 
+_MIDNIGHT = " 00:00:00.000000"  # as SQLAlchemy writes it for SQLite
+
 JSONDocument = sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
 """A JSON document: JSONB on PostgreSQL, text on SQLite."""
 
@@ -158,6 +160,41 @@ def has_text(document: sa.ColumnElement[Any], key: str, name: str, text: str, di
     # Not by a path, in which SQLite knows no way to write a quotation mark.
     member = sa.func.json_each(document, f"$.{key}").table_valued("key", "value")
     return sa.exists().select_from(member).where(member.c.key == name, member.c.value == text)
+
+
+def last_midnight_before(instant: sa.ColumnElement[Any], dialect: str) -> sa.ColumnElement[Any]:
+    """The last midnight in UTC before an instant, and not at it.
+
+    :param dialect: the name of the dialect
+    """
+    midnight: sa.ColumnElement[Any]
+    if dialect == "postgresql":
+        just_before = instant - sa.text("INTERVAL '1 microsecond'")
+        midnight = sa.func.timezone("UTC", sa.func.date_trunc("day", sa.func.timezone("UTC", just_before)))
+    else:
+        # There it is text, of which only the date is of use to SQLite's functions: they know no microseconds.
+        text = sa.type_coerce(instant, sa.Text)
+        day, time = sa.func.substr(text, 1, 10), sa.func.substr(text, 11)
+        before = sa.func.date(day, sa.case((time == _MIDNIGHT, "-1 day"), else_="+0 day"))
+        midnight = before.op("||", return_type=sa.Text())(_MIDNIGHT)
+    return sa.type_coerce(midnight, Instant)
+
+
+def with_values(
+    document: sa.ColumnElement[Any], values: Mapping[tuple[str, ...], sa.ColumnElement[Any]], dialect: str
+) -> sa.ColumnElement[Any]:
+    """A JSON object with other values at some paths.
+
+    :param values: path → value, a text or a number
+    :param dialect: the name of the dialect
+    """
+    for path, value in values.items():
+        if dialect == "postgresql":
+            given: Any = sa.cast(value, sa.Text) if isinstance(value.type, sa.String) else value
+            document = sa.func.jsonb_set(document, postgresql.array(path), sa.func.to_jsonb(given), type_=JSONDocument)
+        else:
+            document = sa.func.json_set(document, f"$.{'.'.join(path)}", value, type_=JSONDocument)
+    return document
 
 
 def with_names(

@@ -63,7 +63,7 @@ class Versioned(CapturesChangeInfo):
     def versions(
         self, before: datetime | None = None, after: datetime | None = None, return_query: bool = False
     ) -> list[History] | Query[History]:
-        """The prior versions, oldest first.
+        """The prior versions, oldest first; what was purged of them `Timeline.cuts` tells.
 
         :param before: only versions that ended at this instant or earlier; a naive one is read as UTC
         :param after: only versions that ended later than this instant, so that the two split the history
@@ -83,6 +83,7 @@ class Versioned(CapturesChangeInfo):
         :param at: an instant; a naive one is read as UTC. Resolution 1 µs.
         :return: a history object; this object itself if its current state was valid then; ``None`` before the record's
             creation or while it was deleted
+        :raises PurgedError: what was valid then was purged
         """
         return self._timeline().version_at(at)
 
@@ -108,7 +109,10 @@ class Versioned(CapturesChangeInfo):
         return self._timeline().has_changed_since(since)
 
     def previous_version(self) -> History | None:
-        """The state before the current one; ``None`` if there was none."""
+        """The state before the current one; ``None`` if there was none.
+
+        :raises PurgedError: it was purged
+        """
         return self._timeline().previous_version()
 
     def changes(self) -> list[Change]:
@@ -131,6 +135,7 @@ class Versioned(CapturesChangeInfo):
         :param values: attribute name → value, which goes before the old one
         :return: this object
         :raises RestoreError: there is no such version; a value is missing that must be there
+        :raises PurgedError: it was purged
         """
         self._timeline().revert_to(version, **values)
         return self
@@ -149,6 +154,7 @@ class Versioned(CapturesChangeInfo):
         :param values: attribute name → value, for hidden and untracked attributes that cannot be empty
         :return: the new object, which is pending in the session
         :raises RestoreError: the record is live, or never was; a value is missing that must be there
+        :raises PurgedError: the version was purged
         """
         restored: Self = cls.timeline(key).restore(version, **values)
         return restored

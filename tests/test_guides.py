@@ -40,6 +40,11 @@ def test_history_is_exported_and_imported(tmp_path: Path) -> None:
     follow(_ROOT / "docs" / "transfer.md", tmp_path, environment)
 
 
+def test_history_is_kept_for_a_time(tmp_path: Path) -> None:
+    programs = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
+    follow(_ROOT / "docs" / "retention.md", tmp_path, {"PATH": programs, "PYTHONPATH": str(_ROOT)})
+
+
 def _follow(page: str, folder: Path, **environment: str) -> None:
     (folder / "page.md").write_text(page)
     follow(folder / "page.md", folder, {"PATH": "/usr/bin:/bin", **environment})

@@ -7,9 +7,10 @@ from flask import Flask
 from flask.cli import AppGroup
 
 from chrononaut.commands.checking import doctor, verify
+from chrononaut.commands.purging import purge
 from chrononaut.commands.transferring import export, import_
 
-_COMMANDS = (verify, doctor, export, import_)
+_COMMANDS = (verify, doctor, purge, export, import_)
 
 
 def register_commands(app: Flask) -> None:

@@ -15,8 +15,11 @@ from benchmarks.reading.filling import contents, fill, settle
 from benchmarks.reading.models import Document, Sizes, db
 from benchmarks.reading.plans import Plan, faults, planned
 from benchmarks.reading.questions import Question, questions
+from chrononaut import Retention
 from chrononaut.history import versioning_of
+from chrononaut.purging import Purge
 from tests.library import shapes
+from tests.library.explaining import explained, nodes
 from tests.library.models import User
 from tests.library.shapes import Price
 
@@ -51,6 +54,19 @@ def test_questions_are_answered_by_index_and_without_a_sort(asked: list[Question
         if question.by_index:
             found[question.name] = wrong(plans, question.model, question.of_record)
     assert {name: faults for name, faults in found.items() if faults} == {}
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"])
+@pytest.mark.parametrize("retention", [Retention(versions=100), Retention(days=1, daily_after=0, versions=3)])
+def test_parts_are_purged_by_index(asked: list[Question], retention: Retention) -> None:
+    history = versioning_of(Document).history_table.name
+    with explained(db.engine, history) as plans:
+        gone = [part.doomed for part in Purge(Document, retention, at=NOW, batch=200).run(db.engine)]
+    assert sum(map(len, gone)) > 0
+    assert {plan.statement.split()[0] for plan in plans} == {"SELECT", "WITH", "DELETE"}
+    # Each looks at the rows of its part, and at single ones besides: none reads the whole table.
+    whole = [plan.text for plan in plans for node in plan.reads(history) if node["Node Type"] == "Seq Scan"]
+    assert not whole, whole[0]
 
 
 def test_plans_tell_of_a_scan_and_of_a_sort(asked: list[Question]) -> None:
@@ -97,12 +113,6 @@ def test_capture_finds_records_by_index(prices: Session) -> None:
     assert [str(plan) for plan in plans for access in plan.accesses if not access.finds] == []
 
 
-def _nodes(node: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    yield node
-    for below in node.get("Plans", ()):
-        yield from _nodes(below)
-
-
 @pytest.mark.parametrize("database_kind", ["postgresql"])
 def test_history_is_not_read_while_it_is_written(session: Session) -> None:
     # While it was empty, to scan it was the cheapest way to find a row of it: by a plan of then, each row that is
@@ -116,7 +126,7 @@ def test_history_is_not_read_while_it_is_written(session: Session) -> None:
             asked = connection.connection.cursor()
             asked.execute(f"EXPLAIN (FORMAT JSON) {statement}", parameters)
             ((explained,),) = asked.fetchall()
-            inserts.extend(node for node in _nodes(explained[0]["Plan"]) if node.get("Operation") == "Insert")
+            inserts.extend(node for node in nodes(explained[0]["Plan"]) if node.get("Operation") == "Insert")
 
     event.listen(session.get_bind(), "before_cursor_execute", explain)
     for count in (1, 20):
@@ -137,7 +147,7 @@ def test_history_is_not_read_while_it_is_written(session: Session) -> None:
     read = [
         node["Relation Name"]
         for insert in inserts
-        for node in _nodes(insert)
+        for node in nodes(insert)
         if node is not insert and "Relation Name" in node
     ]
     assert read == []

@@ -1,5 +1,6 @@
 """``verify`` and ``flask history verify``: each disagreement of live rows and history is found and named, once."""
 
+import json
 import os
 import pty
 import subprocess
@@ -14,8 +15,9 @@ import sqlalchemy as sa
 from flask import Flask, current_app
 from sqlalchemy.orm import Session
 
-from chrononaut import VersionedSQLAlchemy
+from chrononaut import Retention, VersionedSQLAlchemy
 from chrononaut import verify as verifying
+from chrononaut.purging import Purge
 from chrononaut.verify import Finding, check, snapshot, total_rows, verify
 from tests.library.models import Country, Release, User, db, define
 
@@ -64,6 +66,88 @@ def test_ordinary_lives_are_clean(lives: Session) -> None:
     lives.delete(lives.get_one(Country, "ES"))
     lives.commit()
     assert found(Country) == []
+
+
+@pytest.fixture
+def cut(lives: Session) -> Session:
+    """Of FR the versions up to 0 were purged; of IT all of the first life, by rows that are next to each other."""
+    lives.get_one(Country, "FR").name = "fourth"
+    lives.commit()
+    lives.rollback()
+    list(Purge(Country, Retention(versions=1), batch=3).run(db.engine))
+    return lives
+
+
+def test_cuts_are_clean(cut: Session) -> None:
+    rows = cut.execute(sa.text("SELECT code, version, operation FROM country_history ORDER BY code, version")).all()
+    assert [tuple(row) for row in rows] == [
+        ("DE", 0, "purge"),
+        ("DE", 1, "delete"),
+        ("FR", 1, "purge"),
+        ("FR", 2, "update"),
+        ("IT", 0, "purge"),
+        ("IT", 1, "insert"),
+        ("IT", 2, "update"),
+    ]
+    assert found(Country) == []
+
+
+def _told(**changes: Any) -> str:
+    told = {"first": -1, "operation": "update", "at": "2026-03-01T09:00:00.000000Z", "user_id": None} | changes
+    return json.dumps({"user_id": None, "remote_addr": None, "purged": told})
+
+
+@pytest.mark.parametrize(
+    ("damage", "finding"),
+    [
+        ("DELETE FROM country_history WHERE code = 'FR' AND version = 1", "history begins with this update; the rows"),
+        (
+            "UPDATE country_history SET change_info = '{}' WHERE code = 'FR' AND version = 1",
+            "does not say what was purged",
+        ),
+        (
+            f"UPDATE country_history SET change_info = '{_told(first=1)}' WHERE code = 'FR' AND version = 1",
+            "from version 1",
+        ),
+        (f"UPDATE country_history SET change_info = '{_told(first=2)}' WHERE code = 'FR' AND version = 1", "version 2"),
+        (f"UPDATE country_history SET change_info = '{_told(first='x')}' WHERE code = 'FR' AND version = 1", "'x'"),
+        (f"UPDATE country_history SET change_info = '{_told(at='x')}' WHERE code = 'FR' AND version = 1", "no instant"),
+        (
+            f"UPDATE country_history SET change_info = '{_told(operation='purge')}' WHERE code = 'FR' AND version = 1",
+            "this cut cannot end with the operation 'purge'",
+        ),
+        (
+            f"UPDATE country_history SET change_info = '{_told(operation='delete')}' WHERE code = 'FR' AND version = 1",
+            "'FR' version 2: this update follows a delete, which only an insert can",
+        ),
+        (
+            f"UPDATE country_history SET change_info = '{_told()}' WHERE code = 'IT' AND version = 0",
+            "'IT' version 1: this insert follows the update of a record; it can only follow a delete",
+        ),
+        ("UPDATE country_history SET name = 'x' WHERE code = 'FR' AND version = 1", "this cut holds a state"),
+        (
+            "UPDATE country_history SET operation = 'update' WHERE code = 'FR' AND version = 1",
+            "begins with this update",
+        ),
+        (
+            "DELETE FROM country_history WHERE code = 'FR' AND version > 1",
+            "'FR' version 3: the live row has this version",
+        ),
+        (
+            # The second of two rows, of which a cut says that it stands for both.
+            (
+                f"UPDATE country_history SET operation = 'purge', name = NULL, change_info = '{_told(first=1)}'"
+                " WHERE code = 'FR' AND version = 2"
+            ),
+            "'FR' version 2: this cut begins with version 1; the row before it is version 1",
+        ),
+    ],
+)
+def test_damaged_cut_is_found_once(cut: Session, damage: str, finding: str) -> None:
+    cut.connection().exec_driver_sql(damage)
+    cut.commit()
+    (told,) = found(Country)
+    assert finding in told
 
 
 def test_versions_of_one_instant_are_clean(lives: Session) -> None:

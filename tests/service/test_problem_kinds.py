@@ -93,7 +93,7 @@ _OF_THE_SERVER: dict[str, bytes] = {
 """What gunicorn answers: kind → headers that it does so for, of a request without a body."""
 _OTHERS = {
     *("change-info-required", "forbidden", "csrf-failed", "concurrent-change", "too-many-requests"),
-    *("internal-error", "unavailable", "outcome-unknown"),
+    *("internal-error", "unavailable", "outcome-unknown", "purged"),
 }
 """Those that take more than a request; each has a test of its own."""
 

@@ -1,0 +1,485 @@
+"""Taking out of history what a policy does not keep.
+
+History is walked in the order of its primary key, some rows at a time. What goes of them is found by statements that
+look at these rows, at the newest numbers of their records and at what is held; each part is purged in a transaction of
+its own. No live row is locked: writers add rows to history and change none, so that they wait for nothing here.
+
+In each part the last row of each run that goes becomes a cut (see `cuts`); then all that a cut of the part stands for
+is deleted. Where a run goes on in the next part, its cut grows. Whoever ends the process anywhere leaves history sound:
+what was committed is cut, and all else is as before.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.orm import aliased
+
+from chrononaut.cuts import PURGED
+from chrononaut.exceptions import OptionError
+from chrononaut.history import STATELESS, Key, RecordTable, Versioning, full_name, versioning_of
+from chrononaut.options import check_held
+from chrononaut.queries import history_key, replaced_by
+from chrononaut.retention import Retention
+from chrononaut.types import JSONDocument, JSONObject, last_midnight_before, now, utc, with_values
+
+SETTING = "CHRONONAUT_RETENTION"
+"""The setting that goes before what models declare."""
+
+BATCH = 2000
+"""History rows that one transaction looks at."""
+
+SMALLEST_BATCH = 3
+_LOCK_TIMEOUT = "SET LOCAL lock_timeout = '1s'"
+_BY_INDEX = (
+    "SET LOCAL enable_seqscan = off"  # how many rows go of a part PostgreSQL can but guess, and guesses too many
+)
+_ALONE = sa.text("SELECT pg_advisory_xact_lock(hashtext('chrononaut purge'), hashtext(:table))")
+_ATTEMPTS = 10
+_AT = "%Y-%m-%dT%H:%M:%S.%fZ"
+
+
+def policies(versionings: Iterable[Versioning], setting: Mapping[str, Retention]) -> dict[Versioning, Retention]:
+    """The policies of models: what a setting says of each by its name, or else what the model itself declares.
+
+    :param versionings: all models of the application
+    :return: the roots of hierarchies that have one; the others' history is kept whole
+    :raises OptionError: the setting names a model that has no history of its own, or `held` no attribute that it keeps
+    """
+    roots = {one.name: one for one in versionings if len(one.tables) == 1 and not one.mapper.single}
+    for name, retention in setting.items():
+        if name not in roots:
+            raise OptionError(
+                name, SETTING, f"no model of this name has a history table; there are {', '.join(sorted(roots))}"
+            )
+        check_held(name, SETTING, retention, roots[name].tracked)
+    found = {one: setting.get(one.name, one.options.retention) for one in roots.values()}
+    return {one: retention for one, retention in found.items() if retention is not None}
+
+
+class Doomed(NamedTuple):
+    """What goes of a record, in one part of its history.
+
+    :ivar versions: how many
+    :ivar first: the lowest number
+    :ivar last: the highest number
+    :ivar oldest: when the first to end has ended, in UTC
+    :ivar newest: when the last to end has ended, in UTC
+    """
+
+    key: Key
+    versions: int
+    first: int
+    last: int
+    oldest: datetime
+    newest: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a model's history that was purged, or looked at.
+
+    :ivar rows: history rows in it; those of all parts add up to `total_rows`
+    :ivar doomed: what went of it, or would go, in the order of keys; a record may be in parts that follow each other
+    """
+
+    rows: int
+    doomed: Sequence[Doomed]
+
+
+@dataclass(frozen=True, slots=True)
+class Purge:
+    """What is to go of a model's history, and why.
+
+    ::
+
+        for part in Purge(User, Retention(versions=10)).run(db.engine):
+            ...
+
+    :ivar model: a versioned model whose table has the versions, as the root of a hierarchy
+    :ivar at: the instant from which ages count, and which cuts say; the present one by default
+    :ivar user_id: who purges
+    :ivar extra: why
+    :ivar batch: history rows that one transaction looks at, and at the most changes; 3 and more
+    :raises TypeError: the model is not versioned
+    :raises ValueError: its records have their versions in another table; a batch is too small
+    """
+
+    model: type
+    retention: Retention
+    at: datetime = field(default_factory=now)
+    user_id: str | None = None
+    extra: dict[str, str] = field(default_factory=dict)
+    batch: int = BATCH
+
+    def __post_init__(self) -> None:
+        if len(versioning_of(self.model).tables) > 1:
+            raise ValueError(f"{self.model.__name__} is purged with the model that it inherits from")
+        if self.batch < SMALLEST_BATCH:
+            raise ValueError(f"batch must be at least {SMALLEST_BATCH}, not {self.batch}")
+
+    def dry_run(self, engine: Engine) -> Iterator[Part]:
+        """What would go, part by part. Nothing is changed, and nothing is locked."""
+        for stretch in self._stretches(engine):
+            yield Part(stretch.rows, self._doomed(engine, stretch))
+
+    def run(self, engine: Engine) -> Iterator[Part]:
+        """Purge part by part; each is committed when it is told of."""
+        for stretch in self._stretches(engine):
+            doomed = self._doomed(engine, stretch)
+            if doomed:
+                self._commit(engine, stretch)
+            yield Part(stretch.rows, doomed)
+
+    def _stretches(self, engine: Engine) -> Iterator["_Stretch"]:
+        versioning = versioning_of(self.model)
+        place = [*history_key(versioning), versioning.column("version")]
+        rows = sa.select(*place, versioning.column("operation")).order_by(*place)
+        after: tuple[Any, ...] | None = None
+        while True:
+            criteria = _Stretch(after, None, self.batch).criteria(versioning)
+            # No connection is kept while others change what it has read.
+            with engine.connect() as connection:
+                ends = connection.execute(rows.where(*criteria).offset(self.batch - 2).limit(2)).all()
+                if len(ends) < 2:  # noqa: PLR2004  fewer than a batch are left
+                    left = rows.where(*criteria).order_by(None).subquery()
+                    count = connection.scalar(sa.select(sa.func.count()).select_from(left)) or 0
+            if len(ends) < 2:  # noqa: PLR2004
+                yield _Stretch(after, None, count)
+                return
+            # A record's creation goes with the version after it: the two are in one part.
+            is_creation = ends[1][-1] == "insert"
+            until = tuple(ends[0 if is_creation else 1][:-1])
+            yield _Stretch(after, until, self.batch - is_creation)
+            after = until
+
+    def _doomed(self, engine: Engine, stretch: "_Stretch") -> list[Doomed]:
+        versioning = versioning_of(self.model)
+        going = self._going(versioning, stretch, engine.dialect.name)
+        version, changed = going.c.version, going.c.changed
+        key = _parts(versioning, going)
+        figures = (
+            sa.func.count(),
+            sa.func.min(version),
+            sa.func.max(version),
+            sa.func.min(changed),
+            sa.func.max(changed),
+        )
+        select = (
+            sa.select(*key, *figures)
+            .where(going.c.goes, going.c.operation.not_in(STATELESS))
+            .group_by(*key)
+            .order_by(*key)
+        )
+        with engine.connect() as connection:
+            return [Doomed(tuple(row[: len(key)]), *row[len(key) :]) for row in connection.execute(select)]
+
+    def _commit(self, engine: Engine, stretch: "_Stretch") -> None:
+        """:raises sqlalchemy.exc.OperationalError: others hold rows locked"""
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                with engine.begin() as connection:
+                    self._cut(connection, stretch)
+            except sa.exc.OperationalError as error:
+                if error.connection_invalidated or attempt == _ATTEMPTS:
+                    raise
+            else:
+                return
+
+    def _cut(self, connection: Connection, stretch: "_Stretch") -> None:
+        versioning, dialect = versioning_of(self.model), connection.dialect.name
+        if dialect == "postgresql":
+            connection.exec_driver_sql(_LOCK_TIMEOUT)
+            connection.exec_driver_sql(_BY_INDEX)
+            # One purge of a table at a time: another's cut would be written over by one that knows less of it.
+            connection.execute(_ALONE, {"table": full_name(versioning.history_table)})
+        connection.execute(self._cutting(versioning, stretch, dialect))
+        made = self._made(versioning, stretch)
+        first, *_ = versioning.tables
+        for table in _history_tables(versioning):
+            if table is not first and versioning.stateful(table):
+                connection.execute(_emptying(versioning, table, made))
+            connection.execute(_deleting(versioning, table, made))
+
+    def _cutting(self, versioning: Versioning, stretch: "_Stretch", dialect: str) -> sa.Update:
+        """The statement that makes a cut of the last row of each run."""
+        # With the row before: where it is a cut, it is one with what goes behind it.
+        rows = self._going(versioning, stretch, dialect, with_before=True)
+        runs = _runs(versioning, rows)
+        document: JSONObject = {"first": None, "operation": None, "at": self._told_at(), "user_id": self.user_id}
+        if self.extra:
+            document["extra"] = dict(self.extra)
+        template: JSONObject = {"user_id": None, "remote_addr": None, PURGED: document}
+        told: dict[tuple[str, ...], sa.ColumnElement[Any]] = {
+            (PURGED, "first"): runs.c.first,
+            (PURGED, "operation"): replaced_by(versioning),
+        }
+        table = versioning.history_table
+        is_last = [part == other for part, other in zip(history_key(versioning), _parts(versioning, runs), strict=True)]
+        return (
+            sa.update(table)
+            .values(
+                {
+                    versioning.column("operation"): "purge",
+                    versioning.column("change_info"): with_values(sa.literal(template, JSONDocument), told, dialect),
+                    **dict.fromkeys(versioning.stateful(versioning.tables[0]), sa.null()),
+                }
+            )
+            .where(*is_last, versioning.column("version") == runs.c.last)
+        )
+
+    def _made(self, versioning: Versioning, stretch: "_Stretch") -> sa.Subquery:
+        """The cuts that this purge has made in a part."""
+        version, operation, info = (versioning.column(own) for own in ("version", "operation", "change_info"))
+        columns = (version.label("last"), operation.label("operation"), info.label("info"))
+        rows = stretch.select(versioning, columns, with_before=True).subquery("written")
+        first, at = rows.c.info[(PURGED, "first")].as_integer(), rows.c.info[(PURGED, "at")].as_string()
+        select = sa.select(*_parts(versioning, rows), first.label("first"), rows.c.last)
+        return select.where(rows.c.operation == "purge", at == self._told_at()).subquery("made")
+
+    def _told_at(self) -> str:
+        return utc(self.at).strftime(_AT)
+
+    def _going(
+        self, versioning: Versioning, stretch: "_Stretch", dialect: str, with_before: bool = False
+    ) -> sa.Subquery:
+        """History rows, and whether each goes: ``goes``. Cuts do: they become one with what is beside."""
+        version, changed, operation = (versioning.column(own) for own in ("version", "changed", "operation"))
+        first = versioning.column("change_info")[(PURGED, "first")].as_integer()
+        columns: dict[str, sa.ColumnElement[Any]] = {
+            "version": version,
+            "changed": changed,
+            "operation": operation,
+            "first": sa.case((operation == "purge", first), else_=version),
+        }
+        if self.retention.daily_after is not None:
+            columns["valid_from"] = versioning.began(history_key(versioning), version)
+        selected = [column.label(name) for name, column in columns.items()]
+        rows = stretch.select(versioning, selected, with_before).cte("looked_at")
+        records = self._records(versioning, rows)
+        same = [one == other for one, other in zip(_parts(versioning, rows), _parts(versioning, records), strict=True)]
+        is_kept = sa.or_(records.c.is_held, self._is_young(rows, dialect), *self._is_new(rows, records))
+        judged = (
+            sa.select(*rows.c, sa.and_(rows.c.operation.not_in(STATELESS), ~is_kept).label("is_doomed"))
+            .join_from(rows, records, sa.and_(*same))
+            .subquery("judged")
+        )
+        order: dict[str, Any] = {"partition_by": _parts(versioning, judged), "order_by": judged.c.version}
+        follows = sa.func.lead(judged.c.version).over(**order) == judged.c.version + 1
+        next_goes = sa.func.lead(judged.c.is_doomed, type_=sa.Boolean).over(**order)
+        goes = sa.case(
+            (judged.c.operation == "purge", sa.true()),
+            (judged.c.operation == "insert", sa.func.coalesce(sa.and_(follows, next_goes), sa.false())),
+            else_=judged.c.is_doomed,
+        )
+        return sa.select(*judged.c, goes.label("goes")).subquery("going")
+
+    def _records(self, versioning: Versioning, rows: sa.FromClause) -> sa.CTE:
+        """The records of some rows: whether each is held, and the lowest number of its newest versions."""
+        records = sa.select(*_parts(versioning, rows)).distinct().subquery("records")
+        key = _parts(versioning, records)
+        columns: list[sa.ColumnElement[Any]] = [_is_held(versioning, self.retention, key).label("is_held")]
+        if self.retention.versions:
+            other = versioning.history_table.alias()
+            number = other.c[versioning.options.names.version]
+            operation = other.c[versioning.options.names.operation]
+            lowest = (
+                sa.select(number)
+                .where(*_of_record(versioning, other, key), operation.not_in(STATELESS))
+                .order_by(number.desc())
+                .offset(self.retention.versions - 1)
+                .limit(1)
+                .scalar_subquery()
+            )
+            columns.append(lowest.label("lowest"))
+        # Asked once for each record, and not for each row.
+        return sa.select(*key, *columns).cte("of_records").prefix_with("MATERIALIZED")
+
+    def _is_new(self, rows: sa.FromClause, records: sa.FromClause) -> Iterator[sa.ColumnElement[bool]]:
+        if self.retention.versions:
+            # Where there are fewer than are kept, none is the lowest.
+            yield sa.or_(records.c.lowest.is_(None), rows.c.version >= records.c.lowest)
+
+    def _is_young(self, rows: sa.FromClause, dialect: str) -> sa.ColumnElement[bool]:
+        days, daily_after = self.retention.days, self.retention.daily_after
+        if days is None and daily_after is None:
+            return sa.false()
+        rules: list[sa.ColumnElement[bool]] = []
+        if days is not None:
+            rules.append(rows.c.changed > self._ago(days))
+        if daily_after is not None:
+            midnight = last_midnight_before(rows.c.changed, dialect)
+            was_valid = sa.or_(rows.c.valid_from.is_(None), midnight >= rows.c.valid_from)
+            rules.append(sa.or_(rows.c.changed > self._ago(daily_after), was_valid))
+        return sa.and_(*rules)
+
+    def _ago(self, days: int) -> datetime:
+        try:
+            return utc(self.at) - timedelta(days=days)
+        except OverflowError:
+            return datetime.min.replace(tzinfo=utc(self.at).tzinfo)
+
+
+def total_rows(connection: Connection, model: type) -> int:
+    """How many history rows of a model are looked at."""
+    select = sa.select(sa.func.count()).select_from(versioning_of(model).history_table)
+    return connection.scalar(select) or 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    """Consecutive rows of a history table, in the order of its primary key.
+
+    :ivar after: key and version of the row before; ``None`` at the beginning
+    :ivar until: key and version of the last row; ``None`` at the end
+    """
+
+    after: tuple[Any, ...] | None
+    until: tuple[Any, ...] | None
+    rows: int
+
+    def select(
+        self, versioning: Versioning, columns: Iterable[sa.ColumnElement[Any]], with_before: bool = False
+    ) -> sa.Select[Any]:
+        """The keys of its rows, and other columns.
+
+        :param with_before: of the row before too
+        """
+        key = history_key(versioning)
+        # Where what is between two places has to be guessed, a limit says that it is not much. Writers may have added
+        # some rows since they were counted.
+        return (
+            sa.select(*_labelled(key), *columns)
+            .where(*self.criteria(versioning, with_before))
+            .order_by(*key, versioning.column("version"))
+            .limit(2 * self.rows + 1)
+        )
+
+    def criteria(self, versioning: Versioning, with_before: bool = False) -> list[sa.ColumnElement[bool]]:
+        """Is a history row one of its rows?
+
+        :param with_before: is the row before one?
+        """
+        columns = [*history_key(versioning), versioning.column("version")]
+        place = sa.tuple_(*columns)
+        criteria: list[sa.ColumnElement[bool]] = []
+        if self.after is not None:
+            after = _values(columns, self.after)
+            criteria.append(place >= after if with_before else place > after)
+        if self.until is not None:
+            criteria.append(place <= _values(columns, self.until))
+        return criteria
+
+
+def _history_tables(versioning: Versioning) -> list[RecordTable]:
+    """All that rows of a hierarchy are in, the first one last."""
+    tables = {one.history: one for model in versioning.hierarchy for one in reversed(model.tables)}
+    return sorted(tables.values(), key=lambda one: one.history is versioning.history_table)
+
+
+def _values(columns: Sequence[sa.Column[Any]], values: Sequence[Any]) -> sa.Tuple:
+    return sa.tuple_(*(sa.literal(value, column.type) for value, column in zip(values, columns, strict=True)))
+
+
+def _labelled(key: Sequence[sa.ColumnElement[Any]]) -> list[sa.Label[Any]]:
+    """The parts of a key under names that no other column has."""
+    return [part.label(f"key_{place}") for place, part in enumerate(key)]
+
+
+def _parts(versioning: Versioning, rows: sa.FromClause) -> list[sa.ColumnElement[Any]]:
+    return [rows.c[f"key_{place}"] for place in range(len(versioning.key))]
+
+
+def _of_record(
+    versioning: Versioning, table: sa.FromClause, key: Sequence[sa.ColumnElement[Any]]
+) -> list[sa.ColumnElement[bool]]:
+    """Is a row of the first history table, or of an alias of it, one of a record?"""
+    return [table.c[column.key] == part for column, part in zip(versioning.key_columns, key, strict=True)]
+
+
+def _is_held(
+    versioning: Versioning, retention: Retention, key: Sequence[sa.ColumnElement[Any]]
+) -> sa.ColumnElement[bool]:
+    if retention.held is None:
+        return sa.false()
+    live, last = aliased(versioning.model, flat=True), aliased(versioning.history, flat=True)
+    names, other = versioning.options.names, versioning.history_table.alias()
+    highest = (
+        sa.select(sa.func.max(other.c[names.version]))
+        .where(*_of_record(versioning, other, key))
+        .correlate_except(other)
+        .scalar_subquery()
+    )
+
+    def is_there(entity: Any, *criteria: sa.ColumnElement[bool]) -> sa.Exists:
+        same = (getattr(entity, name) == part for name, part in zip(versioning.key, key, strict=True))
+        return sa.exists().select_from(entity).where(*same, *criteria, _holds(versioning, retention.held, entity))
+
+    deleted = (getattr(last, names.operation) == "delete", getattr(last, names.version) == highest)
+    return sa.or_(is_there(live), is_there(last, *deleted))
+
+
+def _holds(versioning: Versioning, held: Any, entity: Any) -> Any:
+    if callable(held):
+        return held(entity)
+    attribute = getattr(entity, held)
+    return attribute.is_(True) if isinstance(versioning.tracked[held].type, sa.Boolean) else attribute.is_not(None)
+
+
+def _runs(versioning: Versioning, rows: sa.Subquery) -> sa.Subquery:
+    """Runs of rows that go together: the key, the number that each begins with, and that of its last row."""
+    key = _parts(versioning, rows)
+    order: dict[str, Any] = {"partition_by": key, "order_by": rows.c.version}
+    follows = sa.and_(
+        sa.func.lag(rows.c.goes, type_=sa.Boolean).over(**order),
+        sa.func.lag(rows.c.version, type_=sa.Integer).over(**order) == rows.c.first - 1,
+    )
+    begins = sa.case((follows, 0), else_=1)
+    going = sa.select(*rows.c, begins.label("begins")).subquery("marked")
+    key = _parts(versioning, going)
+    run = sa.func.sum(going.c.begins).over(partition_by=key, order_by=going.c.version)
+    numbered = sa.select(*going.c, run.label("run")).where(going.c.goes).subquery("numbered")
+    key = _parts(versioning, numbered)
+    return (
+        sa.select(*key, sa.func.min(numbered.c.first).label("first"), sa.func.max(numbered.c.version).label("last"))
+        .group_by(*key, numbered.c.run)
+        # A cut alone stays as it is.
+        .having(sa.or_(sa.func.count() > 1, sa.func.max(numbered.c.operation) != "purge"))
+        .subquery("runs")
+    )
+
+
+def _of_made(versioning: Versioning, table: RecordTable, made: sa.Subquery) -> list[sa.ColumnElement[bool]]:
+    """Is a row of one of the history tables one of a record in which cuts were made?"""
+    return [
+        table.history.c[column.key] == part for column, part in zip(table.key, _parts(versioning, made), strict=True)
+    ]
+
+
+def _emptying(versioning: Versioning, table: RecordTable, made: sa.Subquery) -> sa.Update:
+    """The statement that leaves a further table's rows of cuts no state."""
+    version = table.history.c[versioning.options.names.version]
+    return (
+        sa.update(table.history)
+        .values(dict.fromkeys(versioning.stateful(table), sa.null()))
+        .where(*_of_made(versioning, table, made), version == made.c.last)
+    )
+
+
+def _deleting(versioning: Versioning, table: RecordTable, made: sa.Subquery) -> sa.Delete:
+    """The statement that deletes the rows that cuts stand for."""
+    # By keys that are looked up: for a range of each cut PostgreSQL would read the table whole.
+    gone = table.history.alias("gone")
+    key = [column.key for column in table.key]
+    place = [*key, versioning.options.names.version]
+    version = gone.c[versioning.options.names.version]
+    stands_for = (
+        *(gone.c[name] == part for name, part in zip(key, _parts(versioning, made), strict=True)),
+        version >= made.c.first,
+        version < made.c.last,
+    )
+    rows = sa.select(*(gone.c[name] for name in place)).where(*stands_for)
+    return sa.delete(table.history).where(sa.tuple_(*(table.history.c[name] for name in place)).in_(rows))

@@ -1,0 +1,371 @@
+"""Purging: what a policy keeps stays, what it does not keep goes, and what went is told by a cut."""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from chrononaut import (
+    ChangeFilter,
+    Cut,
+    ImportedChange,
+    PurgedError,
+    RestoreError,
+    Retention,
+    Timeline,
+    import_changes,
+    suppress_versioning,
+)
+from chrononaut.history import versioning_of
+from chrononaut.purging import Purge, total_rows
+from tests.library.shapes import Animal, Dog, Gauge, Price, Truck, Vehicle, db
+from tests.library.test_verify import found
+
+NOW = datetime(2026, 3, 31, 12, tzinfo=UTC)
+DAY = timedelta(days=1)
+
+
+@pytest.fixture
+def session(open_database: Callable[..., Session]) -> Session:
+    return open_database(db)
+
+
+def lives(session: Session, model: Any, key: Any, *ends: datetime, deleted: bool = False, **values: Any) -> None:
+    """A record that is made a year before, and changed at some instants: by the last of them it is deleted, perhaps."""
+    name = "name" if model is Gauge else "label"
+    operations: list[Any] = ["update"] * len(ends)
+    if deleted:
+        operations[-1] = "delete"
+    changes = [ImportedChange("insert", key, NOW - 365 * DAY, values)]
+    for number, (at, operation) in enumerate(zip(ends, operations, strict=True)):
+        set_ = {name: f"{number}"} if operation == "update" else {}
+        changes.append(ImportedChange(operation, key, at, set_))
+    import_changes(session, model, changes)
+    session.commit()
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of history."""
+
+    key: tuple[Any, ...]
+    version: int
+    operation: str
+    changed: datetime
+
+
+def rows(session: Session, model: Any) -> list[Row]:
+    versioning = versioning_of(model)
+    history = versioning.history
+    key = [getattr(history, name) for name in versioning.key]
+    select = sa.select(history).order_by(*key, versioning.column("version"))
+    session.expire_all()
+    found = session.scalars(select).all()
+    return [Row(versioning.key_of(row), row.version, row.operation, row.changed) for row in found]
+
+
+def purge(model: type, retention: Retention, batch: int = 2000, **told: Any) -> int:
+    """Purge, and check that what a dry run has said has gone.
+
+    :return: how many versions have gone
+    """
+    plan = Purge(model, retention, at=NOW, batch=batch, **told)
+    db.session.rollback()
+    would = [doomed for part in plan.dry_run(db.engine) for doomed in part.doomed]
+    gone = [doomed for part in plan.run(db.engine) for doomed in part.doomed]
+    assert gone == would
+    again = [doomed for part in plan.run(db.engine) for doomed in part.doomed]
+    assert again == []
+    assert found(model, db.engine) == []
+    return sum(doomed.versions for doomed in gone)
+
+
+def kept(history: Sequence[Row], retention: Retention) -> set[tuple[Any, ...]]:
+    """Key and number of the versions that a policy keeps, told in another way than the statements do."""
+    keep = set()
+    for key in {row.key for row in history}:
+        of_record = [row for row in history if row.key == key]
+        states = [row for row in of_record if row.operation not in ("insert", "purge")]
+        began = {row.version + 1: row.changed for row in of_record}
+        for place, row in enumerate(reversed(states)):
+            age = NOW - row.changed
+            since = began.get(row.version)
+            midnight = (row.changed - timedelta(microseconds=1)).replace(hour=0, minute=0, second=0, microsecond=0)
+            young = retention.days is not None or retention.daily_after is not None
+            if retention.days is not None:
+                young = young and age < retention.days * DAY
+            if retention.daily_after is not None:
+                young = young and (age < retention.daily_after * DAY or since is None or since <= midnight)
+            if young or (retention.versions is not None and place < retention.versions):
+                keep.add((row.key, row.version))
+    return keep
+
+
+def test_newest_versions_are_kept(session: Session) -> None:
+    lives(session, Gauge, "a", *(NOW - number * DAY for number in range(6, 0, -1)))
+    lives(session, Gauge, "b", NOW - 2 * DAY, NOW - DAY)
+    assert purge(Gauge, Retention(versions=2)) == 4
+    assert [(row.key, row.version, row.operation) for row in rows(session, Gauge)] == [
+        (("a",), 3, "purge"),
+        (("a",), 4, "update"),
+        (("a",), 5, "update"),
+        (("b",), -1, "insert"),
+        (("b",), 0, "update"),
+        (("b",), 1, "update"),
+    ]
+    assert [version.version for version in session.get_one(Gauge, "a").versions()] == [4, 5]
+
+
+def test_version_that_ended_at_the_very_instant_goes_and_one_that_ended_later_stays(session: Session) -> None:
+    lives(session, Gauge, "a", NOW - 10 * DAY, NOW - 10 * DAY + timedelta(microseconds=1))
+    assert purge(Gauge, Retention(days=10)) == 1
+    assert [row.version for row in rows(session, Gauge)] == [0, 1]
+    assert Gauge.timeline("a").version_at(NOW - 10 * DAY).version == 1
+
+
+def test_last_state_of_each_day_is_kept(session: Session) -> None:
+    midnight = datetime(2026, 3, 2, tzinfo=UTC)
+    tick = timedelta(microseconds=1)
+    # Numbers from 0: the first was valid at all midnights since it was made.
+    ends = [midnight - 5 * tick, midnight - tick, midnight, midnight + tick, midnight + 2 * tick, midnight + DAY]
+    lives(session, Gauge, "a", *ends, midnight + DAY + tick)
+    assert purge(Gauge, Retention(daily_after=7)) == 4
+    session.expire_all()
+    left = [version.version for version in Gauge.timeline("a").versions()]
+    # 3 held at the first midnight, 6 at the second; the live one holds since.
+    assert left == [0, 3, 6]
+    for number in range(40):
+        at = midnight - 20 * DAY + number * DAY
+        assert Gauge.timeline("a").version_at(at) is not None
+
+
+def test_young_versions_are_not_thinned_out(session: Session) -> None:
+    lives(session, Gauge, "a", *(NOW - timedelta(hours=hours) for hours in range(72, 0, -1)))
+    assert purge(Gauge, Retention(daily_after=2)) == 23
+    assert purge(Gauge, Retention(versions=3, days=2, daily_after=1)) > 0
+
+
+@pytest.mark.parametrize(
+    ("retention", "batch"),
+    [
+        (Retention(versions=0), 4),
+        (Retention(versions=3), 2000),
+        (Retention(days=4), 7),
+        (Retention(daily_after=2), 5),
+        (Retention(versions=2, days=5, daily_after=1), 3),
+    ],
+    ids=repr,
+)
+def test_exactly_what_the_policy_keeps_is_left(session: Session, retention: Retention, batch: int) -> None:
+    dice = random.Random(f"{retention} {batch}")
+    for product in ("p", "q", "r,/"):
+        for cycle in (1, 2):
+            ends = sorted(NOW - dice.random() * 8 * DAY for _ in range(dice.randrange(12)))
+            lives(session, Price, (product, cycle), *ends, deleted=bool(ends) and dice.random() < 0.5)
+            if ends and session.get(Price, (product, cycle)) is None:
+                import_changes(session, Price, [ImportedChange("insert", (product, cycle), NOW)])
+                session.commit()
+    # Policies that follow each other: cuts grow and become one.
+    for policy in (Retention(versions=6), Retention(versions=5, days=7, daily_after=3), retention):
+        before = rows(session, Price)
+        states = {(row.key, row.version) for row in before if row.operation not in ("insert", "purge")}
+        expected = kept(before, policy)
+        assert purge(Price, policy, batch) == len(states - expected)
+        after = rows(session, Price)
+        assert {(row.key, row.version) for row in after if row.operation not in ("insert", "purge")} == expected
+        assert set(after) >= {row for row in before if (row.key, row.version) in expected}
+        for one, following in pairwise(after):
+            assert (one.operation, one.key) != ("purge", following.key) or following.operation != "purge"
+
+
+def test_cut_says_what_went(session: Session) -> None:
+    lives(session, Gauge, "a", NOW - 3 * DAY, NOW - 2 * DAY, NOW - DAY, secret="x")
+    purge(Gauge, Retention(versions=1), user_id="ada", extra={"rationale": "old"})
+    timeline = Gauge.timeline("a")
+    cut = Cut(-1, 1, NOW - 2 * DAY, NOW, "ada", "update", {"rationale": "old"})
+    assert timeline.cuts() == [cut]
+    assert timeline.exists()
+    first, second = timeline.changes()
+    assert (first.operation, first.version, first.differences) == ("purge", 1, {})
+    assert first.info["purged"]["first"] == -1
+    assert (second.operation, second.version) == ("update", 2)
+    row = session.execute(sa.text("SELECT * FROM gauge_history WHERE version = 1")).mappings().one()
+    assert (row["name"], row["count"]) == (None, None)
+    # A later purge makes it grow.
+    purge(Gauge, Retention(versions=0))
+    assert timeline.cuts() == [Cut(-1, 2, NOW - DAY, NOW, None, "update", {})]
+
+
+def test_what_was_purged_is_refused(session: Session) -> None:
+    lives(session, Gauge, "a", NOW - 3 * DAY, NOW - 2 * DAY, NOW - DAY)
+    purge(Gauge, Retention(versions=1))
+    timeline = Gauge.timeline("a")
+    for ask in (lambda: timeline.version(0), lambda: timeline.version(1), lambda: timeline.version_at(NOW - 3 * DAY)):
+        with pytest.raises(PurgedError, match="Gauge 'a': versions 0 to 1 were purged at 2026-03-31T12:00:00Z"):
+            ask()
+    with pytest.raises(PurgedError):
+        timeline.version_at(NOW - 2 * DAY - timedelta(microseconds=1))
+    assert timeline.version_at(NOW - 2 * DAY).version == 2
+    assert timeline.version(7) is None
+    with pytest.raises(PurgedError):
+        session.get_one(Gauge, "a").revert_to(0)
+    with pytest.raises(RestoreError):
+        session.get_one(Gauge, "a").revert_to(7)
+    (version,) = timeline.versions()
+    assert version.valid_from == NOW - 2 * DAY
+    assert timeline.has_changed_since(NOW - 2 * DAY)
+
+
+def test_all_of_it_may_go(session: Session) -> None:
+    lives(session, Gauge, "a", NOW - 3 * DAY, NOW - 2 * DAY)
+    lives(session, Gauge, "b", NOW - 3 * DAY, NOW - 2 * DAY, deleted=True)
+    purge(Gauge, Retention(versions=0))
+    live, deleted = Gauge.timeline("a"), Gauge.timeline("b")
+    assert (live.versions(), live.version_at(NOW)) == ([], live.live)
+    assert live.valid_from() == NOW - 2 * DAY
+    assert live.has_changed_since(NOW - 3 * DAY)
+    assert deleted.version_at(NOW) is None
+    for ask in (live.previous_version, deleted.previous_version, deleted.restore):
+        with pytest.raises(PurgedError):
+            ask()
+    for timeline in (live, deleted):
+        assert {change and change.operation for change in timeline.blame().values()} == {"purge"}
+    # The key is used again.
+    session.add(Gauge(code="b", name="again"))
+    session.commit()
+    assert session.get_one(Gauge, "b").version == 3
+    assert [row.operation for row in rows(session, Gauge) if row.key == ("b",)] == ["purge", "insert"]
+    assert found(Gauge, db.engine) == []
+
+
+def test_creation_that_made_what_is_kept_stays(session: Session) -> None:
+    lives(session, Gauge, "a", NOW - 3 * DAY, deleted=True)
+    import_changes(session, Gauge, [ImportedChange("insert", "a", NOW - 2 * DAY)])
+    session.commit()
+    purge(Gauge, Retention(versions=0))
+    assert [(row.version, row.operation) for row in rows(session, Gauge)] == [(0, "purge"), (1, "insert")]
+    assert Gauge.timeline("a").cuts()[0].operation == "delete"
+    assert Gauge.timeline("a").version_at(NOW - 3 * DAY) is None
+
+
+def test_record_whose_state_of_then_was_purged_is_left_out_of_lists(session: Session) -> None:
+    lives(session, Gauge, "a", NOW - 3 * DAY, NOW - 2 * DAY)
+    lives(session, Gauge, "b", NOW - 2 * DAY)
+    purge(Gauge, Retention(versions=1))
+    as_of = session.scalars(Gauge.as_of(NOW - 3 * DAY - timedelta(microseconds=1))).all()
+    assert [gauge.code for gauge in as_of] == ["b"]
+    assert {gauge.code for gauge in session.scalars(Gauge.as_of(NOW - 3 * DAY))} == {"a", "b"}
+
+
+def test_value_that_was_set_by_what_was_purged_is_blamed_on_the_cut(session: Session) -> None:
+    lives(session, Gauge, "a", NOW - 3 * DAY, NOW - 2 * DAY, count=1)
+    purge(Gauge, Retention(versions=1))
+    blame = Gauge.timeline("a").blame()
+    assert {name: change and (change.operation, change.version) for name, change in blame.items()} == {
+        "name": ("update", 1),
+        "count": ("purge", 0),
+        "secret": ("purge", 0),
+        "token": ("purge", 0),
+    }
+
+
+def test_feed_of_an_attribute_has_what_was_purged_and_nothing_that_is_not_known(session: Session) -> None:
+    lives(session, Gauge, "a", NOW - 5 * DAY, NOW - 3 * DAY, NOW - 3 * DAY + timedelta(hours=1), NOW - DAY, count=1)
+    purge(Gauge, Retention(versions=1, daily_after=0))
+    assert [(row.version, row.operation) for row in rows(session, Gauge)] == [
+        (-1, "insert"),
+        (0, "update"),
+        (1, "update"),
+        (2, "purge"),
+        (3, "update"),
+    ]
+    for attribute, numbers in (("name", [3, 2, 0]), ("count", [2, -1]), ("secret", [2])):
+        changes = Gauge.feed(ChangeFilter(attribute=attribute)).changes
+        assert [change.version for change in changes] == numbers, attribute
+
+
+def test_history_from_before_versioning_begins_with_its_first_version(session: Session) -> None:
+    with suppress_versioning():
+        session.add(Gauge(code="a", name="x"))
+        session.commit()
+    for name in "yz":
+        session.get_one(Gauge, "a").name = name
+        session.commit()
+    purge(Gauge, Retention(versions=1))
+    assert [(cut.first, cut.last) for cut in Gauge.timeline("a").cuts()] == [(0, 0)]
+
+
+def test_held_records_are_left_alone(session: Session) -> None:
+    for code, deleted in (("free", False), ("held", False), ("gone", True), ("gone held", True)):
+        count = 1 if "held" in code else 0
+        lives(session, Gauge, code, NOW - 3 * DAY, NOW - 2 * DAY, deleted=deleted, count=count)
+    assert purge(Gauge, Retention(versions=0, held=lambda gauge: gauge.count == 1)) == 4
+    left = {row.key[0] for row in rows(session, Gauge) if row.operation != "purge"}
+    assert left == {"held", "gone held"}
+    # Lifted by an ordinary change.
+    session.get_one(Gauge, "held").count = None
+    session.commit()
+    assert purge(Gauge, Retention(versions=0, held="count")) == 3
+    assert {row.key[0] for row in rows(session, Gauge) if row.operation != "purge"} == {"gone held"}
+
+
+def test_hierarchies_are_purged_as_one(session: Session) -> None:
+    vehicles: list[Any] = [Vehicle(code="v", name="0"), Truck(code="t", name="0", load=0)]
+    animals: list[Any] = [Animal(code="a", name="0"), Dog(code="d", name="0", tricks=0)]
+    session.add_all([*vehicles, *animals])
+    session.commit()
+    for number in range(1, 4):
+        for each in (*vehicles, *animals):
+            each.name = f"{number}"
+        vehicles[1].load = animals[1].tricks = number
+        session.commit()
+    session.delete(vehicles[1])
+    session.delete(animals[1])
+    session.commit()
+    for root, below, code, attribute in ((Vehicle, Truck, "t", "load"), (Animal, Dog, "d", "tricks")):
+        assert purge(root, Retention(versions=1), batch=3) == 5
+        if below is Truck:
+            assert found(below, db.engine) == []
+            with pytest.raises(ValueError, match="Truck is purged with the model that it inherits from"):
+                Purge(below, Retention(versions=1))
+        for model in (root, below):
+            timeline = Timeline(session, model, (code,))
+            assert [(cut.first, cut.last) for cut in timeline.cuts()] == [(-1, 2)]
+            assert [(change.version, change.operation) for change in timeline.changes()] == [
+                (2, "purge"),
+                (3, "delete"),
+            ]
+        assert [getattr(version, attribute) for version in Timeline(session, below, (code,)).versions()] == [3]
+        purge(root, Retention(versions=0))
+        assert [change.operation for change in Timeline(session, below, (code,)).changes()] == ["purge"]
+        other = Timeline(session, below, (root.__name__[0].lower(),))
+        assert other.changes() == []
+    states = session.execute(sa.text("SELECT load FROM truck_history")).scalars().all()
+    assert states == [None]
+
+
+@pytest.mark.parametrize("batch", [3, 4, 5, 6])
+def test_run_over_several_parts_becomes_one_cut(session: Session, batch: int) -> None:
+    # Wherever a part ends: behind a creation too, of which it is not yet known there whether it goes.
+    for code in "abcd":
+        lives(session, Gauge, code, NOW - 6 * DAY, NOW - 5 * DAY, deleted=True)
+        again = [
+            ImportedChange("insert", code, NOW - 4 * DAY),
+            *(ImportedChange("update", code, NOW - days * DAY, {"name": f"{days}"}) for days in (3, 2)),
+        ]
+        import_changes(session, Gauge, again)
+        session.commit()
+    plan = Purge(Gauge, Retention(versions=0), at=NOW, batch=batch)
+    db.session.rollback()
+    with db.engine.connect() as connection:
+        assert sum(part.rows for part in plan.dry_run(db.engine)) == total_rows(connection, Gauge) == 24
+    assert purge(Gauge, Retention(versions=0), batch) == 16
+    assert [(row.version, row.operation) for row in rows(session, Gauge)] == [(4, "purge")] * 4
+    for code in "abcd":
+        assert [(cut.first, cut.last) for cut in Gauge.timeline(code).cuts()] == [(-1, 4)]
