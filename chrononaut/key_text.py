@@ -42,23 +42,35 @@ def key_text(key: Sequence[Any]) -> str:
     return ",".join(re.sub("[~/,]", lambda match: _ESCAPES[match.group()], str(part)) for part in key)
 
 
+def key_parts(columns: Sequence[sa.Column[Any]], text: str) -> list[str]:
+    """The parts of a key as texts.
+
+    :param columns: the key columns, in mapping order
+    :raises KeyTextError: too few parts or too many
+    """
+    parts = text.split(",")
+    if len(parts) != len(columns) or re.search("~(?![012])", text) or "\0" in text:
+        raise KeyTextError(_right(columns))
+    return [re.sub("~[012]", lambda match: _UNESCAPES[match.group()], part) for part in parts]
+
+
 def parse_key(columns: Sequence[sa.Column[Any]], text: str) -> tuple[Any, ...]:
     """The key that a text stands for. Each key has one text.
 
     :param columns: the key columns, in mapping order
     :raises KeyTextError: too few parts or too many, a letter in a number, a type that has no text
     """
-    right = f"a key is {','.join(f'{{{column.key}}}' for column in columns)}"
     if wrong := [column for column in columns if not has_text(column)]:
         raise KeyTextError(f"{wrong[0]} is a {wrong[0].type}; a key as text can be text, integer, UUID or date")
-    parts = text.split(",")
-    if len(parts) != len(columns) or re.search("~(?![012])", text) or "\0" in text:
-        raise KeyTextError(right)
-    unescaped = (re.sub("~[012]", lambda match: _UNESCAPES[match.group()], part) for part in parts)
+    parts = key_parts(columns, text)
     try:
-        key = tuple(_PARSERS[column.type.python_type](part) for column, part in zip(columns, unescaped, strict=True))
+        key = tuple(_PARSERS[column.type.python_type](part) for column, part in zip(columns, parts, strict=True))
     except ValueError:
-        raise KeyTextError(right) from None
+        raise KeyTextError(_right(columns)) from None
     if key_text(key) != text:
-        raise KeyTextError(right)
+        raise KeyTextError(_right(columns))
     return key
+
+
+def _right(columns: Sequence[sa.Column[Any]]) -> str:
+    return f"a key is {','.join(f'{{{column.key}}}' for column in columns)}"

@@ -24,7 +24,7 @@ from chrononaut.history import STATELESS, Key, RecordTable, Versioning, full_nam
 from chrononaut.options import check_held
 from chrononaut.queries import history_key, replaced_by
 from chrononaut.retention import Retention
-from chrononaut.types import JSONDocument, JSONObject, last_midnight_before, now, utc, with_values
+from chrononaut.types import JSONDocument, JSONObject, instant_text, last_midnight_before, now, utc, with_values
 
 SETTING = "CHRONONAUT_RETENTION"
 """The setting that goes before what models declare."""
@@ -39,7 +39,6 @@ _BY_INDEX = (
 )
 _ALONE = sa.text("SELECT pg_advisory_xact_lock(hashtext('chrononaut purge'), hashtext(:table))")
 _ATTEMPTS = 10
-_AT = "%Y-%m-%dT%H:%M:%S.%fZ"
 
 
 def policies(versionings: Iterable[Versioning], setting: Mapping[str, Retention]) -> dict[Versioning, Retention]:
@@ -241,7 +240,7 @@ class Purge:
         return select.where(rows.c.operation == "purge", at == self._told_at()).subquery("made")
 
     def _told_at(self) -> str:
-        return utc(self.at).strftime(_AT)
+        return instant_text(self.at)
 
     def _going(
         self, versioning: Versioning, stretch: "_Stretch", dialect: str, with_before: bool = False

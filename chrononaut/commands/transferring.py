@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 import click
+import sqlalchemy as sa
 from flask import current_app
 from flask.cli import with_appcontext
 from flask_sqlalchemy import SQLAlchemy
 
 from chrononaut.commands.common import NotDoneError, chosen_models, count, database_errors, progress
 from chrononaut.exceptions import ChrononautException, HistoryFileError
+from chrononaut.history import Versioning
+from chrononaut.key_text import KeyTextError, key_parts
 from chrononaut.transfer.changes import ChangeFile, import_change_file
 from chrononaut.transfer.exporting import export_history, total_lines
 from chrononaut.transfer.files import Format, Part, is_history
@@ -53,7 +56,7 @@ class _PairParam(click.ParamType[tuple[str, str]]):
 
 @click.command("export")
 @click.argument("name", metavar="MODEL")
-@click.option("--key", "keys", metavar="PART", multiple=True, help="Of one record; once for each part of its key.")
+@click.option("--key", metavar="KEY", help="Of one record.")
 @click.option("--since", metavar="AT", type=_AtParam(), help="Changes after this instant, and what they led to.")
 @click.option("--until", metavar="AT", type=_AtParam(), help="Changes up to this instant, and no live rows.")
 @click.option("--format", "format_", type=_FORMATS, help="By default that of the file's name, or ndjson.")
@@ -63,7 +66,7 @@ class _PairParam(click.ParamType[tuple[str, str]]):
 @with_appcontext
 def export(
     name: str,
-    keys: tuple[str, ...],
+    key: str | None,
     since: datetime | None,
     until: datetime | None,
     format_: Format | None,
@@ -71,20 +74,17 @@ def export(
 ) -> None:
     """Write the history of a model to a file, with its live rows.
 
-    All that history keeps is in it; hidden and untracked columns are not. A FILE comes to be when it is complete. The
-    application may go on meanwhile. Exit status: 0 it is written, 2 it could not be.
+    All that history keeps is in it; hidden and untracked columns are not. A KEY is as in addresses of the service: 42,
+    or python,3.13 where it has two parts; in a part ~ is ~0, / is ~1 and , is ~2. A FILE comes to be when it is
+    complete. The application may go on meanwhile. Exit status: 0 it is written, 2 it could not be.
     """
     db: SQLAlchemy = current_app.extensions["sqlalchemy"]
     (versioning,) = chosen_models(db, [name])
     engine = db.session().get_bind(versioning.mapper).engine
     format_ = format_ or _format_of(output)
     with _refusals(name, "exported"):
-        kinds = [one.codec.kind for one in layout_of(versioning.model, engine.dialect).key]
-        # How many there are is for the library to say.
-        kinds += ["text"] * (len(keys) - len(kinds))
-        key = tuple(map(from_text, keys, kinds)) if keys else None
-        part = Part(key, since, until)
-        lines = export_history(engine, versioning.model, key=key, since=since, until=until, format=format_)
+        part = Part(None if key is None else _key(versioning, engine, key), since, until)
+        lines = export_history(engine, versioning.model, key=part.key, since=since, until=until, format=format_)
         with _written(output) as file, progress(name, lambda: total_lines(engine, versioning.model, part)) as advance:
             written = -1  # but for the last line
             for line in lines:
@@ -92,6 +92,19 @@ def export(
                 written += 1
                 advance(1)
     click.echo(f"{name}: {count(written - (2 if format_ == 'csv' else 1), 'row')} written", err=True)
+
+
+def _key(versioning: Versioning, engine: sa.Engine, text: str) -> tuple[Any, ...]:
+    """A key as a file has it.
+
+    :raises NotDoneError: it is none of the model's
+    """
+    try:
+        parts = key_parts(versioning.key_columns, text)
+    except KeyTextError as error:
+        raise NotDoneError(f"{text!r} is no key of {versioning.name}: {error}") from error
+    kinds = (one.codec.kind for one in layout_of(versioning.model, engine.dialect).key)
+    return tuple(map(from_text, parts, kinds))
 
 
 @click.command("import")

@@ -18,7 +18,7 @@ from chrononaut.exceptions import FileProblem, HistoryFileError
 from chrononaut.history import NEVER, Operation
 from chrononaut.transfer.layout import Attribute, FileRow, Layout
 from chrononaut.transfer.values import NULL, from_cell, from_text, to_cell
-from chrononaut.types import JSONObject, utc
+from chrononaut.types import JSONObject, instant_text
 
 Format = Literal["ndjson", "csv"]
 VERSION = 1
@@ -62,10 +62,6 @@ class GivenRow(NamedTuple):
     row: FileRow
     key: tuple[Any, ...]
     state: Mapping[str, Any]
-
-
-def instant_text(at: datetime) -> str:
-    return f"{utc(at).isoformat(timespec='microseconds')[:26]}Z"
 
 
 def file_lines(layout: Layout, part: Part, rows: Iterable[FileRow], format_: Format) -> Iterator[str]:

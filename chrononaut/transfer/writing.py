@@ -12,10 +12,10 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Connection
 
 from chrononaut.exceptions import ConcurrentChangeError
-from chrononaut.transfer.files import GivenRow, instant_text
+from chrononaut.transfer.files import GivenRow
 from chrononaut.transfer.layout import Attribute, FileRow, Layout
 from chrononaut.transfer.values import Codec, Raw, codec_of
-from chrononaut.types import Instant, JSONDocument, is_among
+from chrononaut.types import Instant, JSONDocument, instant_text, is_among
 
 Key = tuple[Any, ...]
 """The key of a record as parameters."""
