@@ -34,7 +34,7 @@ class Cut:
     :ivar last: the number of the last, which the cut itself has
     :ivar changed: when the last ended, in UTC
     :ivar purged_at: when they were purged, the last time that the cut grew, in UTC
-    :ivar user_id: who purged them; ``None`` if nobody was logged in, as in a command
+    :ivar user_id: who purged them; ``None`` if that was not told
     :ivar extra: why
     :ivar operation: what replaced the last: ``delete`` if the record was deleted then
     """

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.orm import aliased
 
+from chrononaut.change_info import checked
 from chrononaut.cuts import PURGED
 from chrononaut.exceptions import OptionError
 from chrononaut.history import STATELESS, Key, RecordTable, Versioning, full_name, versioning_of
@@ -105,6 +106,7 @@ class Purge:
     :ivar batch: history rows that one transaction looks at, and at the most changes; 3 and more
     :raises TypeError: the model is not versioned
     :raises ValueError: its records have their versions in another table; a batch is too small
+    :raises ChangeInfoError: a reason cannot be stored
     """
 
     model: type
@@ -117,6 +119,7 @@ class Purge:
     def __post_init__(self) -> None:
         if len(versioning_of(self.model).tables) > 1:
             raise ValueError(f"{self.model.__name__} is purged with the model that it inherits from")
+        checked(self.extra)
         if self.batch < SMALLEST_BATCH:
             raise ValueError(f"batch must be at least {SMALLEST_BATCH}, not {self.batch}")
 

@@ -14,7 +14,7 @@ from flask.cli import with_appcontext
 from flask_sqlalchemy import SQLAlchemy
 
 from chrononaut.commands.common import NotDoneError, chosen_models, count, database_errors, progress, versioned_models
-from chrononaut.exceptions import OptionError
+from chrononaut.exceptions import ChangeInfoError, OptionError
 from chrononaut.history import Key, Versioning
 from chrononaut.purging import BATCH, SETTING, SMALLEST_BATCH, Doomed, Purge, policies, total_rows
 from chrononaut.retention import Retention, read_setting
@@ -77,11 +77,14 @@ def _together(one: Doomed, more: Doomed) -> Doomed:
     help="History rows in one transaction.",
 )
 @click.option("--rationale", help="Why; it stays in history where versions went.")
+@click.option("--user", "user_id", metavar="NAME", help="Who purges, as change info names users.")
 @click.option(
     "--limit", type=click.IntRange(0), default=10, show_default=True, help="Records of each model that a dry run shows."
 )
 @with_appcontext
-def purge(names: tuple[str, ...], dry_run: bool, batch: int, rationale: str | None, limit: int) -> None:
+def purge(
+    names: tuple[str, ...], dry_run: bool, batch: int, rationale: str | None, user_id: str | None, limit: int
+) -> None:
     """Take out of history what the policies do not keep.
 
     Of all models that have one, or of those that are named; CHRONONAUT_RETENTION goes before __chrononaut_retention__.
@@ -94,7 +97,10 @@ def purge(names: tuple[str, ...], dry_run: bool, batch: int, rationale: str | No
     with _ended_between_parts() as ended:
         for versioning, retention in chosen.items():
             of_model = _Tally(limit)
-            plan = Purge(versioning.model, retention, at=at, extra=extra, batch=batch)
+            try:
+                plan = Purge(versioning.model, retention, at, user_id, extra, batch)
+            except ChangeInfoError as error:
+                raise NotDoneError(str(error)) from None
             with database_errors(versioning.name, "purged"):
                 _purge(db, plan, versioning, of_model, dry_run, ended)
             click.echo(f"{versioning.name}: {of_model} {'would go' if dry_run else 'purged'}")

@@ -58,11 +58,11 @@ def test_dry_run_says_what_would_go_and_changes_nothing(app: Flask) -> None:
 
 @pytest.mark.parametrize("batch", ["3", "2000"])
 def test_purge_says_what_has_gone_and_has_nothing_to_do_again(app: Flask, batch: str) -> None:
-    result = run(app, "--batch", batch, "--rationale", "too old")
+    result = run(app, "--batch", batch, "--rationale", "too old", "--user", "ada")
     assert (result.exit_code, result.stdout.splitlines()[1]) == (0, "Price: 0 versions of 0 records purged")
     assert result.stdout.startswith("Gauge: 6 versions of 3 records, which ended ")
     (cut,) = Gauge.timeline("a").cuts()
-    assert (cut.first, cut.last, cut.user_id, cut.extra) == (-1, 1, None, {"rationale": "too old"})
+    assert (cut.first, cut.last, cut.user_id, cut.extra) == (-1, 1, "ada", {"rationale": "too old"})
     assert run(app, "Gauge").stdout == "Gauge: 0 versions of 0 records purged\n"
 
 
