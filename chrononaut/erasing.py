@@ -21,7 +21,7 @@ from sqlalchemy.engine import Connection
 
 from chrononaut.archive import OPTIONS
 from chrononaut.exceptions import ErasureError
-from chrononaut.history import ERASED, Key, Versioning
+from chrononaut.history import ERASED, Key, RecordTable, Versioning, full_name
 from chrononaut.locking import locking
 from chrononaut.types import JSONObject, instant_text, with_mark
 
@@ -76,16 +76,56 @@ def erasable(versioning: Versioning) -> Mapping[str, Sequence[sa.Column[Any]]]:
     return dict(found)
 
 
-def chosen(versioning: Versioning, columns: Collection[str] | None) -> Mapping[str, Sequence[sa.Column[Any]]]:
-    """Those of `erasable` that are named, or all.
+def unkept(connection: Connection, versioning: Versioning) -> Mapping[str, Sequence[sa.Column[Any]]]:
+    """The columns that history tables have in the database and for no model → themselves, of tables of their own.
+
+    They hold what was tracked before it was hidden, untracked or taken from the model. Each has the name of the
+    attribute that is hidden or untracked, or else its own.
+    """
+    inspector = sa.inspect(connection)
+    left_out = {
+        column: name for one in versioning.root.hierarchy for name, column in {**one.hidden, **one.untracked}.items()
+    }
+    found: defaultdict[str, list[sa.Column[Any]]] = defaultdict(list)
+    for table in _tables(versioning):
+        names = {column.name: name for column, name in left_out.items() if column.table is table.live}
+        known = {column.name for column in table.history.c}
+        is_there = inspector.has_table(table.history.name, table.history.schema)
+        there = inspector.get_columns(table.history.name, table.history.schema) if is_there else []
+        columns = [
+            sa.Column(column["name"], column["type"], nullable=column["nullable"])
+            for column in there
+            if column["name"] not in known and "computed" not in column
+        ]
+        key = [sa.Column(table.history.c[column.key].name, column.type, key=column.key) for column in table.key]
+        sa.Table(table.history.name, sa.MetaData(), *key, *columns, schema=table.history.schema)
+        for column in columns:
+            found[names.get(column.name, column.name)].append(column)
+    return dict(found)
+
+
+def chosen(
+    connection: Connection, versioning: Versioning, columns: Collection[str] | None
+) -> Mapping[str, Sequence[sa.Column[Any]]]:
+    """Those of `erasable` and `unkept` that are named, or all.
 
     :raises ErasureError: one of them cannot be erased
     """
-    there = erasable(versioning)
+    there = dict(erasable(versioning))
+    for name, found in unkept(connection, versioning).items():
+        there[name] = [*there.get(name, ()), *found]
     for name in columns or ():
         if name not in there:
             raise ErasureError(f"{versioning.name}.{name} cannot be erased: {_why_not(versioning, name, there)}", name)
-    return {name: found for name, found in there.items() if columns is None or name in columns}
+    wanted = {name: found for name, found in there.items() if columns is None or name in columns}
+    for name, found in wanted.items():
+        for column in found:
+            if not column.nullable:
+                problem = (
+                    f"{full_name(column.table)}.{column.name} takes no NULL, and no model has it; let it take NULL"
+                )
+                raise ErasureError(f"{versioning.name}.{name} cannot be erased: {problem}", name)
+    return wanted
 
 
 def erase(
@@ -137,13 +177,18 @@ def _scrubbing(versioning: Versioning, key: Key, columns: Sequence[sa.Column[Any
     by_table: defaultdict[sa.Table, list[sa.Column[Any]]] = defaultdict(list)
     for column in columns:
         by_table[column.table].append(column)
-    keys = {one.history: one.key for model in versioning.root.hierarchy for one in model.tables}
+    keys = {full_name(one.history): one.key for one in _tables(versioning)}
     return [
         sa.update(table)
-        .where(*(table.c[column.key] == part for column, part in zip(keys[table], key, strict=True)))
+        .where(*(table.c[column.key] == part for column, part in zip(keys[full_name(table)], key, strict=True)))
         .values({column: sa.null() for column in held})
         for table, held in by_table.items()
     ]
+
+
+def _tables(versioning: Versioning) -> Sequence[RecordTable]:
+    """All that rows of a record may be in, whichever model of a hierarchy it is of."""
+    return [*{one.history: one for model in versioning.root.hierarchy for one in model.tables}.values()]
 
 
 def _marking(versioning: Versioning, key: Key, mark: JSONObject, dialect: str) -> sa.Update:

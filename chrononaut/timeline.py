@@ -320,7 +320,9 @@ class Timeline:
         :raises MissingChangeInfoError: there is no reason where the application or the model requires one
         :raises ConcurrentChangeError: the record was changed since the session's transaction began to see the database
         """
-        versioning, chosen = self._versioning, erasing.chosen(self._versioning, columns)
+        versioning = self._versioning
+        connection = self.session.connection(bind_arguments={"mapper": versioning.mapper})
+        chosen = erasing.chosen(connection, versioning, columns)
         if not chosen and not reasons:
             raise ErasureError("neither columns nor reasons: nothing is to be erased")
         extra = dict(current_extra())
@@ -328,7 +330,6 @@ class Timeline:
         self.session.flush()
         if not self.exists():
             raise ErasureError(f"there never was a {self._described()}")
-        connection = self.session.connection(bind_arguments={"mapper": versioning.mapper})
         capture = capture_by(self.session)
         if capture is not None:
             capture.refuse_autocommit(connection, versioning)

@@ -7,7 +7,6 @@ from flask_sqlalchemy import SQLAlchemy
 
 from chrononaut.change_info import rationale
 from chrononaut.commands.common import NotDoneError, chosen_models, count, database_errors
-from chrononaut.doctor import undeclared
 from chrononaut.erasing import Erasure
 from chrononaut.exceptions import ChrononautException
 from chrononaut.history import Versioning
@@ -85,8 +84,3 @@ def _tell(db: SQLAlchemy, versioning: Versioning, key: str, erased: Erasure, hel
             f"the live record still has {', '.join(held)}: change it too, or its next change archives them again",
             err=True,
         )
-    with db.session().get_bind(versioning.mapper).engine.connect() as connection:
-        for column in undeclared(connection, versioning.root.hierarchy):
-            click.echo(
-                f"{column} is of no model and keeps its values; name it in __chrononaut_dropped__ to erase it", err=True
-            )

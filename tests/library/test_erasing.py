@@ -412,6 +412,24 @@ def test_dropped_columns_are_scrubbed(open_database: Open) -> None:
     assert clean(page, session)
 
 
+def test_what_no_model_keeps_any_more_is_scrubbed_in_every_table(open_database: Open) -> None:
+    staff = Staff()
+    session = open_database(staff.db)
+    session.add_all([staff.director(id=7, name="a", car="x"), staff.director(id=8, name="b", car="y")])
+    session.commit()
+    for table in ("employee_history", "director_history"):
+        session.connection().execute(sa.text(f"ALTER TABLE {table} ADD COLUMN phone VARCHAR"))
+        session.connection().execute(sa.text(f"UPDATE {table} SET phone = '4711'"))
+    session.commit()
+    assert Timeline(session, staff.employee, (7,)).erase().columns == ("name", "desk", "budget", "car", "phone")
+    session.commit()
+    for table, key in (("employee", "id"), ("director", "number")):
+        assert [row["phone"] for row in history_rows(session, f"{table}_history", **{key: 7})] == [None]
+        assert [row["phone"] for row in history_rows(session, f"{table}_history", **{key: 8})] == ["4711"]
+    with pytest.raises(ErasureError, match="there is no such attribute; there are .*, phone"):
+        Timeline(session, staff.employee, (7,)).erase(["fax"])
+
+
 # Purged history has nothing to erase.
 
 

@@ -119,11 +119,27 @@ def test_tables_that_are_not_there_are_told_in_a_line(app: Flask, lives: Session
     assert "Release p,1 could not be erased: " in result.stderr
 
 
-def test_column_that_no_model_has_is_warned_of(app: Flask, lives: Session) -> None:
-    lives.execute(sa.text("ALTER TABLE appuser_history ADD COLUMN phone VARCHAR"))
+def test_what_no_model_has_any_more_goes_too(app: Flask, lives: Session) -> None:
+    for column in ("phone", "password_hash"):
+        lives.execute(sa.text(f"ALTER TABLE appuser_history ADD COLUMN {column} VARCHAR"))
+        lives.execute(sa.text(f"UPDATE appuser_history SET {column} = 'secret'"))
     lives.commit()
-    warning = "appuser_history.phone is of no model and keeps its values; name it in __chrononaut_dropped__ to erase it"
-    assert warning in run(app, "User", "1", *_WHY, "--dry-run").stderr
+    result = run(app, "User", "1", "--column", "password_hash", *_WHY, "--yes")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert [(row["phone"], row["password_hash"]) for row in _rows(lives)[0]] == [("secret", None)] * 2
+    result = run(app, "User", "1", *_WHY, "--yes")
+    assert "biography, phone, password_hash of 1 version" in result.stdout
+    assert [row["phone"] for row in _rows(lives)[0]] == [None, None]
+
+
+def test_what_takes_no_null_is_told(app: Flask, lives: Session) -> None:
+    lives.execute(sa.text("ALTER TABLE appuser_history ADD COLUMN phone VARCHAR DEFAULT '' NOT NULL"))
+    lives.commit()
+    result = run(app, "User", "1", *_WHY, "--yes")
+    assert result.exit_code == 2
+    assert "User.phone cannot be erased: appuser_history.phone takes no NULL" in result.stderr
+    assert _rows(lives)[0][1]["email"] == "ada@example.com"
+    assert run(app, "User", "1", *_WHY, "--yes", "--column", "email").exit_code == 0
 
 
 def test_record_is_erased_under_the_name_of_any_of_its_models(open_database: Callable[..., Session]) -> None:
