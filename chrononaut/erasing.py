@@ -23,6 +23,7 @@ from chrononaut.archive import OPTIONS
 from chrononaut.exceptions import ErasureError
 from chrononaut.history import ERASED, Key, RecordTable, Versioning, full_name
 from chrononaut.locking import locking
+from chrononaut.retention import read_setting
 from chrononaut.types import JSONObject, instant_text, with_mark
 
 REASONS = "extra"
@@ -104,20 +105,38 @@ def unkept(connection: Connection, versioning: Versioning) -> Mapping[str, Seque
     return dict(found)
 
 
+def holding(versioning: Versioning, setting: Any = None) -> Sequence[str]:
+    """The attributes by which policies hold a model's records from purges. They stay, so that what is held stays held.
+
+    :param setting: the policies that go before what models declare, as `read_setting` takes them
+    :raises ValueError: the setting is wrong
+    """
+    declared, given = versioning.options.retention, read_setting(setting or {}).get(versioning.root.name)
+    return [one.held for one in (declared, given) if one is not None and isinstance(one.held, str)]
+
+
 def chosen(
-    connection: Connection, versioning: Versioning, columns: Collection[str] | None
+    connection: Connection, versioning: Versioning, columns: Collection[str] | None, held_by: Collection[str] = ()
 ) -> Mapping[str, Sequence[sa.Column[Any]]]:
     """Those of `erasable` and `unkept` that are named, or all.
 
+    :param held_by: more attributes that stay, besides those that are `holding` by the model's own policy
     :raises ErasureError: one of them cannot be erased
     """
+    if isinstance(columns, str):
+        raise ErasureError(f"columns must be a list of attribute names, not the text {columns!r}")
     there = dict(erasable(versioning))
     for name, found in unkept(connection, versioning).items():
         there[name] = [*there.get(name, ()), *found]
+    holds = {*holding(versioning), *held_by}
     for name in columns or ():
+        if name in holds:
+            raise ErasureError(f"{versioning.name}.{name} cannot be erased: by it the record is held from purges", name)
         if name not in there:
             raise ErasureError(f"{versioning.name}.{name} cannot be erased: {_why_not(versioning, name, there)}", name)
-    wanted = {name: found for name, found in there.items() if columns is None or name in columns}
+    wanted = {
+        name: found for name, found in there.items() if name not in holds and (columns is None or name in columns)
+    }
     for name, found in wanted.items():
         for column in found:
             if not column.nullable:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from flask import current_app
 from marshmallow import Schema, fields, validate
 
 from app.answers import Answer
@@ -13,7 +14,8 @@ from app.history.examples import Document, Examples
 from app.history.finding import timeline_of
 from app.history.schemas import ErasureMarkSchema, LinksSchema
 from app.registry import Resource
-from chrononaut.erasing import erasable
+from chrononaut.erasing import erasable, holding
+from chrononaut.purging import SETTING
 
 
 class ErasureSchema(Answer):
@@ -46,7 +48,9 @@ class ErasureSchema(Answer):
 
 def add_erasing(blueprint: Blueprint, resource: Resource) -> None:
     """Add ``POST /history/{model}/{key}/erase``."""
-    name, names = resource.name, [*erasable(resource.versioning)]
+    versioning = resource.versioning
+    held_by = holding(versioning)
+    name, names = resource.name, [name for name in erasable(versioning) if name not in held_by]
     examples = Examples(resource)
 
     @blueprint.operation(
@@ -67,10 +71,12 @@ def add_erasing(blueprint: Blueprint, resource: Resource) -> None:
 
         It cannot be undone. Numbers, instants and users stay, and each change says what was erased, by whom and why:
         `X-Change-Rationale` is kept, so it should not repeat the values. The record itself is left alone: where it
-        still has the values, its next change archives them again. Versions get another `ETag`.
+        still has the values, its next change archives them again. So is the column by which a retention policy holds
+        records, if one does. Versions get another `ETag`.
         """
         timeline = timeline_of(resource, key, to_write=True)
-        erased = timeline.erase(body["columns"], reasons=body["reasons"])
+        held_by = holding(versioning, current_app.config.get(SETTING))
+        erased = timeline.erase(body["columns"], reasons=body["reasons"], held_by=held_by)
         document = resource.identified(key) | {
             "versions": erased.versions,
             "changes": erased.changes,

@@ -7,10 +7,11 @@ from flask_sqlalchemy import SQLAlchemy
 
 from chrononaut.change_info import rationale
 from chrononaut.commands.common import NotDoneError, chosen_models, count, database_errors
-from chrononaut.erasing import Erasure
+from chrononaut.erasing import Erasure, holding
 from chrononaut.exceptions import ChrononautException
 from chrononaut.history import Versioning
 from chrononaut.key_text import KeyTextError, parse_key
+from chrononaut.purging import SETTING
 from chrononaut.timeline import Timeline
 
 
@@ -49,12 +50,17 @@ def erase(
     except KeyTextError as error:
         raise NotDoneError(f"{key!r} is no key of {model}: {error}") from error
 
+    try:
+        held_by = holding(versioning, current_app.config.get(SETTING))
+    except ValueError as error:
+        raise NotDoneError(f"{SETTING} {error}") from None
+
     def attempt(is_meant: bool) -> tuple[Erasure, list[str]]:
         with database_errors(f"{model} {key}", "erased"):
             try:
                 with rationale(why):
                     timeline = Timeline(db.session(), versioning.model, parts)
-                    erased = timeline.erase(columns or None, reasons=not keep_reasons, user_id=user_id)
+                    erased = timeline.erase(columns or None, reasons=not keep_reasons, user_id=user_id, held_by=held_by)
                     held = timeline.held(erased.columns)
                     if is_meant:
                         db.session.commit()

@@ -423,11 +423,39 @@ def test_what_no_model_keeps_any_more_is_scrubbed_in_every_table(open_database: 
     session.commit()
     assert Timeline(session, staff.employee, (7,)).erase().columns == ("name", "desk", "budget", "car", "phone")
     session.commit()
-    for table, key in (("employee", "id"), ("director", "number")):
-        assert [row["phone"] for row in history_rows(session, f"{table}_history", **{key: 7})] == [None]
-        assert [row["phone"] for row in history_rows(session, f"{table}_history", **{key: 8})] == ["4711"]
-    with pytest.raises(ErasureError, match="there is no such attribute; there are .*, phone"):
+    for table in ("employee_history", "director_history"):
+        assert [row["phone"] for row in history_rows(session, table)] == [None, "4711"]
+    with pytest.raises(ErasureError, match=r"there is no such attribute; there are .*, phone"):
         Timeline(session, staff.employee, (7,)).erase(["fax"])
+
+
+# What holds a record.
+
+
+def test_what_holds_a_record_stays(open_database: Open) -> None:
+    database: Any = VersionedSQLAlchemy()
+    retention = Retention(versions=0, held="hold")
+    columns = {name: sa.Column(name, sa.String) for name in ("text", "hold", "case")}
+    page = define(
+        database, "Page", id=sa.Column(sa.Integer, primary_key=True), __chrononaut_retention__=retention, **columns
+    )
+    session = open_database(database)
+    one = page(id=1, text="secret", hold="Case 7", case="7")
+    session.add(one)
+    session.commit()
+    session.delete(one)
+    session.commit()
+    for name, kept in (("hold", ()), ("case", ["case"])):
+        with pytest.raises(ErasureError, match=f"Page.{name} cannot be erased: by it the record is held from purges"):
+            Timeline(session, page, (1,)).erase([name], held_by=kept)
+    assert Timeline(session, page, (1,)).erase(held_by=["case"]).columns == ("text",)
+    session.commit()
+    assert [part.doomed for part in Purge(page, retention).run(database.engine)] == [[]]
+    assert [(row["text"], row["hold"]) for row in history_rows(session, "page_history")] == [
+        (None, None),
+        (None, "Case 7"),
+    ]
+    assert clean(page, session)
 
 
 # Purged history has nothing to erase.

@@ -105,6 +105,17 @@ def test_what_cannot_be_done_is_told_in_a_line(
     assert _rows(lives) == before
 
 
+def test_column_that_holds_records_by_the_setting_stays(app: Flask, lives: Session) -> None:
+    app.config["CHRONONAUT_RETENTION"] = {"Release": {"versions": 0, "held": "label"}}
+    refused = run(app, "Release", "p~2q,1", "--column", "label", *_WHY, "--yes")
+    assert (refused.exit_code, "by it the record is held from purges" in refused.stderr) == (2, True)
+    assert run(app, "Release", "p~2q,1", *_WHY, "--yes").exit_code == 0
+    assert _rows(lives)[1][1]["codename"] == "x"
+    app.config["CHRONONAUT_RETENTION"] = "{"
+    refused = run(app, "Release", "p~2q,1", *_WHY, "--yes")
+    assert (refused.exit_code, "CHRONONAUT_RETENTION is no JSON" in refused.stderr) == (2, True)
+
+
 def test_reason_is_needed(app: Flask, lives: Session) -> None:
     result = run(app, "User", "1", "--yes")
     assert result.exit_code == 2

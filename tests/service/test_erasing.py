@@ -10,6 +10,7 @@ from flask.testing import FlaskClient
 from app.auth.grants import Grants
 from app.auth.tokens import create_token
 from app.db import db
+from chrononaut import Retention
 from tests.service.api import Api, all_rows, assert_problem
 
 _WHY = "She asked us to"
@@ -180,6 +181,15 @@ def test_what_does_not_fit_is_refused_and_nothing_goes(
     assert said in response.text
     with app.app_context():
         assert all_rows() == before
+
+
+def test_column_that_holds_records_stays(
+    app: Flask, api: Api, admin: Api, history: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(app.config, "CHRONONAUT_RETENTION", {"User": Retention(versions=1, held="name")})
+    assert_problem(admin.call("POST", f"{history}/erase", {"columns": ["name"]}, why=_WHY), 422, "invalid")
+    assert erase(admin, history)["erased"]["columns"] == ["email", "active"]
+    assert api.get(f"{history}/versions/0")["state"]["name"] == "Ada"
 
 
 def test_unknown_record_is_told(admin: Api) -> None:
