@@ -22,6 +22,7 @@ from chrononaut import (
     rationale,
 )
 from chrononaut.purging import Purge
+from chrononaut.types import JSONDocument
 from chrononaut.verify import snapshot, verify
 from tests.library.models import Country, Release, User, db, define
 from tests.library.rows import changes, history_rows, live_rows, state
@@ -515,3 +516,21 @@ def test_verify_finds_what_should_be_gone(session: Session, user: User, damage: 
 def test_marks_are_read_only_where_they_are(session: Session, user: User) -> None:
     assert [version.erased for version in user.versions()] == [(), ()]
     assert {change.erased for change in user.changes()} == {()}
+
+
+@pytest.mark.parametrize("own", ["no", ["email"], [{"by": "us"}], {"by": "us"}, None])
+def test_what_an_application_kept_under_our_key_before_is_no_mark(session: Session, user: User, own: Any) -> None:
+    info = {"user_id": None, "remote_addr": None, "extra": {"a": "b"}, "erased": own}
+    update = sa.text("UPDATE appuser_history SET change_info = :info WHERE id = 1")
+    session.connection().execute(update.bindparams(sa.bindparam("info", info, JSONDocument)))
+    session.commit()
+    assert {change.erased for change in user.changes()} == {()}
+    assert [version.erased for version in user.versions()] == [(), ()]
+    assert len(User.feed(ChangeFilter(attribute="email")).changes) == 3
+    assert clean(User, session)
+    mark = user.erase(["email"]).mark
+    session.commit()
+    for version in user.versions():
+        assert version.erased == ("email",)
+        assert version.change_info["erased"][-1] == mark
+    assert clean(User, session)
