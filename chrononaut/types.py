@@ -192,6 +192,22 @@ def has_key(document: sa.ColumnElement[Any], key: str) -> sa.ColumnElement[bool]
     return found
 
 
+def is_text(type_: Any) -> bool:
+    """Are the values of a type texts of any content?"""
+    implementation = _implementation(type_)
+    return isinstance(implementation, sa.String) and not isinstance(implementation, sa.Enum)
+
+
+def with_null(document: sa.ColumnElement[Any], key: str, dialect: str) -> sa.ColumnElement[Any]:
+    """A JSON object that has null under a key.
+
+    :param dialect: the name of the dialect
+    """
+    if dialect == "postgresql":
+        return document.op("||")(sa.literal({key: None}, JSONDocument))
+    return sa.func.json_set(document, f"$.{key}", sa.null())
+
+
 def with_mark(
     document: sa.ColumnElement[Any], key: str, mark: JSONObject, without: Sequence[str], dialect: str
 ) -> sa.ColumnElement[Any]:

@@ -18,22 +18,19 @@ from chrononaut.erasing import erasable, holding
 from chrononaut.purging import SETTING
 
 
+def _number(what: str) -> fields.Integer:
+    return fields.Integer(required=True, metadata={"minimum": 0, "description": what})
+
+
 class ErasureSchema(Answer):
     """What was erased from a record's history."""
 
     model = fields.String(required=True)
     key = fields.String(required=True)
-    versions = fields.Integer(
-        required=True, metadata={"minimum": 0, "description": "how many prior versions have lost the values"}
-    )
-    changes = fields.Integer(
-        required=True,
-        metadata={
-            "minimum": 0,
-            "description": "how many changes say of it, the record's creation included; with `reasons` they have lost "
-            "their `extra`",
-        },
-    )
+    versions = _number("how many prior versions have lost a value")
+    changes = _number("how many changes have lost their reasons, their `extra`, the record's creation included")
+    users = _number("how many changes have lost the user, who was named by one of the values")
+    rows = _number("how many rows of history say of it, those that stand for purged versions included")
     erased = fields.Nested(ErasureMarkSchema, required=True)
     still_live = fields.List(
         fields.String(),
@@ -69,10 +66,10 @@ def add_erasing(blueprint: Blueprint, resource: Resource) -> None:
     def erase_history(query: Document, body: Document, key: str) -> Document:
         """Erase values of a record from all its prior versions, and the reasons of its changes with them.
 
-        It cannot be undone. Numbers, instants and users stay, and each change says what was erased, by whom and why:
-        `X-Change-Rationale` is kept, so it should not repeat the values. The record itself is left alone: where it
-        still has the values, its next change archives them again. So is the column by which a retention policy holds
-        records, if one does. Versions get another `ETag`.
+        It cannot be undone. Numbers, instants and users stay, but for a user whom one of the values names; and each
+        change says what was erased, by whom and why: `X-Change-Rationale` is kept, so it should not repeat the values.
+        The record itself is left alone: where it still has the values, its next change archives them again. The column
+        by which a retention policy holds records stays. Versions get another `ETag`.
         """
         timeline = timeline_of(resource, key, to_write=True)
         held_by = holding(versioning, current_app.config.get(SETTING))
@@ -80,6 +77,8 @@ def add_erasing(blueprint: Blueprint, resource: Resource) -> None:
         document = resource.identified(key) | {
             "versions": erased.versions,
             "changes": erased.changes,
+            "users": erased.users,
+            "rows": erased.rows,
             "erased": {**erased.mark, "at": erased.at},
             "still_live": timeline.held(erased.columns),
         }

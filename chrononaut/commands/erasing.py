@@ -70,21 +70,26 @@ def erase(
             finally:
                 db.session.rollback()
 
-    # What would go is found out by doing it, and undone before anybody is asked.
-    erased, held = attempt(is_meant=False)
-    _tell(db, versioning, key, erased, held)
+    # Unless it is wanted anyway, what would go is found out by doing it, and undone before anybody is asked.
+    is_wanted = yes and not dry_run
+    erased, held = attempt(is_meant=is_wanted)
+    _tell(versioning, key, erased, held)
     if dry_run:
         return
-    if not yes:
+    if not is_wanted:
         click.confirm("Erase this? It cannot be undone", abort=True, err=True)
-    erased, _ = attempt(is_meant=True)
-    click.echo(f"{model} {key}: erased from {count(erased.versions, 'version')}, {count(erased.changes, 'change')}")
+        erased, _ = attempt(is_meant=True)
+    click.echo(f"{model} {key}: erased; {count(erased.rows, 'history row')} {'says' if erased.rows == 1 else 'say'} so")
 
 
-def _tell(db: SQLAlchemy, versioning: Versioning, key: str, erased: Erasure, held: list[str]) -> None:
+def _tell(versioning: Versioning, key: str, erased: Erasure, held: list[str]) -> None:
     """Say what goes, and what stays that a reader of it might take for gone."""
-    reasons = f", and the reasons of {count(erased.changes, 'change')}" if erased.reasons else ""
-    click.echo(f"{versioning.name} {key}: {', '.join(erased.columns)} of {count(erased.versions, 'version')}{reasons}")
+    what = [f"{', '.join(erased.columns)} of {count(erased.versions, 'version')}"] if erased.columns else []
+    if erased.reasons:
+        what.append(f"the reasons of {count(erased.changes, 'change')}")
+    if erased.users:
+        what.append(f"the user of {count(erased.users, 'change')}, named by one of the values")
+    click.echo(f"{versioning.name} {key}: {'; '.join(what)}")
     if held:
         click.echo(
             f"the live record still has {', '.join(held)}: change it too, or its next change archives them again",

@@ -10,7 +10,8 @@ from flask import Flask, current_app
 from sqlalchemy.orm import Session
 
 from chrononaut import VersionedSQLAlchemy, rationale
-from tests.library.models import Release, User, define
+from tests.library.conftest import recorded
+from tests.library.models import Release, User, db, define
 from tests.library.rows import history_rows
 from tests.library.staff import Staff
 
@@ -44,8 +45,8 @@ def test_what_goes_is_told_and_done(app: Flask, lives: Session) -> None:
     result = run(app, "User", "1", *_WHY, "--yes", "--user", "admin@example.com")
     assert result.exit_code == 0
     assert result.stdout.splitlines() == [
-        "User 1: email, name, active, logins, born, settings, biography of 1 version, and the reasons of 2 changes",
-        "User 1: erased from 1 version, 2 changes",
+        "User 1: email, name, active, logins, born, settings, biography of 1 version; the reasons of 2 changes",
+        "User 1: erased; 2 history rows say so",
     ]
     assert result.stderr.splitlines() == [
         "the live record still has email, active, logins: change it too, or its next change archives them again",
@@ -74,8 +75,15 @@ def test_nothing_goes_where_it_is_not_wanted(
     result = run(app, "User", "1", *_WHY, *arguments, answer=answer)
     assert result.exit_code == status
     assert result.stdout.startswith("User 1: email, name,")
-    assert "erased from" not in result.stdout
+    assert "erased;" not in result.stdout
     assert _rows(lives) == before
+
+
+def test_what_is_wanted_anyway_is_done_once(app: Flask, lives: Session) -> None:
+    with recorded(db.engine) as statements:
+        assert run(app, "User", "1", *_WHY, "--yes").exit_code == 0
+    # One takes the values, one the user, one leaves the mark.
+    assert len(statements.matching("UPDATE appuser_history")) == 3
 
 
 def test_it_is_done_when_the_answer_is_yes(app: Flask, lives: Session) -> None:
@@ -133,11 +141,11 @@ def test_tables_that_are_not_there_are_told_in_a_line(app: Flask, lives: Session
 def test_what_no_model_has_any_more_goes_too(app: Flask, lives: Session) -> None:
     for column in ("phone", "password_hash"):
         lives.execute(sa.text(f"ALTER TABLE appuser_history ADD COLUMN {column} VARCHAR"))
-        lives.execute(sa.text(f"UPDATE appuser_history SET {column} = 'secret'"))
+        lives.execute(sa.text(f"UPDATE appuser_history SET {column} = 'secret' WHERE version = 0"))
     lives.commit()
     result = run(app, "User", "1", "--column", "password_hash", *_WHY, "--yes")
     assert (result.exit_code, result.stderr) == (0, "")
-    assert [(row["phone"], row["password_hash"]) for row in _rows(lives)[0]] == [("secret", None)] * 2
+    assert [(row["phone"], row["password_hash"]) for row in _rows(lives)[0]] == [(None, None), ("secret", None)]
     result = run(app, "User", "1", *_WHY, "--yes")
     assert "biography, phone, password_hash of 1 version" in result.stdout
     assert [row["phone"] for row in _rows(lives)[0]] == [None, None]
