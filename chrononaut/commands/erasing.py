@@ -1,14 +1,23 @@
 """``flask history erase``: values of one record leave its history."""
 
+from collections.abc import Mapping
+
 import click
 from flask import current_app
 from flask.cli import with_appcontext
 from flask_sqlalchemy import SQLAlchemy
 
-from chrononaut.change_info import rationale
-from chrononaut.commands.common import NotDoneError, chosen_models, count, database_errors
+from chrononaut.change_info import extra_change_info
+from chrononaut.commands.common import (
+    NotDoneError,
+    chosen_models,
+    count,
+    database_errors,
+    read_extra,
+    read_reason,
+)
 from chrononaut.erasing import Erasure, holding
-from chrononaut.exceptions import ChrononautException
+from chrononaut.exceptions import ChrononautException, RequiredChangeInfoError
 from chrononaut.history import Versioning
 from chrononaut.key_text import KeyTextError, parse_key
 from chrononaut.purging import SETTING
@@ -21,7 +30,17 @@ from chrononaut.timeline import Timeline
 @click.option("--column", "columns", metavar="NAME", multiple=True, help="A column to erase; all by default.")
 @click.option("--keep-reasons", is_flag=True, help="Leave the reasons of the changes.")
 @click.option(
-    "--rationale", "why", required=True, help="Why it is erased. It stays, so do not repeat the values in it."
+    "--rationale",
+    required=True,
+    callback=read_reason,
+    help="Why it is erased. It stays, so do not repeat the values in it.",
+)
+@click.option(
+    "--extra",
+    metavar="KEY=VALUE",
+    multiple=True,
+    callback=read_extra,
+    help="A further reason, as the model may require.",
 )
 @click.option("--user", "user_id", metavar="NAME", help="Who erases it, as change info names users.")
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
@@ -32,7 +51,8 @@ def erase(
     key: str,
     columns: tuple[str, ...],
     keep_reasons: bool,
-    why: str,
+    rationale: str,
+    extra: Mapping[str, str],
     user_id: str | None,
     dry_run: bool,
     yes: bool,
@@ -58,13 +78,17 @@ def erase(
     def attempt(is_meant: bool) -> tuple[Erasure, list[str]]:
         with database_errors(f"{model} {key}", "erased"):
             try:
-                with rationale(why):
+                with extra_change_info(**{**extra, "rationale": rationale}):
                     timeline = Timeline(db.session(), versioning.model, parts)
                     erased = timeline.erase(columns or None, reasons=not keep_reasons, user_id=user_id, held_by=held_by)
                     held = timeline.held(erased.columns)
                     if is_meant:
                         db.session.commit()
                     return erased, held
+            except RequiredChangeInfoError as error:
+                wrong = {**error.missing, **error.unfit}.items()
+                needed = ", ".join(f"--extra {name}=…, which must match {pattern}" for name, pattern in wrong)
+                raise NotDoneError(f"{model} requires further reasons: {needed}") from error
             except ChrononautException as error:
                 raise NotDoneError(str(error)) from error
             finally:

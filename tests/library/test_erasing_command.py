@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from flask import Flask, current_app
 from sqlalchemy.orm import Session
 
-from chrononaut import VersionedSQLAlchemy, rationale
+from chrononaut import VersionedSQLAlchemy, extra_change_info, rationale
 from tests.library.conftest import recorded
 from tests.library.models import Release, User, db, define
 from tests.library.rows import history_rows
@@ -124,10 +124,33 @@ def test_column_that_holds_records_by_the_setting_stays(app: Flask, lives: Sessi
     assert (refused.exit_code, "CHRONONAUT_RETENTION is no JSON" in refused.stderr) == (2, True)
 
 
-def test_reason_is_needed(app: Flask, lives: Session) -> None:
-    result = run(app, "User", "1", "--yes")
+@pytest.mark.parametrize(
+    "why", [(), ("--rationale", " "), (*_WHY, "--extra", "ticket"), (*_WHY, "--extra", "ticket= ")]
+)
+def test_reason_is_needed(app: Flask, lives: Session, why: tuple[str, ...]) -> None:
+    result = run(app, "User", "1", *why, "--yes")
     assert result.exit_code == 2
-    assert "--rationale" in result.stderr
+    assert (why[-2] if why else "--rationale") in result.stderr
+    assert _rows(lives)[0][1]["email"] == "ada@example.com"
+
+
+def test_reasons_that_a_model_requires_are_given(open_database: Callable[..., Session]) -> None:
+    database: Any = VersionedSQLAlchemy()
+    note = define(
+        database, "Note", __chrononaut_required__={"ticket": "T-[0-9]+"}, id=sa.Column(sa.Integer, primary_key=True)
+    )
+    session = open_database(database)
+    with extra_change_info(ticket="T-1"):
+        session.add(note(id=1))
+        session.commit()
+    app = current_app._get_current_object()  # type: ignore[attr-defined]  # of werkzeug's proxy
+    for given in ((), ("--extra", "ticket=1")):
+        result = run(app, "Note", "1", *_WHY, *given, "--yes")
+        assert result.exit_code == 2
+        assert "Note requires further reasons: --extra ticket=…, which must match T-[0-9]+" in result.stderr
+    assert run(app, "Note", "1", *_WHY, "--extra", "ticket=T-2", "--extra", "by=a=b", "--yes").exit_code == 0
+    (mark,) = history_rows(session, "note_history")[0]["change_info"]["erased"]
+    assert mark["extra"] == {"rationale": "Request 1", "ticket": "T-2", "by": "a=b"}
 
 
 def test_tables_that_are_not_there_are_told_in_a_line(app: Flask, lives: Session) -> None:
