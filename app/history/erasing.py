@@ -10,6 +10,7 @@ from app.api import Blueprint
 from app.columns import Body
 from app.db import commit
 from app.document import links_to_record
+from app.fields import Flag
 from app.history.examples import Document, Examples
 from app.history.finding import timeline_of
 from app.history.schemas import ErasureMarkSchema, LinksSchema
@@ -93,7 +94,7 @@ def _body(resource: Resource, names: list[str]) -> type[Schema]:
             "columns": fields.List(
                 fields.String(validate=validate.OneOf(names)), load_default=None, allow_none=True, metadata=told
             ),
-            "reasons": fields.Boolean(
+            "reasons": Flag(
                 load_default=True, metadata={"description": "do the reasons of the changes, their `extra`, go too?"}
             ),
         },
