@@ -88,7 +88,10 @@ def add_erasing(blueprint: Blueprint, resource: Resource) -> None:
 
 
 def _body(resource: Resource, names: list[str]) -> type[Schema]:
-    told: dict[str, Any] = {"description": "which columns' values go; all of these by default"}
+    told: dict[str, Any] = {
+        "description": "which columns' values go; by default all of these, and what history still holds of columns that "
+        "were tracked and are not any more"
+    }
     return Body.from_dict(
         {
             "columns": fields.List(
