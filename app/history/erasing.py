@@ -89,8 +89,8 @@ def add_erasing(blueprint: Blueprint, resource: Resource) -> None:
 
 def _body(resource: Resource, names: list[str]) -> type[Schema]:
     told: dict[str, Any] = {
-        "description": "which columns' values go; by default all of these, and what history still holds of columns that "
-        "were tracked and are not any more"
+        "description": "which columns' values go; by default all of these, and what history still holds of columns "
+        "that were tracked and are not any more"
     }
     return Body.from_dict(
         {
