@@ -247,6 +247,25 @@ def with_values(
     return document
 
 
+def with_key_of(
+    document: sa.ColumnElement[Any], other: sa.ColumnElement[Any], key: str, dialect: str
+) -> sa.ColumnElement[Any]:
+    """A JSON object with what another one has under a key, where it has that.
+
+    :param document: a JSON object without that key
+    :param dialect: the name of the dialect
+    """
+    added: sa.ColumnElement[Any]
+    value: sa.ColumnElement[Any]
+    if dialect == "postgresql":
+        value = other.op("->")(sa.cast(key, sa.Text))
+        added = document.op("||")(sa.func.jsonb_build_object(sa.cast(key, sa.Text), value))
+    else:
+        value = sa.func.json_extract(other, f"$.{key}")
+        added = sa.func.json_set(document, f"$.{key}", sa.func.json(value))
+    return sa.case((has_key(other, key), sa.type_coerce(added, document.type)), else_=document)
+
+
 def with_names(
     document: sa.ColumnElement[Any], key: str, names: Mapping[str, sa.ColumnElement[bool]], dialect: str
 ) -> sa.ColumnElement[Any]:

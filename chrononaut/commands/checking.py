@@ -14,7 +14,8 @@ from flask_sqlalchemy import SQLAlchemy
 from chrononaut.commands.common import chosen_models, count, database_errors, progress
 from chrononaut.doctor import examine, undeclared
 from chrononaut.history import Versioning
-from chrononaut.verify import Checked, Finding, check, snapshot, total_rows
+from chrononaut.transactions import snapshot
+from chrononaut.verify import Checked, Finding, check, total_rows
 
 
 @dataclass(slots=True)

@@ -8,9 +8,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
+from chrononaut.transactions import snapshot
 from chrononaut.transfer.files import Format, Part, file_lines
 from chrononaut.transfer.layout import FileRow, Layout, layout_of
-from chrononaut.verify import snapshot
 
 _BATCH = 1000  # rows that are held at once
 

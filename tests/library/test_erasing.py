@@ -22,7 +22,8 @@ from chrononaut import (
     rationale,
 )
 from chrononaut.purging import Purge
-from chrononaut.verify import snapshot, verify
+from chrononaut.transactions import snapshot
+from chrononaut.verify import verify
 from tests.library.models import Country, Release, User, db, define
 from tests.library.rows import changes, history_rows, live_rows, state
 from tests.library.staff import Staff

@@ -16,7 +16,6 @@ from sqlalchemy.orm import Session
 
 from chrononaut import ConcurrentChangeError, Retention
 from chrononaut.purging import Purge
-from tests.library.conftest import opened
 from tests.library.shapes import Gauge, Price, db
 from tests.library.test_purging import DAY, NOW, lives, rows
 from tests.library.test_verify import found
@@ -118,9 +117,10 @@ def die_in_the_third_part(url: str) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     statements: list[str] = []
-    with opened(db, url):
-        event.listen(db.engine, "before_cursor_execute", kill)
-        list(Purge(Gauge, Retention(versions=1), at=NOW, batch=3).run(db.engine))
+    # With the driver as it is: SQLite's begins transactions late.
+    engine = sa.create_engine(url)
+    event.listen(engine, "before_cursor_execute", kill)
+    list(Purge(Gauge, Retention(versions=1), at=NOW, batch=3).run(engine))
 
 
 def test_process_that_is_killed_leaves_history_sound(app: Flask) -> None:
@@ -135,6 +135,21 @@ def test_process_that_is_killed_leaves_history_sound(app: Flask) -> None:
     assert 3 < len(left) < 12
     assert run(app).exit_code == 0
     assert [(row.version, row.operation) for row in rows(db.session(), Gauge)] == [(1, "purge"), (2, "update")] * 3
+
+
+def test_part_is_purged_whole_or_not_where_each_statement_would_be_committed_by_itself(app: Flask) -> None:
+    def fail(connection: Any, cursor: object, statement: str, *_: object) -> None:
+        if statement.startswith("DELETE FROM gauge_history"):
+            raise KeyboardInterrupt
+
+    before = rows(db.session(), Gauge)
+    db.session.remove()
+    engine = sa.create_engine(db.engine.url, isolation_level="AUTOCOMMIT")
+    event.listen(engine, "before_cursor_execute", fail)
+    with pytest.raises(KeyboardInterrupt):
+        list(Purge(Gauge, Retention(versions=1), at=NOW).run(engine))
+    engine.dispose()
+    assert rows(db.session(), Gauge) == before
 
 
 def test_writers_and_purge_run_beside_each_other(app: Flask) -> None:

@@ -197,9 +197,22 @@ def test_cut_says_what_went(session: Session) -> None:
     assert (second.operation, second.version) == ("update", 2)
     row = session.execute(sa.text("SELECT * FROM gauge_history WHERE version = 1")).mappings().one()
     assert (row["name"], row["count"]) == (None, None)
-    # A later purge makes it grow.
-    purge(Gauge, Retention(versions=0))
-    assert timeline.cuts() == [Cut(-1, 2, NOW - DAY, NOW, None, "update", {})]
+    # What another one purges, or for another reason, stands beside it; by the same for the same it grows.
+    lives(session, Gauge, "b", *(NOW - days * DAY for days in (6, 5, 4, 3, 2)))
+    for versions, user_id, extra in (
+        (4, "ada", {"a": "ä", "b": "x"}),
+        (3, "ada", {"b": "x", "a": "ä"}),
+        (2, "ada", {"a": "ä"}),
+        (1, None, {}),
+        (0, None, {}),
+    ):
+        purge(Gauge, Retention(versions=versions), user_id=user_id, extra=extra)
+    assert timeline.cuts() == [cut, Cut(2, 2, NOW - DAY, NOW, None, "update", {})]
+    assert Gauge.timeline("b").cuts() == [
+        Cut(-1, 1, NOW - 5 * DAY, NOW, "ada", "update", {"a": "ä", "b": "x"}),
+        Cut(2, 2, NOW - 4 * DAY, NOW, "ada", "update", {"a": "ä"}),
+        Cut(3, 4, NOW - 2 * DAY, NOW, None, "update", {}),
+    ]
 
 
 def test_what_was_purged_is_refused(session: Session) -> None:
@@ -207,7 +220,7 @@ def test_what_was_purged_is_refused(session: Session) -> None:
     purge(Gauge, Retention(versions=1))
     timeline = Gauge.timeline("a")
     for ask in (lambda: timeline.version(0), lambda: timeline.version(1), lambda: timeline.version_at(NOW - 3 * DAY)):
-        with pytest.raises(PurgedError, match="Gauge 'a': versions 0 to 1 were purged at 2026-03-31T12:00:00Z"):
+        with pytest.raises(PurgedError, match="Gauge 'a': versions 0 to 1 were purged, the last of them at 2026-03-31T12:00:00Z"):
             ask()
     with pytest.raises(PurgedError):
         timeline.version_at(NOW - 2 * DAY - timedelta(microseconds=1))

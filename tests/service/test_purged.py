@@ -65,7 +65,7 @@ def test_version_that_was_purged_is_gone(api: Api, history: str) -> None:
     ):
         problem = assert_problem(api.call("GET", path), 410, "purged")
         assert problem["detail"].startswith("User ")
-        assert ": versions 0 to 2 were purged at " in problem["detail"]
+        assert ": versions 0 to 2 were purged, the last of them at " in problem["detail"]
     assert_problem(api.call("POST", f"{record}/restore", {"version": 1}), 410, "purged")
     assert_problem(api.call("GET", f"{history}/versions/9"), 404, "unknown-version")
     assert api.get(f"{history}/versions/3")["state"]["name"] == "3"
