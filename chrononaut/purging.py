@@ -12,7 +12,7 @@ before.
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -24,13 +24,14 @@ from chrononaut.change_info import checked
 from chrononaut.cuts import PURGED
 from chrononaut.exceptions import OptionError
 from chrononaut.history import ERASED, STATELESS, Key, RecordTable, Versioning, full_name, versioning_of
-from chrononaut.options import check_held
+from chrononaut.options import RETENTION, check_held
 from chrononaut.queries import history_key, replaced_by
 from chrononaut.retention import Retention
 from chrononaut.transactions import in_one, snapshot
 from chrononaut.types import (
     JSONDocument,
     JSONObject,
+    implementation,
     instant_text,
     is_distinct,
     last_midnight_before,
@@ -57,21 +58,50 @@ _PAUSE = 0.1  # seconds before the second attempt; more before each that follows
 
 
 def policies(versionings: Iterable[Versioning], setting: Mapping[str, Retention]) -> dict[Versioning, Retention]:
-    """The policies of models: what a setting says of each by its name, or else what the model itself declares.
+    """The policies of models: what a setting says of each by its name, or else what the model itself declares. What is
+    held by what the model declares stays so, unless the setting says what is.
 
     :param versionings: all models of the application
     :return: the roots of hierarchies that have one; the others' history is kept whole
-    :raises OptionError: the setting names a model that has no history of its own, or `held` no attribute that it keeps
+    :raises OptionError: the setting names a model that has no history of its own, or it cannot be told what is held
     """
     roots = {one.name: one for one in versionings if len(one.tables) == 1 and not one.mapper.single}
-    for name, retention in setting.items():
+    for name in setting:
         if name not in roots:
             raise OptionError(
                 name, SETTING, f"no model of this name has a history table; there are {', '.join(sorted(roots))}"
             )
-        check_held(name, SETTING, retention, roots[name].tracked)
-    found = {one: setting.get(one.name, one.options.retention) for one in roots.values()}
-    return {one: retention for one, retention in found.items() if retention is not None}
+    found = {}
+    for name, one in roots.items():
+        declared = one.options.retention
+        retention = setting.get(name) or declared
+        if retention is None:
+            continue
+        if retention.held is None and declared is not None:
+            # Whoever sets a number means to let no held record go.
+            retention = replace(retention, held=declared.held)
+        _check_held(one, SETTING if name in setting else RETENTION, retention)
+        found[one] = retention
+    return found
+
+
+def _check_held(versioning: Versioning, option: str, retention: Retention) -> None:
+    """:raises OptionError: it cannot be told what is held"""
+    check_held(versioning.name, option, retention, versioning.tracked)
+    if not callable(retention.held):
+        return
+    for entity in (versioning.model, versioning.history):
+        try:
+            criterion = retention.held(entity)
+        except Exception as error:
+            raise OptionError(versioning.name, option, f"held cannot be told of {entity.__name__}: {error}") from error
+        if not isinstance(criterion, sa.ClauseElement) and not hasattr(criterion, "__clause_element__"):
+            raise OptionError(
+                versioning.name,
+                option,
+                f"held must make a criterion of SQL of {entity.__name__}, as `lambda note: note.text == 'x'` does, "
+                f"not {criterion!r}",
+            )
 
 
 class Doomed(NamedTuple):
@@ -118,8 +148,9 @@ class Purge:
     :ivar user_id: who purges
     :ivar extra: why
     :ivar batch: history rows that one transaction looks at, and at the most changes; 3 and more
-    :raises TypeError: the model is not versioned
+    :raises TypeError: the model is not versioned; the policy is none
     :raises ValueError: its records have their versions in another table; a batch is too small
+    :raises OptionError: it cannot be told what is held
     :raises ChangeInfoError: a reason cannot be stored
     """
 
@@ -133,6 +164,9 @@ class Purge:
     def __post_init__(self) -> None:
         if len(versioning_of(self.model).tables) > 1:
             raise ValueError(f"{self.model.__name__} is purged with the model that it inherits from")
+        if not isinstance(self.retention, Retention):
+            raise TypeError(f"what is kept is said by a Retention, not by {self.retention!r}")
+        _check_held(versioning_of(self.model), "held", self.retention)
         checked(self.extra)
         if self.batch < SMALLEST_BATCH:
             raise ValueError(f"batch must be at least {SMALLEST_BATCH}, not {self.batch}")
@@ -149,10 +183,11 @@ class Purge:
 
         :raises sqlalchemy.exc.OperationalError: others hold rows locked
         """
+        emptied = self._emptied(engine)
         for stretch in self._stretches(engine):
             with snapshot(engine) as connection:
                 goes = bool(self._doomed(connection, stretch))
-            yield Part(stretch.rows, self._commit(engine, stretch) if goes else [])
+            yield Part(stretch.rows, self._commit(engine, stretch, emptied) if goes else [])
 
     def _stretches(self, engine: Engine) -> Iterator["_Stretch"]:
         versioning = versioning_of(self.model)
@@ -196,19 +231,33 @@ class Purge:
         )
         return [Doomed(tuple(row[: len(key)]), *row[len(key) :]) for row in connection.execute(select)]
 
-    def _commit(self, engine: Engine, stretch: "_Stretch") -> list[Doomed]:
+    def _emptied(self, engine: Engine) -> Mapping[RecordTable, Sequence[str]]:
+        """The columns besides those of `_cutting` in which cuts keep nothing, by their history tables."""
+        versioning = versioning_of(self.model)
+        with snapshot(engine) as connection:
+            found = {table: _undeclared(connection, table) for table in _history_tables(versioning)}
+        for table, names in found.items():
+            if table.history is not versioning.history_table:
+                names += [column.name for column in versioning.stateful(table)]
+        return found
+
+    def _commit(
+        self, engine: Engine, stretch: "_Stretch", emptied: Mapping[RecordTable, Sequence[str]]
+    ) -> list[Doomed]:
         failed = 0
         while True:
             try:
                 with in_one(engine) as connection:
-                    return self._cut(connection, stretch)
+                    return self._cut(connection, stretch, emptied)
             except sa.exc.OperationalError as error:
                 failed += 1
                 if error.connection_invalidated or failed == _ATTEMPTS:
                     raise
                 time.sleep(failed * _PAUSE)
 
-    def _cut(self, connection: Connection, stretch: "_Stretch") -> list[Doomed]:
+    def _cut(
+        self, connection: Connection, stretch: "_Stretch", emptied: Mapping[RecordTable, Sequence[str]]
+    ) -> list[Doomed]:
         """Purge a part; what is told of it is read from the state of the database that the statements see."""
         versioning, dialect = versioning_of(self.model), connection.dialect
         if dialect.name == "postgresql":
@@ -221,10 +270,9 @@ class Purge:
             return doomed
         connection.execute(self._cutting(versioning, stretch, dialect))
         cuts = self._cuts(versioning, stretch)
-        first, *_ = versioning.tables
-        for table in _history_tables(versioning):
-            if table is not first and versioning.stateful(table):
-                connection.execute(_emptying(versioning, table, cuts))
+        for table, columns in emptied.items():
+            if columns:
+                connection.execute(_emptying(versioning, table, columns, cuts))
             connection.execute(_deleting(versioning, table, cuts))
         return doomed
 
@@ -468,8 +516,10 @@ def _is_held(
 def _holds(versioning: Versioning, held: Any, entity: Any) -> Any:
     if callable(held):
         return held(entity)
-    attribute = getattr(entity, held)
-    return attribute.is_(True) if isinstance(versioning.tracked[held].type, sa.Boolean) else attribute.is_not(None)
+    attribute, type_ = getattr(entity, held), versioning.tracked[held].type
+    is_boolean = isinstance(implementation(type_), sa.Boolean)
+    # What is true may be stored as something else, by a type of the application's.
+    return attribute == sa.literal(True, type_) if is_boolean else attribute.is_not(None)
 
 
 def _runs(versioning: Versioning, rows: sa.Subquery) -> sa.Subquery:
@@ -509,14 +559,22 @@ def _of_cuts(versioning: Versioning, table: RecordTable, cuts: sa.Subquery) -> l
     ]
 
 
-def _emptying(versioning: Versioning, table: RecordTable, cuts: sa.Subquery) -> sa.Update:
-    """The statement that leaves a further table's rows of cuts no state."""
-    version = table.history.c[versioning.options.names.version]
-    return (
-        sa.update(table.history)
-        .values(dict.fromkeys(versioning.stateful(table), sa.null()))
-        .where(*_of_cuts(versioning, table, cuts), version == cuts.c.last)
-    )
+def _emptying(versioning: Versioning, table: RecordTable, columns: Iterable[str], cuts: sa.Subquery) -> sa.Update:
+    """The statement that leaves cuts no value in some columns of one of the history tables."""
+    own = [*(table.history.c[column.key] for column in table.key), table.history.c[versioning.options.names.version]]
+    # Not the table itself, which may not know the columns.
+    named = [*(sa.column(column.name, column.type) for column in own), *map(sa.column, columns)]
+    rows = sa.table(table.history.name, *named, schema=table.history.schema)
+    place = [*_parts(versioning, cuts), cuts.c.last]
+    same = (rows.c[column.name] == part for column, part in zip(own, place, strict=True))
+    return sa.update(rows).values(dict.fromkeys(columns, sa.null())).where(*same)
+
+
+def _undeclared(connection: Connection, table: RecordTable) -> list[str]:
+    """The names of a history table's columns that no model has, as those of what is hidden since; that may be NULL."""
+    known = {column.name for column in table.history.c}
+    found = sa.inspect(connection).get_columns(table.history.name, table.history.schema)
+    return [one["name"] for one in found if one["name"] not in known and one["nullable"] and "computed" not in one]
 
 
 def _deleting(versioning: Versioning, table: RecordTable, cuts: sa.Subquery) -> sa.Delete:

@@ -23,8 +23,9 @@ def snapshot(engine: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def in_one(engine: Engine) -> Iterator[Connection]:
-    """A transaction that reads one state of the database, and of which all is committed at the end, or nothing: whatever
-    the engine's isolation level is, AUTOCOMMIT too. On SQLite it waits first until nobody else writes.
+    """A transaction that reads one state of the database, and of which all is committed at the end, or nothing.
+
+    It is so whatever isolation level the engine has, AUTOCOMMIT too. On SQLite it waits first until nobody else writes.
 
     :raises sqlalchemy.exc.OperationalError: another transaction has written what this one would write
     """

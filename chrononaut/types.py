@@ -76,7 +76,7 @@ def is_distinct(column: sa.ColumnElement[Any], value: object, dialect: Dialect) 
 
 def as_loaded(column: Any, dialect: Dialect) -> Any:
     """A column as Python sees it: the null of JSON and NULL are both ``None``."""
-    if not isinstance(_implementation(column.type.dialect_impl(dialect)), sa.JSON):
+    if not isinstance(implementation(column.type.dialect_impl(dialect)), sa.JSON):
         return column
     return sa.type_coerce(sa.case((sa.cast(column, sa.Text) == "null", sa.null()), else_=column), column.type)
 
@@ -86,11 +86,12 @@ _Comparable = Callable[[Any], sa.ColumnElement[Any]]
 
 def _comparable(type_: Any, dialect: str) -> _Comparable:
     """How the values of a type are compared exactly."""
-    type_ = _implementation(type_)
+    type_ = implementation(type_)
     return _on_postgresql(type_) if dialect == "postgresql" else _on_sqlite(type_)
 
 
-def _implementation(type_: Any) -> Any:
+def implementation(type_: Any) -> Any:
+    """The type that a type of the application's is made of."""
     while isinstance(type_, TypeDecorator):
         type_ = type_.impl_instance
     return type_
