@@ -16,6 +16,7 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx_click",
+    "docs.extensions.file_names",
     "docs.extensions.rest_reference",
     "docs.extensions.offline",
 ]

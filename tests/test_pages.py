@@ -100,6 +100,13 @@ def test_every_block_is_run_or_says_why_not(page: Path) -> None:
             assert page == _ADOPTING or _blocks(page, "console"), f"nobody follows this page:\n{text}"
 
 
+@pytest.mark.parametrize(
+    "page", [page for page in _PAGES if "Versioned, VersionedSQLAlchemy" in page.read_text()], ids=_relative
+)
+def test_page_of_the_library_says_how_it_is_installed(page: Path) -> None:
+    assert "guide.md#installing" in page.read_text() or _blocks(page, "console", "install")
+
+
 def test_few_blocks_are_run_by_none() -> None:
     left = [text for page in _PAGES for name in _RUN_BY_NONE for text in _blocks(page, "console", name)]
     assert len(left) <= len(_RUN_BY_NONE)
