@@ -24,6 +24,7 @@ from app.cli import create_tables
 from app.db import db
 from app.demo import fill
 from app.settings import Setting, SettingError, Settings, declared
+from docs.extensions.file_names import with_captions
 from docs.extensions.offline import loaded_from_elsewhere
 from docs.extensions.rest_reference import operations, problems, schemas
 
@@ -142,6 +143,12 @@ def test_every_operation_schema_and_problem_is_in_the_reference_of_rest() -> Non
         assert f"## {name}\n" in described
     for kind in document["components"]["schemas"]["Problem"]["properties"]["type"]["x-extensible-enum"]:
         assert f"| `{kind}` |" in problems(document)
+
+
+def test_built_page_shows_the_name_of_a_file() -> None:
+    page = "Save:\n\n```python make.py\nmake()\n```\n\n```python\nrun()\n```\n"
+    captioned = "Save:\n\n```{code-block} python\n:caption: make.py\n\nmake()\n```\n\n```python\nrun()\n```\n"
+    assert with_captions(page) == captioned
 
 
 def test_what_a_built_page_would_load_from_elsewhere_is_found(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Above the code of a file that the reader saves or changes, a built page shows its name, from the block's first line."""
+"""Above the code of a file that the reader saves or changes, a built page shows the file's name."""
 
 import re
 from typing import Any
