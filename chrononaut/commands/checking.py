@@ -44,6 +44,7 @@ class _Tally:
 @click.argument("names", metavar="[MODEL]...", nargs=-1)
 @click.option(
     "--limit",
+    metavar="DIFFERENCES",
     type=click.IntRange(min=0),
     default=100,
     show_default=True,

@@ -21,7 +21,11 @@ from chrononaut.timeline import Timeline
 @click.option("--column", "columns", metavar="NAME", multiple=True, help="A column to erase; all by default.")
 @click.option("--keep-reasons", is_flag=True, help="Leave the reasons of the changes.")
 @click.option(
-    "--rationale", "why", required=True, help="Why it is erased. It stays, so do not repeat the values in it."
+    "--rationale",
+    "why",
+    metavar="WHY",
+    required=True,
+    help="Why it is erased. It stays, so do not repeat the values in it.",
 )
 @click.option("--user", "user_id", metavar="NAME", help="Who erases it, as change info names users.")
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")

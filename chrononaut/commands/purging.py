@@ -71,15 +71,21 @@ def _together(one: Doomed, more: Doomed) -> Doomed:
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 @click.option(
     "--batch",
+    metavar="ROWS",
     type=click.IntRange(SMALLEST_BATCH),
     default=BATCH,
     show_default=True,
     help="History rows in one transaction.",
 )
-@click.option("--rationale", help="Why; it stays in history where versions went.")
+@click.option("--rationale", metavar="WHY", help="Why; it stays in history where versions went.")
 @click.option("--user", "user_id", metavar="NAME", help="Who purges, as change info names users.")
 @click.option(
-    "--limit", type=click.IntRange(0), default=10, show_default=True, help="Records of each model that a dry run shows."
+    "--limit",
+    metavar="RECORDS",
+    type=click.IntRange(0),
+    default=10,
+    show_default=True,
+    help="Records of each model that a dry run shows.",
 )
 @with_appcontext
 def purge(

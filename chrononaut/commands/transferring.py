@@ -59,7 +59,9 @@ class _PairParam(click.ParamType[tuple[str, str]]):
 @click.option("--key", metavar="KEY", help="Of one record.")
 @click.option("--since", metavar="AT", type=_AtParam(), help="Changes after this instant, and what they led to.")
 @click.option("--until", metavar="AT", type=_AtParam(), help="Changes up to this instant, and no live rows.")
-@click.option("--format", "format_", type=_FORMATS, help="By default that of the file's name, or ndjson.")
+@click.option(
+    "--format", "format_", metavar="[ndjson|csv]", type=_FORMATS, help="By default that of the file's name, or ndjson."
+)
 @click.option(
     "-o", "--output", metavar="FILE", help="Where to; compressed if it ends in .gz. By default standard output."
 )
@@ -110,7 +112,9 @@ def _key(versioning: Versioning, engine: sa.Engine, text: str) -> tuple[Any, ...
 @click.command("import")
 @click.argument("name", metavar="MODEL")
 @click.argument("path", metavar="FILE")
-@click.option("--format", "format_", type=_FORMATS, help="By default that of the file's name, or ndjson.")
+@click.option(
+    "--format", "format_", metavar="[ndjson|csv]", type=_FORMATS, help="By default that of the file's name, or ndjson."
+)
 @click.option(
     "--column",
     "columns",
@@ -128,7 +132,12 @@ def _key(versioning: Versioning, engine: sa.Engine, text: str) -> tuple[Any, ...
     help="Of an export: what live rows get in a hidden or untracked column.",
 )
 @click.option(
-    "--batch", type=click.IntRange(1, 100_000), default=BATCH, show_default=True, help="Rows that go together."
+    "--batch",
+    metavar="ROWS",
+    type=click.IntRange(1, 100_000),
+    default=BATCH,
+    show_default=True,
+    help="Rows that go together.",
 )
 @with_appcontext
 def import_(
