@@ -17,7 +17,7 @@ from chrononaut.types import JSONObject
 
 # Fillers of Hangul and the empty pattern of Braille: letters and a symbol by their category, and empty to the eye.
 _BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
-_RESERVED = frozenset({"user_id", "remote_addr", "extra", "hidden_cols_changed"})
+_RESERVED = frozenset({"user_id", "remote_addr", "extra", "hidden_cols_changed", "erased", "purged"})
 # In the `info` of an object's state: how it was marked, and in which savepoints, the last one holding.
 _APPENDED = "chrononaut.change_info"
 _Mark = tuple[WeakSet[SessionTransaction], Mapping[str, str]]

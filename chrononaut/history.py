@@ -28,6 +28,7 @@ NEVER = -1
 ERASED = "erased"
 """The key of the change info under which stands, oldest first, what was erased from a row (see `erasing`)."""
 
+_OF_MARK = {"at", "columns", "reasons"}
 # Not in the table's `info`, which Alembic writes into the migrations that it generates.
 _VERSIONING = "_chrononaut_versioning"
 
@@ -40,7 +41,7 @@ class History:
     ``operation``, ``changed`` (UTC, when the state ended), ``valid_from`` (UTC, when it began; ``None`` if it was there
     before versioning), ``change_info`` (who and why replaced it) and ``transaction_id``. A row whose operation is
     ``insert`` or ``purge`` has no state. ``erased`` has the names of the attributes whose values were erased: they read
-    ``None``.
+    ``None``. Of a model with an attribute of that name it is that; `Change.erased` says what was erased then.
 
     :raises HiddenAttributeError: on access to a hidden attribute
     :raises UntrackedAttributeError: on access to an untracked attribute
@@ -237,9 +238,8 @@ class Versioning:
 
     def erased_by(self, change_info: JSONObject | None) -> tuple[str, ...]:
         """The attributes whose values were erased from the history row that has a change info."""
-        marks = change_info.get(ERASED, ()) if change_info else ()
-        # It names those of all models of a hierarchy.
-        names = dict.fromkeys(name for mark in marks for name in mark["columns"])
+        # They name those of all models of a hierarchy.
+        names = dict.fromkeys(name for mark in marks_of(change_info) for name in mark["columns"])
         return tuple(name for name in names if name in self.tracked or name in self.dropped)
 
     def known(self, obj: object) -> Mapping[str, Any]:
@@ -293,6 +293,17 @@ def versioning_of_table(table: sa.FromClause) -> Versioning | None:
     """The versioning that a table belongs to, as the live table or as the history table."""
     versioning: Versioning | None = getattr(table, _VERSIONING, None)
     return versioning
+
+
+def marks_of(change_info: JSONObject | None) -> list[JSONObject]:
+    """What was erased from the history row that has a change info, oldest first.
+
+    An application may have kept something of its own under the same key before there were erasures.
+    """
+    marks = change_info.get(ERASED) if change_info else None
+    if not isinstance(marks, list):
+        return []
+    return [mark for mark in marks if isinstance(mark, dict) and mark.keys() >= _OF_MARK]
 
 
 def describe_tables(versioning: Versioning) -> None:

@@ -199,6 +199,9 @@ def _document(info: Mapping[str, Any]) -> JSONObject:
         raise ChangeInfoError("must be a mapping with strings as keys")
     if "hidden_cols_changed" in info:
         raise ChangeInfoError("hidden_cols_changed is found out; leave it out")
+    for name in ("erased", "purged"):
+        if name in info:
+            raise ChangeInfoError(f"{name} tells of this history; leave it out")
     document: JSONObject = {"user_id": None, "remote_addr": None, **info}
     for name in ("user_id", "remote_addr"):
         if not (document[name] is None or isinstance(document[name], str)):

@@ -299,7 +299,12 @@ class Timeline:
         return deleted
 
     def erase(
-        self, columns: Collection[str] | None = None, *, reasons: bool = True, user_id: str | None = None
+        self,
+        columns: Collection[str] | None = None,
+        *,
+        reasons: bool = True,
+        user_id: str | None = None,
+        held_by: Collection[str] = (),
     ) -> Erasure:
         """Erase values of the record from all its history, in the session's transaction. Each change says so.
 
@@ -313,14 +318,17 @@ class Timeline:
         anything erased from other records, whose reasons may be the same where one transaction has changed several.
 
         :param columns: attribute names; by default all that can be erased: not the key, nor what tells of which model
-            the record is
+            the record is, nor the attribute by which the model's `Retention` holds records from purges
         :param reasons: does the ``extra`` of the change infos go too?
         :param user_id: who does it; by default the current user, as for a change
+        :param held_by: more attributes that stay, as by them policies hold records that the model does not declare
         :raises ErasureError: an attribute cannot be erased; there never was such a record; nothing is to be erased
         :raises MissingChangeInfoError: there is no reason where the application or the model requires one
         :raises ConcurrentChangeError: the record was changed since the session's transaction began to see the database
         """
-        versioning, chosen = self._versioning, erasing.chosen(self._versioning, columns)
+        versioning = self._versioning
+        connection = self.session.connection(bind_arguments={"mapper": versioning.mapper})
+        chosen = erasing.chosen(connection, versioning, columns, held_by)
         if not chosen and not reasons:
             raise ErasureError("neither columns nor reasons: nothing is to be erased")
         extra = dict(current_extra())
@@ -328,7 +336,6 @@ class Timeline:
         self.session.flush()
         if not self.exists():
             raise ErasureError(f"there never was a {self._described()}")
-        connection = self.session.connection(bind_arguments={"mapper": versioning.mapper})
         capture = capture_by(self.session)
         if capture is not None:
             capture.refuse_autocommit(connection, versioning)

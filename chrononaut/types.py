@@ -180,8 +180,10 @@ def marks_name(
     """
     if dialect == "postgresql":
         return document.op("@>", return_type=sa.Boolean())(sa.literal({key: [{list_key: [name]}]}, JSONDocument))
-    mark = sa.func.json_each(document, f"$.{key}").table_valued("value")
-    listed = sa.func.json_each(mark.c.value, f"$.{list_key}").table_valued("value")
+    mark = sa.func.json_each(document, f"$.{key}").table_valued("value", "type")
+    # A text is taken for JSON, and is wrong then.
+    an_object = sa.case((mark.c.type == "object", mark.c.value), else_="{}")
+    listed = sa.func.json_each(an_object, f"$.{list_key}").table_valued("value")
     return sa.exists().select_from(mark.join(listed, sa.true())).where(listed.c.value == name)
 
 
@@ -191,10 +193,28 @@ def has_key(document: sa.ColumnElement[Any], key: str) -> sa.ColumnElement[bool]
     return found
 
 
+def is_text(type_: Any) -> bool:
+    """Are the values of a type texts of any content?"""
+    made_of = implementation(type_)
+    return isinstance(made_of, sa.String) and not isinstance(made_of, sa.Enum)
+
+
+def with_null(document: sa.ColumnElement[Any], key: str, dialect: str) -> sa.ColumnElement[Any]:
+    """A JSON object that has null under a key.
+
+    :param dialect: the name of the dialect
+    """
+    if dialect == "postgresql":
+        return document.op("||")(sa.literal({key: None}, JSONDocument))
+    return sa.func.json_set(document, f"$.{key}", sa.null())
+
+
 def with_mark(
     document: sa.ColumnElement[Any], key: str, mark: JSONObject, without: Sequence[str], dialect: str
 ) -> sa.ColumnElement[Any]:
     """A JSON object whose list under a key, which is made where there is none, ends with one object more.
+
+    What is no list gives way.
 
     :param without: keys of the object that go
     :param dialect: the name of the dialect
@@ -204,13 +224,15 @@ def with_mark(
     if dialect == "postgresql":
         for name in without:
             marked = marked.op("-")(sa.cast(name, sa.Text))
-        marks = sa.func.coalesce(document.op("->")(sa.cast(key, sa.Text)), sa.literal([], JSONDocument))
+        there = document.op("->")(sa.cast(key, sa.Text))
+        marks = sa.case((sa.func.jsonb_typeof(there) == "array", there), else_=sa.literal([], JSONDocument))
         marks = marks.op("||")(sa.func.jsonb_build_array(added))
         return marked.op("||")(sa.func.jsonb_build_object(sa.cast(key, sa.Text), marks))
-    marks = sa.func.coalesce(sa.func.json_extract(document, f"$.{key}"), "[]")
+    path = f"$.{key}"
+    marks = sa.case((sa.func.json_type(document, path) == "array", sa.func.json_extract(document, path)), else_="[]")
     marks = sa.func.json_insert(marks, "$[#]", sa.func.json(added))
     removed = sa.func.json_remove(document, *(f"$.{name}" for name in without))
-    return sa.func.json_set(removed, f"$.{key}", sa.func.json(marks))
+    return sa.func.json_set(removed, path, sa.func.json(marks))
 
 
 def last_midnight_before(instant: sa.ColumnElement[Any], dialect: str) -> sa.ColumnElement[Any]:

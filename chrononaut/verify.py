@@ -24,7 +24,7 @@ from sqlalchemy.engine import Connection
 
 from chrononaut.cuts import OPERATIONS, PURGED, damage
 from chrononaut.erasing import REASONS, erasable
-from chrononaut.history import ERASED, NEVER, Key, Operation, RecordTable, Versioning, versioning_of
+from chrononaut.history import ERASED, NEVER, Key, Operation, RecordTable, Versioning, marks_of, versioning_of
 from chrononaut.queries import replaced_by
 from chrononaut.types import Instant, has_key
 
@@ -337,12 +337,13 @@ def _check_erased(connection: Connection, versioning: Versioning) -> Iterator[Ch
         findings: list[Finding] = []
         for version, info, *row in rows:
             flags, key = row[: len(held)], tuple(row[len(held) :])
-            erased = {name for mark in info[ERASED] for name in mark["columns"]}
+            marks = marks_of(info)
+            erased = {name for mark in marks for name in mark["columns"]}
             for name in dict.fromkeys(name for (name, _), has_value in zip(held, flags, strict=True) if has_value):
                 if name in erased:
                     problem = f"{own.name} has a value of {name}, which was erased"
                     findings.append(Finding(versioning.name, key, version, problem))
-            has_reasons = REASONS in info and any(mark["reasons"] for mark in info[ERASED])
+            has_reasons = REASONS in info and any(mark["reasons"] for mark in marks)
             if has_reasons and own is versioning.history_table:
                 findings.append(Finding(versioning.name, key, version, "it has reasons, which were erased"))
         yield Checked(0, 0, 0, tuple(findings))

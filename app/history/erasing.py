@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from flask import current_app
 from marshmallow import Schema, fields, validate
 
 from app.answers import Answer
@@ -13,7 +14,12 @@ from app.history.examples import Document, Examples
 from app.history.finding import timeline_of
 from app.history.schemas import ErasureMarkSchema, LinksSchema
 from app.registry import Resource
-from chrononaut.erasing import erasable
+from chrononaut.erasing import erasable, holding
+from chrononaut.purging import SETTING
+
+
+def _number(what: str) -> fields.Integer:
+    return fields.Integer(required=True, metadata={"minimum": 0, "description": what})
 
 
 class ErasureSchema(Answer):
@@ -21,17 +27,10 @@ class ErasureSchema(Answer):
 
     model = fields.String(required=True)
     key = fields.String(required=True)
-    versions = fields.Integer(
-        required=True, metadata={"minimum": 0, "description": "how many prior versions have lost the values"}
-    )
-    changes = fields.Integer(
-        required=True,
-        metadata={
-            "minimum": 0,
-            "description": "how many changes say of it, the record's creation included; with `reasons` they have lost "
-            "their `extra`",
-        },
-    )
+    versions = _number("how many prior versions have lost a value")
+    changes = _number("how many changes have lost their reasons, their `extra`, the record's creation included")
+    users = _number("how many changes have lost the user, who was named by one of the values")
+    rows = _number("how many rows of history say of it, those that stand for purged versions included")
     erased = fields.Nested(ErasureMarkSchema, required=True)
     still_live = fields.List(
         fields.String(),
@@ -46,7 +45,9 @@ class ErasureSchema(Answer):
 
 def add_erasing(blueprint: Blueprint, resource: Resource) -> None:
     """Add ``POST /history/{model}/{key}/erase``."""
-    name, names = resource.name, [*erasable(resource.versioning)]
+    versioning = resource.versioning
+    held_by = holding(versioning)
+    name, names = resource.name, [name for name in erasable(versioning) if name not in held_by]
     examples = Examples(resource)
 
     @blueprint.operation(
@@ -65,15 +66,19 @@ def add_erasing(blueprint: Blueprint, resource: Resource) -> None:
     def erase_history(query: Document, body: Document, key: str) -> Document:
         """Erase values of a record from all its prior versions, and the reasons of its changes with them.
 
-        It cannot be undone. Numbers, instants and users stay, and each change says what was erased, by whom and why:
-        `X-Change-Rationale` is kept, so it should not repeat the values. The record itself is left alone: where it
-        still has the values, its next change archives them again. Versions get another `ETag`.
+        It cannot be undone. Numbers, instants and users stay, but for a user whom one of the values names; and each
+        change says what was erased, by whom and why: `X-Change-Rationale` is kept, so it should not repeat the values.
+        The record itself is left alone: where it still has the values, its next change archives them again. The column
+        by which a retention policy holds records stays. Versions get another `ETag`.
         """
         timeline = timeline_of(resource, key, to_write=True)
-        erased = timeline.erase(body["columns"], reasons=body["reasons"])
+        held_by = holding(versioning, current_app.config.get(SETTING))
+        erased = timeline.erase(body["columns"], reasons=body["reasons"], held_by=held_by)
         document = resource.identified(key) | {
             "versions": erased.versions,
             "changes": erased.changes,
+            "users": erased.users,
+            "rows": erased.rows,
             "erased": {**erased.mark, "at": erased.at},
             "still_live": timeline.held(erased.columns),
         }

@@ -153,7 +153,8 @@ class Examples:
         """
         mark = {"at": _CHANGED_TEXT, "user_id": "admin@example.com", "columns": columns, "reasons": True}
         extra = {"change_rationale": "Request 4711"}
-        return self.identified | {"versions": 1, "changes": 2, "erased": mark | {"extra": extra}, "still_live": []}
+        counts = {"versions": 1, "changes": 2, "users": 0, "rows": 2}
+        return self.identified | counts | {"erased": mark | {"extra": extra}, "still_live": []}
 
     def record(self, fields: Document) -> Document:
         """The record as it is.

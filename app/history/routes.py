@@ -32,7 +32,7 @@ from app.problems import Problem
 from app.registry import Registry, Resource
 from chrononaut import Cut, State, States
 from chrononaut.diff import Differences, differences
-from chrononaut.history import ERASED
+from chrononaut.history import marks_of
 
 
 def add_list_of_models(blueprint: Blueprint, registry: Registry) -> None:
@@ -283,7 +283,7 @@ def version_etag(state: State) -> str:
     """
     if state.change_info is None:
         return f"v{state.version}-current"
-    marks = state.change_info.get(ERASED)
+    marks = marks_of(state.change_info)
     return f"v{state.version}-erased-{marks[-1]['at']}" if marks else f"v{state.version}"
 
 

@@ -180,6 +180,12 @@ class ErasureMarkSchema(Answer):
     user_id = fields.String(required=True, allow_none=True, metadata={"description": "who; null if that was not told"})
     columns = fields.List(fields.String(), required=True, metadata={"description": "the columns whose values went"})
     reasons = fields.Boolean(required=True, metadata={"description": "did the `extra` of the change go too?"})
+    users = fields.Boolean(
+        metadata={
+            "description": "did the `user_id` go of changes of the record whose user one of the values named? Absent "
+            "if there was none"
+        }
+    )
     extra = fields.Dict(keys=fields.String(), values=fields.String(), metadata={"description": "why"})
 
 

@@ -2,13 +2,14 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import click
 import sqlalchemy as sa
 from flask_sqlalchemy import SQLAlchemy
 
+from chrononaut.change_info import says_something
 from chrononaut.history import Versioning, versioning_of_table
 
 _SECONDS_BETWEEN_LINES = 10
@@ -81,6 +82,30 @@ def progress(label: str, total: Callable[[], int]) -> Iterator[Callable[[int], N
             told = time.monotonic()
 
     yield advance
+
+
+def read_reason(context: click.Context, parameter: click.Parameter, given: str | None) -> str | None:
+    """The callback of an option that takes a reason.
+
+    :raises click.BadParameter: it says nothing
+    """
+    if given is not None and not says_something(given):
+        raise click.BadParameter("is blank; say why")
+    return given
+
+
+def read_extra(context: click.Context, parameter: click.Parameter, given: Sequence[str]) -> Mapping[str, str]:
+    """The callback of an option that takes reasons as ``KEY=VALUE``, once or more.
+
+    :raises click.BadParameter: one of them has no key, or says nothing
+    """
+    extra = dict[str, str]()
+    for text in given:
+        name, _, value = text.partition("=")
+        if not name or not says_something(value):
+            raise click.BadParameter(f"{text!r} is no KEY=VALUE")
+        extra[name] = value
+    return extra
 
 
 def count(number: int, noun: str) -> str:

@@ -82,7 +82,7 @@ def test_configured_function_adds_keys(app: Flask, session: Session) -> None:
     assert _recorded(session) == {"user_id": None, "remote_addr": None, "host": "worker-1", "job": 17}
 
 
-@pytest.mark.parametrize("key", ["user_id", "remote_addr", "extra", "hidden_cols_changed"])
+@pytest.mark.parametrize("key", ["user_id", "remote_addr", "extra", "hidden_cols_changed", "erased", "purged"])
 def test_configured_function_cannot_take_our_keys(app: Flask, session: Session, key: str) -> None:
     app.config["CHRONONAUT_EXTRA_CHANGE_INFO_FUNC"] = lambda: {key: "forged"}
     with pytest.raises(ChangeInfoError, match=f"must not set {key}"):

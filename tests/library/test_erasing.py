@@ -23,6 +23,7 @@ from chrononaut import (
 )
 from chrononaut.purging import Purge
 from chrononaut.transactions import snapshot
+from chrononaut.types import JSONDocument
 from chrononaut.verify import verify
 from tests.library.models import Country, Release, User, db, define
 from tests.library.rows import changes, history_rows, live_rows, state
@@ -211,6 +212,53 @@ def test_hidden_changes_stay_named(session: Session, user: User) -> None:
     session.commit()
     assert user.changes()[-1].hidden == ("password_hash",)
     assert user.diff(before, include_hidden=True) == {"password_hash": (None, "q")}
+
+
+def test_only_what_was_there_is_counted(session: Session, user: User) -> None:
+    user.name, user.born = None, None
+    session.commit()
+    erased = user.erase(["born"])
+    assert (erased.versions, erased.changes, erased.rows) == (0, 3, 4)
+    erased = user.erase(["name"], reasons=False)
+    assert (erased.versions, erased.changes, erased.rows) == (3, 0, 4)
+
+
+# Who is named by a value.
+
+
+@pytest.fixture
+def own_changes(session: Session, user: User, monkeypatch: pytest.MonkeyPatch) -> User:
+    """The user has changed their own record, and another one, under an address that they had."""
+    monkeypatch.setattr(User, "_fetch_current_user_id", lambda: "ada@example.com")
+    user.logins = 5
+    session.get_one(User, 2).logins = 5
+    session.commit()
+    monkeypatch.setattr(User, "_fetch_current_user_id", lambda: "admin@example.com")
+    user.logins = 6
+    session.commit()
+    return user
+
+
+def _users(session: Session, key: int) -> list[str | None]:
+    return [row["change_info"]["user_id"] for row in history_rows(session, "appuser_history", id=key)]
+
+
+def test_user_who_is_named_by_an_erased_value_is_forgotten(session: Session, own_changes: User) -> None:
+    erased = own_changes.erase(["email"])
+    session.commit()
+    assert _users(session, 1) == [None] * 4 + ["admin@example.com"]
+    assert _users(session, 2) == [None, "ada@example.com"]
+    assert (erased.users, erased.mark["users"], erased.user_id) == (1, True, "admin@example.com")
+    for row in history_rows(session, "appuser_history", id=1):
+        assert row["change_info"]["erased"] == [erased.mark]
+    assert clean(User, session)
+
+
+def test_user_stays_where_the_value_does(session: Session, own_changes: User) -> None:
+    erased = own_changes.erase(["name", "settings"])
+    session.commit()
+    assert _users(session, 1) == [None] * 3 + ["ada@example.com", "admin@example.com"]
+    assert (erased.users, "users" in erased.mark) == (0, False)
 
 
 # What is not known is not told as NULL.
@@ -413,21 +461,84 @@ def test_dropped_columns_are_scrubbed(open_database: Open) -> None:
     assert clean(page, session)
 
 
-# Purged history has nothing to erase.
+def test_what_no_model_keeps_any_more_is_scrubbed_in_every_table(open_database: Open) -> None:
+    staff = Staff()
+    session = open_database(staff.db)
+    session.add_all([staff.director(id=7, name="a", car="x"), staff.director(id=8, name="b", car="y")])
+    session.commit()
+    for table in ("employee_history", "director_history"):
+        session.connection().execute(sa.text(f"ALTER TABLE {table} ADD COLUMN phone VARCHAR"))
+        session.connection().execute(sa.text(f"UPDATE {table} SET phone = '4711'"))
+    session.commit()
+    assert Timeline(session, staff.employee, (7,)).erase().columns == ("name", "desk", "budget", "car", "phone")
+    session.commit()
+    for table in ("employee_history", "director_history"):
+        assert {row["phone"] for row in history_rows(session, table)} == {None, "4711"}
+    with pytest.raises(ErasureError, match=r"there is no such attribute; there are .*, phone"):
+        Timeline(session, staff.employee, (7,)).erase(["fax"])
 
 
-def test_cut_stays_as_it_is(session: Session, user: User) -> None:
+# What holds a record.
+
+
+def test_what_holds_a_record_stays(open_database: Open) -> None:
+    database: Any = VersionedSQLAlchemy()
+    retention = Retention(versions=0, held="hold")
+    columns = {name: sa.Column(name, sa.String) for name in ("text", "hold", "case")}
+    page = define(
+        database, "Page", id=sa.Column(sa.Integer, primary_key=True), __chrononaut_retention__=retention, **columns
+    )
+    session = open_database(database)
+    one = page(id=1, text="secret", hold="Case 7", case="7")
+    session.add(one)
+    session.commit()
+    session.delete(one)
+    session.commit()
+    for name, kept in (("hold", ()), ("case", ["case"])):
+        with pytest.raises(ErasureError, match=f"Page.{name} cannot be erased: by it the record is held from purges"):
+            Timeline(session, page, (1,)).erase([name], held_by=kept)
+    assert Timeline(session, page, (1,)).erase(held_by=["case"]).columns == ("text",)
+    session.commit()
+    assert [part.doomed for part in Purge(page, retention).run(database.engine)] == [[]]
+    assert [(row["text"], row["hold"]) for row in history_rows(session, "page_history")] == [
+        (None, None),
+        (None, "Case 7"),
+    ]
+    assert clean(page, session)
+
+
+# Purged history has nothing to erase, and says what was erased all the same.
+
+
+def test_cut_gets_the_mark_too(session: Session, user: User) -> None:
     plan = Purge(User, Retention(versions=1), extra={"rationale": "a policy"})
     assert sum(one.versions for part in plan.run(db.engine) for one in part.doomed) == 1
     before = history_rows(session, "appuser_history", id=1)
     assert changes(before) == [(0, "purge"), (1, "update")]
     session.commit()
-    assert (user.erase().versions, user.erase(["email"]).changes) == (1, 1)
+    with rationale("She asked us to"):
+        first, second = user.erase(), user.erase(["email"])
     session.commit()
+    assert (first.versions, first.changes, first.rows) == (1, 1, 2)
+    assert (second.versions, second.changes, second.rows) == (0, 0, 2)
     cut, row = history_rows(session, "appuser_history", id=1)
-    assert cut == before[0]
-    assert [mark["columns"][0] for mark in row["change_info"]["erased"]] == ["email", "email"]
+    marks = [first.mark, second.mark]
+    assert cut == before[0] | {"change_info": before[0]["change_info"] | {"erased": marks}}
+    assert row["change_info"]["erased"] == marks
     assert [change.erased for change in user.changes()] == [(), user.versions()[0].erased]
+    assert clean(User, session)
+
+
+def test_record_of_which_all_was_purged_gets_the_mark(session: Session, user: User) -> None:
+    session.delete(user)
+    session.commit()
+    list(Purge(User, Retention(versions=0)).run(db.engine))
+    erased = User.timeline(1).erase()
+    session.commit()
+    (cut,) = history_rows(session, "appuser_history", id=1)
+    assert (cut["operation"], cut["change_info"]["erased"]) == ("purge", [erased.mark])
+    assert (erased.versions, erased.changes, erased.rows) == (0, 0, 1)
+    assert [cut.operation for cut in User.timeline(1).cuts()] == ["delete"]
     assert clean(User, session)
 
 
@@ -470,3 +581,21 @@ def test_verify_finds_what_should_be_gone(session: Session, user: User, damage: 
 def test_marks_are_read_only_where_they_are(session: Session, user: User) -> None:
     assert [version.erased for version in user.versions()] == [(), ()]
     assert {change.erased for change in user.changes()} == {()}
+
+
+@pytest.mark.parametrize("own", ["no", ["email"], [{"by": "us"}], {"by": "us"}, None])
+def test_what_an_application_kept_under_our_key_before_is_no_mark(session: Session, user: User, own: Any) -> None:
+    info = {"user_id": None, "remote_addr": None, "extra": {"a": "b"}, "erased": own}
+    update = sa.text("UPDATE appuser_history SET change_info = :info WHERE id = 1")
+    session.connection().execute(update.bindparams(sa.bindparam("info", info, JSONDocument)))
+    session.commit()
+    assert {change.erased for change in user.changes()} == {()}
+    assert [version.erased for version in user.versions()] == [(), ()]
+    assert len(User.feed(ChangeFilter(attribute="email")).changes) == 3
+    assert clean(User, session)
+    mark = user.erase(["email"]).mark
+    session.commit()
+    for version in user.versions():
+        assert version.erased == ("email",)
+        assert version.change_info["erased"][-1] == mark
+    assert clean(User, session)

@@ -9,8 +9,9 @@ import sqlalchemy as sa
 from flask import Flask, current_app
 from sqlalchemy.orm import Session
 
-from chrononaut import VersionedSQLAlchemy, rationale
-from tests.library.models import Release, User, define
+from chrononaut import VersionedSQLAlchemy, extra_change_info, rationale
+from tests.library.conftest import recorded
+from tests.library.models import Release, User, db, define
 from tests.library.rows import history_rows
 from tests.library.staff import Staff
 
@@ -44,8 +45,8 @@ def test_what_goes_is_told_and_done(app: Flask, lives: Session) -> None:
     result = run(app, "User", "1", *_WHY, "--yes", "--user", "admin@example.com")
     assert result.exit_code == 0
     assert result.stdout.splitlines() == [
-        "User 1: email, name, active, logins, born, settings, biography of 1 version, and the reasons of 2 changes",
-        "User 1: erased from 1 version, 2 changes",
+        "User 1: email, name, active, logins, born, settings, biography of 1 version; the reasons of 2 changes",
+        "User 1: erased; 2 history rows say so",
     ]
     assert result.stderr.splitlines() == [
         "the live record still has email, active, logins: change it too, or its next change archives them again",
@@ -74,8 +75,15 @@ def test_nothing_goes_where_it_is_not_wanted(
     result = run(app, "User", "1", *_WHY, *arguments, answer=answer)
     assert result.exit_code == status
     assert result.stdout.startswith("User 1: email, name,")
-    assert "erased from" not in result.stdout
+    assert "erased;" not in result.stdout
     assert _rows(lives) == before
+
+
+def test_what_is_wanted_anyway_is_done_once(app: Flask, lives: Session) -> None:
+    with recorded(db.engine) as statements:
+        assert run(app, "User", "1", *_WHY, "--yes").exit_code == 0
+    # One takes the values, one the user, one leaves the mark.
+    assert len(statements.matching("UPDATE appuser_history")) == 3
 
 
 def test_it_is_done_when_the_answer_is_yes(app: Flask, lives: Session) -> None:
@@ -105,10 +113,44 @@ def test_what_cannot_be_done_is_told_in_a_line(
     assert _rows(lives) == before
 
 
-def test_reason_is_needed(app: Flask, lives: Session) -> None:
-    result = run(app, "User", "1", "--yes")
+def test_column_that_holds_records_by_the_setting_stays(app: Flask, lives: Session) -> None:
+    app.config["CHRONONAUT_RETENTION"] = {"Release": {"versions": 0, "held": "label"}}
+    refused = run(app, "Release", "p~2q,1", "--column", "label", *_WHY, "--yes")
+    assert (refused.exit_code, "by it the record is held from purges" in refused.stderr) == (2, True)
+    assert run(app, "Release", "p~2q,1", *_WHY, "--yes").exit_code == 0
+    assert _rows(lives)[1][1]["codename"] == "x"
+    app.config["CHRONONAUT_RETENTION"] = "{"
+    refused = run(app, "Release", "p~2q,1", *_WHY, "--yes")
+    assert (refused.exit_code, "CHRONONAUT_RETENTION is no JSON" in refused.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "why", [(), ("--rationale", " "), (*_WHY, "--extra", "ticket"), (*_WHY, "--extra", "ticket= ")]
+)
+def test_reason_is_needed(app: Flask, lives: Session, why: tuple[str, ...]) -> None:
+    result = run(app, "User", "1", *why, "--yes")
     assert result.exit_code == 2
-    assert "--rationale" in result.stderr
+    assert (why[-2] if why else "--rationale") in result.stderr
+    assert _rows(lives)[0][1]["email"] == "ada@example.com"
+
+
+def test_reasons_that_a_model_requires_are_given(open_database: Callable[..., Session]) -> None:
+    database: Any = VersionedSQLAlchemy()
+    note = define(
+        database, "Note", __chrononaut_required__={"ticket": "T-[0-9]+"}, id=sa.Column(sa.Integer, primary_key=True)
+    )
+    session = open_database(database)
+    with extra_change_info(ticket="T-1"):
+        session.add(note(id=1))
+        session.commit()
+    app = current_app._get_current_object()  # type: ignore[attr-defined]  # of werkzeug's proxy
+    for given in ((), ("--extra", "ticket=1")):
+        result = run(app, "Note", "1", *_WHY, *given, "--yes")
+        assert result.exit_code == 2
+        assert "Note requires further reasons: --extra ticket=…, which must match T-[0-9]+" in result.stderr
+    assert run(app, "Note", "1", *_WHY, "--extra", "ticket=T-2", "--extra", "by=a=b", "--yes").exit_code == 0
+    (mark,) = history_rows(session, "note_history")[0]["change_info"]["erased"]
+    assert mark["extra"] == {"rationale": "Request 1", "ticket": "T-2", "by": "a=b"}
 
 
 def test_tables_that_are_not_there_are_told_in_a_line(app: Flask, lives: Session) -> None:
@@ -119,11 +161,27 @@ def test_tables_that_are_not_there_are_told_in_a_line(app: Flask, lives: Session
     assert "Release p,1 could not be erased: " in result.stderr
 
 
-def test_column_that_no_model_has_is_warned_of(app: Flask, lives: Session) -> None:
-    lives.execute(sa.text("ALTER TABLE appuser_history ADD COLUMN phone VARCHAR"))
+def test_what_no_model_has_any_more_goes_too(app: Flask, lives: Session) -> None:
+    for column in ("phone", "password_hash"):
+        lives.execute(sa.text(f"ALTER TABLE appuser_history ADD COLUMN {column} VARCHAR"))
+        lives.execute(sa.text(f"UPDATE appuser_history SET {column} = 'secret' WHERE version = 0"))
     lives.commit()
-    warning = "appuser_history.phone is of no model and keeps its values; name it in __chrononaut_dropped__ to erase it"
-    assert warning in run(app, "User", "1", *_WHY, "--dry-run").stderr
+    result = run(app, "User", "1", "--column", "password_hash", *_WHY, "--yes")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert [(row["phone"], row["password_hash"]) for row in _rows(lives)[0]] == [(None, None), ("secret", None)]
+    result = run(app, "User", "1", *_WHY, "--yes")
+    assert "biography, phone, password_hash of 1 version" in result.stdout
+    assert [row["phone"] for row in _rows(lives)[0]] == [None, None]
+
+
+def test_what_takes_no_null_is_told(app: Flask, lives: Session) -> None:
+    lives.execute(sa.text("ALTER TABLE appuser_history ADD COLUMN phone VARCHAR DEFAULT '' NOT NULL"))
+    lives.commit()
+    result = run(app, "User", "1", *_WHY, "--yes")
+    assert result.exit_code == 2
+    assert "User.phone cannot be erased: appuser_history.phone takes no NULL" in result.stderr
+    assert _rows(lives)[0][1]["email"] == "ada@example.com"
+    assert run(app, "User", "1", *_WHY, "--yes", "--column", "email").exit_code == 0
 
 
 def test_record_is_erased_under_the_name_of_any_of_its_models(open_database: Callable[..., Session]) -> None:

@@ -479,6 +479,8 @@ WRONG = {
 WRONG_INFO: dict[str, tuple[Any, str]] = {
     "no mapping": ("why", "info: must be a mapping with strings as keys"),
     "key that is no string": ({1: "a"}, "info: must be a mapping with strings as keys"),
+    "erased": ({"erased": []}, "info: erased tells of this history; leave it out"),
+    "purged": ({"purged": {}}, "info: purged tells of this history; leave it out"),
     "computed": ({"hidden_cols_changed": []}, "info: hidden_cols_changed is found out; leave it out"),
     "user": ({"user_id": 7}, "info: user_id must be a string or None, not int"),
     "address": ({"remote_addr": 7}, "info: remote_addr must be a string or None, not int"),

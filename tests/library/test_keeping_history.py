@@ -175,8 +175,6 @@ class Record:
         self.rows = [self._erased(row, columns, mark) for row in self.rows]
 
     def _erased(self, row: Row, columns: tuple[str, ...], mark: Mapping[str, Any]) -> Row:
-        if row.purged:
-            return row
         state = row.state and {name: None if name in columns else value for name, value in row.state.items()}
         return replace(row, state=state, marks=(*row.marks, mark), extra=None if mark["reasons"] else row.extra)
 

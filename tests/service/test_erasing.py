@@ -10,6 +10,7 @@ from flask.testing import FlaskClient
 from app.auth.grants import Grants
 from app.auth.tokens import create_token
 from app.db import db
+from chrononaut import Retention
 from tests.service.api import Api, all_rows, assert_problem
 
 _WHY = "She asked us to"
@@ -38,7 +39,8 @@ def test_values_and_reasons_go_and_who_and_why_stays(api: Api, admin: Api, histo
         "reasons": True,
         "extra": {"change_rationale": _WHY},
     }
-    assert (done["versions"], done["changes"], done["erased"]) == (2, 3, mark)
+    assert [done[name] for name in ("versions", "changes", "users", "rows")] == [2, 3, 0, 3]
+    assert done["erased"] == mark
     assert (done["key"], done["links"]["history"], done["still_live"]) == (
         history.rpartition("/")[2],
         history,
@@ -125,7 +127,7 @@ def test_deleted_record_and_composite_key(api: Api, admin: Api) -> None:
     created = api.post("/records/release", {"product": "a/b", "cycle": "1,2", "label": "secret"})
     api.delete(created["links"]["record"])
     done = erase(admin, created["links"]["history"])
-    assert (done["versions"], done["changes"], done["still_live"]) == (1, 2, [])
+    assert (done["versions"], done["rows"], done["still_live"]) == (1, 2, [])
     assert api.get(created["links"]["history"])["versions"][0]["state"]["label"] is None
 
 
@@ -173,6 +175,15 @@ def test_what_does_not_fit_is_refused_and_nothing_goes(
     assert said in response.text
     with app.app_context():
         assert all_rows() == before
+
+
+def test_column_that_holds_records_stays(
+    app: Flask, api: Api, admin: Api, history: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(app.config, "CHRONONAUT_RETENTION", {"User": Retention(versions=1, held="name")})
+    assert_problem(admin.call("POST", f"{history}/erase", {"columns": ["name"]}, why=_WHY), 422, "invalid")
+    assert erase(admin, history)["erased"]["columns"] == ["email", "active"]
+    assert api.get(f"{history}/versions/0")["state"]["name"] == "Ada"
 
 
 def test_unknown_record_is_told(admin: Api) -> None:
