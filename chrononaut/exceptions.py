@@ -47,7 +47,7 @@ class OptionError(ChrononautException, TypeError):
     """
 
     def __init__(self, model: str, option: str, problem: str) -> None:
-        self.model, self.option = model, option
+        self.model, self.option, self.problem = model, option, problem
         super().__init__(f"{model}.{option}: {problem}")
 
 

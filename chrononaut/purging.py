@@ -11,7 +11,7 @@ before.
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -57,7 +57,7 @@ _ATTEMPTS = 10
 _PAUSE = 0.1  # seconds before the second attempt; more before each that follows
 
 
-def policies(versionings: Iterable[Versioning], setting: Mapping[str, Retention]) -> dict[Versioning, Retention]:
+def policies(versionings: Collection[Versioning], setting: Mapping[str, Retention]) -> dict[Versioning, Retention]:
     """The policies of models: what a setting says of each by its name, or else what the model itself declares. What is
     held by what the model declares stays so, unless the setting says what is.
 
@@ -68,8 +68,13 @@ def policies(versionings: Iterable[Versioning], setting: Mapping[str, Retention]
     roots = {one.name: one for one in versionings if len(one.tables) == 1 and not one.mapper.single}
     for name in setting:
         if name not in roots:
+            below = next((one for one in versionings if one.name == name), None)
             raise OptionError(
-                name, SETTING, f"no model of this name has a history table; there are {', '.join(sorted(roots))}"
+                name,
+                SETTING,
+                f"no model of this name has a history table; there are {', '.join(sorted(roots))}"
+                if below is None
+                else f"it is purged with {below.root.name}, which it inherits from",
             )
     found = {}
     for name, one in roots.items():

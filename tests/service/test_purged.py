@@ -127,7 +127,7 @@ def test_setting_says_what_is_kept(api: Api, history: str, app_with: Callable[..
         ('{"users": {"versions": 1}}', "CHRONONAUT_RETENTION has a policy of users, which is not served; there are "),
         (
             '{"user": {"versions": 1, "held": "password_hash"}}',
-            "held must name a tracked attribute, not 'password_hash'",
+            "CHRONONAUT_RETENTION has a policy of user that is wrong: held must name a tracked attribute, not 'pass",
         ),
     ],
 )
