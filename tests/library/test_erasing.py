@@ -474,6 +474,11 @@ def test_what_no_model_keeps_any_more_is_scrubbed_in_every_table(open_database: 
     session.commit()
     for table in ("employee_history", "director_history"):
         assert {row["phone"] for row in history_rows(session, table)} == {None, "4711"}
+    session.connection().execute(sa.text("UPDATE director_history SET phone = '4712'"))
+    session.commit()
+    with snapshot(staff.db.engine) as connection:
+        found = [str(one) for model in (staff.employee, staff.director) for one in verify(connection, model)]
+    assert found == ["Director 7 version -1: director_history has a value of phone, which was erased"]
     with pytest.raises(ErasureError, match=r"there is no such attribute; there are .*, phone"):
         Timeline(session, staff.employee, (7,)).erase(["fax"])
 
