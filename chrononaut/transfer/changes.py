@@ -7,7 +7,6 @@ import csv
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -19,12 +18,13 @@ from sqlalchemy.orm import Session
 
 from chrononaut.exceptions import FileProblem, HistoryFileError, HistoryImportError
 from chrononaut.history import Versioning, versioning_of
-from chrononaut.importing import ImportedChange, import_changes, transaction_id_of
+from chrononaut.importing import ImportedChange, import_changes
 from chrononaut.transfer import values as reading
 from chrononaut.transfer.files import Format, decoded
-from chrononaut.transfer.importing import BATCH, Imported
+from chrononaut.transfer.importing import BATCH, LONGEST, Imported
+from chrononaut.transfer.repeating import Repeated, WrongChangeError
 from chrononaut.transfer.values import NULL
-from chrononaut.types import Instant, is_among, utc
+from chrononaut.types import Instant, utc
 
 OWN = ("operation", "at", "values", "user_id", "remote_addr", "transaction")
 """The fields of a change besides the key, the attributes and the reasons (``extra.…``)."""
@@ -32,8 +32,6 @@ OWN = ("operation", "at", "values", "user_id", "remote_addr", "transaction")
 _EXTRA = "extra."
 _NO_INSTANT = datetime.min.replace(tzinfo=UTC)
 _TOLD = 20  # problems of a batch that are told at the most
-
-Opened = Callable[[], AbstractContextManager[Iterable[bytes]]]
 
 
 class Given(NamedTuple):
@@ -162,81 +160,55 @@ class ChangeFile:
 def import_change_file(
     session: Session,
     file: ChangeFile,
-    opened: Opened,
+    lines: Iterable[bytes],
     *,
     batch: int = BATCH,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Imported:
     """Write the changes of a file, each batch in a transaction of its own, which is committed.
 
-    An import that was interrupted goes on behind the last change that is there, if it is run again with the same file.
+    What is there already and says the same is skipped, so that an import that was interrupted is run again.
 
     :param session: one of the `VersionedSQLAlchemy` that the model belongs to
-    :param opened: opens the file; once more, if some of its changes are there already
-    :param batch: changes that are written together; those of one instant always are
+    :param lines: of the file, as bytes
+    :param batch: changes that are written together, and a few more of one instant
     :param advance: is told of the changes that are done
-    :raises HistoryFileError: the file is wrong; all batches before the one that is wrong are written, and no other
+    :raises HistoryFileError: the file is wrong, or says something else than what is there; all batches before the one
+        that is wrong are written, and no other
     :raises ValueError: a column of `ChangeFile.columns` is none
     """
-    done = _last_done(session, file, opened, batch)
     imported = Imported()
-    with opened() as lines:
-        for changes, problems in _batches(file.read(lines), batch):
-            if problems:
-                raise HistoryFileError(problems[:_TOLD])
-            rest = [given for given in changes if given.line > done]
-            written = _write(session, file.model, rest) if rest else 0
-            imported = Imported(imported.rows + written, imported.skipped + len(changes) - len(rest))
-            advance(len(changes))
+    is_empty = True
+    for changes, problems in _batches(file.read(lines), batch):
+        is_empty = False
+        if problems:
+            raise HistoryFileError(problems[:_TOLD])
+        written, skipped = _write(session, file, changes)
+        imported = Imported(imported.rows + written, imported.skipped + skipped)
+        advance(len(changes))
+    if is_empty:
+        raise HistoryFileError([FileProblem(1, None, "the file has no changes")])
     return imported
 
 
-def _write(session: Session, model: type, changes: Sequence[Given]) -> int:
+def _write(session: Session, file: ChangeFile, changes: Sequence[Given]) -> tuple[int, int]:
+    """:return: how many were written, and how many were there"""
     try:
-        written = import_changes(session, model, [given.change for given in changes])
+        missing = Repeated(session, file.versioning).missing([given.change for given in changes])
+        rest = [changes[place] for place in missing]
+        written = import_changes(session, file.model, [given.change for given in rest]) if rest else 0
         session.commit()
+    except WrongChangeError as error:
+        raise HistoryFileError([FileProblem(changes[error.position].line, None, str(error))]) from error
     except HistoryImportError as error:
-        raise HistoryFileError([FileProblem(changes[error.position].line, None, error.problem)]) from error
+        raise HistoryFileError([FileProblem(rest[error.position].line, None, error.problem)]) from error
     finally:
         session.rollback()
-    return written
-
-
-def _last_done(session: Session, file: ChangeFile, opened: Opened, size: int) -> int:
-    """The line of the last change that is there already; 0 if the first ones are not."""
-    last = 0
-    with opened() as lines:
-        for changes, problems in _batches(file.read(lines), size):
-            found = 0 if problems else _last_there(session, file.versioning, changes)
-            if last == 0 and found == 0:
-                break
-            last = max(last, found)
-    session.rollback()
-    return last
-
-
-def _last_there(session: Session, versioning: Versioning, changes: Sequence[Given]) -> int:
-    column = versioning.column("transaction_id")
-    named = {transaction_id_of(given.change.at, given.change.transaction): given.line for given in changes}
-    key = [versioning.history_table.c[one.key] for one in versioning.key_columns]
-    connection = session.connection(bind_arguments={"mapper": versioning.mapper})
-    ids = list(named)
-    there: set[tuple[Any, ...]] = set()
-    for start in range(0, len(ids), BATCH):
-        is_wanted = is_among([column], [(one,) for one in ids[start : start + BATCH]], connection.dialect.name)
-        there.update(tuple(row) for row in connection.execute(sa.select(column, *key).where(is_wanted)))
-    return max(
-        (
-            given.line
-            for given in changes
-            if (transaction_id_of(given.change.at, given.change.transaction), *given.change.key) in there
-        ),
-        default=0,
-    )
+    return written, len(changes) - len(rest)
 
 
 def _batches(given: Iterable[Given | FileProblem], size: int) -> Iterator[tuple[list[Given], list[FileProblem]]]:
-    """Changes that are written together: whole instants, so that it is known of each whether all of it is there."""
+    """Changes that are written together: whole instants, if they are not very many."""
     changes: list[Given] = []
     problems: list[FileProblem] = []
     for one in given:
@@ -245,7 +217,8 @@ def _batches(given: Iterable[Given | FileProblem], size: int) -> Iterator[tuple[
             if len(problems) >= _TOLD:
                 break
             continue
-        if len(changes) >= size and one.change.at != changes[-1].change.at:
+        is_same = bool(changes) and one.change.at == changes[-1].change.at
+        if len(changes) >= (size * LONGEST if is_same else size):
             yield changes, problems
             changes, problems = [], []
         changes.append(one)

@@ -25,8 +25,10 @@ from chrononaut.verify import Link, problems
 BATCH = 1000
 """Rows that are checked and written together, and a few more where the last record has them."""
 
+LONGEST = 10
+"""Batches that the rows of one record, or the changes of one instant, may fill before they are split."""
+
 _TOLD = 20  # problems of a batch that are told at the most
-_LONGEST = 10  # batches that the rows of one record may fill before they are split
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,11 +162,11 @@ def _batches(rows: Iterator[GivenRow | FileProblem], size: int) -> Iterator[_Bat
         if isinstance(row, FileProblem):
             batch.problems.append(row)
             # What follows from it would be told too, and is not.
-            if batch.size >= size * _LONGEST or len(batch.problems) >= _TOLD:
+            if batch.size >= size * LONGEST or len(batch.problems) >= _TOLD:
                 yield batch
                 batch = _Batch()
             continue
-        if batch.size >= size and (row.key != last or batch.size >= size * _LONGEST):
+        if batch.size >= size and (row.key != last or batch.size >= size * LONGEST):
             yield replace(batch, is_split=row.key == last)
             batch = _Batch()
         batch.rows.append(row)
