@@ -4,6 +4,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 from weakref import WeakSet
@@ -204,3 +205,53 @@ class CapturesChangeInfo:
         """
         custom = current_app.config.get("CHRONONAUT_EXTRA_CHANGE_INFO_FUNC") if has_app_context() else None
         return dict(custom()) if custom is not None else {}
+
+
+def damage(document: Any) -> str | None:
+    """What is wrong with the form of a change info document; ``None`` if nothing is.
+
+    :param document: whatever stands in its place
+    """
+    if not isinstance(document, dict):
+        return "must be a JSON object"
+    names = document.get("hidden_cols_changed", [])
+    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        return "hidden_cols_changed must be a list of names"
+    purged = document.get("purged", {})
+    return (
+        _damage_of_telling(document, "")
+        or damage_of_marks(document.get("erased", []))
+        or ("purged must be a JSON object" if not isinstance(purged, dict) else _damage_of_telling(purged, "purged."))
+    )
+
+
+def damage_of_marks(marks: Any) -> str | None:
+    """What is wrong with the form of what a document says of erasures; ``None`` if nothing is."""
+    if not (isinstance(marks, list) and all(isinstance(mark, dict) for mark in marks)):
+        return "erased must be a list of JSON objects"
+    for mark in marks:
+        columns = mark.get("columns")
+        if not (isinstance(columns, list) and all(isinstance(name, str) for name in columns)):
+            return "erased: columns must be a list of names"
+        if not isinstance(mark.get("reasons"), bool):
+            return "erased: reasons must be true or false"
+        if not _is_instant(mark.get("at")):
+            return "erased: at must be an instant, as 2026-03-01T09:00:00.000000Z"
+        if problem := _damage_of_telling(mark, "erased: "):
+            return problem
+    return None
+
+
+def _damage_of_telling(document: Mapping[str, Any], place: str) -> str | None:
+    """What is wrong with what tells of who and why."""
+    for name in ("user_id", "remote_addr"):
+        if not isinstance(document.get(name), str | None):
+            return f"{place}{name} must be a text or null"
+    return None if isinstance(document.get("extra", {}), dict) else f"{place}extra must be a JSON object"
+
+
+def _is_instant(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and datetime.fromisoformat(value) is not None
+    except ValueError:
+        return False

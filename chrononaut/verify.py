@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, get_args
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
+from chrononaut.change_info import damage_of_marks
 from chrononaut.cuts import OPERATIONS, PURGED, damage
 from chrononaut.erasing import REASONS, erasable
 from chrononaut.history import ERASED, NEVER, Key, Operation, RecordTable, Versioning, versioning_of
@@ -352,6 +353,11 @@ def _check_erased(connection: Connection, versioning: Versioning) -> Iterator[Ch
         findings: list[Finding] = []
         for version, info, *row in rows:
             flags, key = row[: len(held)], tuple(row[len(held) :])
+            if problem := damage_of_marks(info[ERASED]):
+                findings.append(
+                    Finding(versioning.name, key, version, f"what it says of erasures is damaged: {problem}")
+                )
+                continue
             erased = {name for mark in info[ERASED] for name in mark["columns"]}
             for name in dict.fromkeys(name for (name, _), has_value in zip(held, flags, strict=True) if has_value):
                 if name in erased:
