@@ -1,5 +1,7 @@
 """The change info document, the scopes that add to it, and where its user and address come from."""
 
+import json
+import re
 import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +23,7 @@ _BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 _RESERVED = frozenset({"user_id", "remote_addr", "extra", "hidden_cols_changed"})
 # In the `info` of an object's state: how it was marked, and in which savepoints, the last one holding.
 _APPENDED = "chrononaut.change_info"
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _Mark = tuple[WeakSet[SessionTransaction], Mapping[str, str]]
 
 _extra: ContextVar[Mapping[str, str]] = ContextVar("chrononaut_extra", default=MappingProxyType({}))
@@ -205,6 +208,16 @@ class CapturesChangeInfo:
         """
         custom = current_app.config.get("CHRONONAUT_EXTRA_CHANGE_INFO_FUNC") if has_app_context() else None
         return dict(custom()) if custom is not None else {}
+
+
+def unstorable(document: Any) -> str | None:
+    """Why no database stores a document as JSON; ``None`` if they do."""
+    try:
+        text = json.dumps(document, ensure_ascii=False, allow_nan=False)
+        text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        return f"cannot be stored as JSON: {error}"
+    return "holds NUL, which no database stores in JSON" if _NUL.search(text) else None
 
 
 def damage(document: Any) -> str | None:

@@ -6,14 +6,14 @@ A line of NDJSON, or a row of CSV below one of names, is one change. What its fi
 import csv
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
+from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import Session
 
 from chrononaut.exceptions import FileProblem, HistoryFileError, HistoryImportError
@@ -21,7 +21,7 @@ from chrononaut.history import Versioning, versioning_of
 from chrononaut.importing import ImportedChange, import_changes
 from chrononaut.transfer import values as reading
 from chrononaut.transfer.files import Format, decoded
-from chrononaut.transfer.importing import BATCH, LONGEST, Imported
+from chrononaut.transfer.importing import BATCH, LONGEST, TOLD, Imported
 from chrononaut.transfer.repeating import Repeated, WrongChangeError
 from chrononaut.transfer.values import NULL
 from chrononaut.types import Instant, utc
@@ -31,7 +31,6 @@ OWN = ("operation", "at", "values", "user_id", "remote_addr", "transaction")
 
 _EXTRA = "extra."
 _NO_INSTANT = datetime.min.replace(tzinfo=UTC)
-_TOLD = 20  # problems of a batch that are told at the most
 
 
 class Given(NamedTuple):
@@ -72,10 +71,10 @@ class ChangeFile:
             raise ValueError("two fields cannot be one of the file's")
         return {name: name for name in known if name not in self.columns and name not in fields} | fields
 
-    def read(self, lines: Iterable[bytes]) -> Iterator[Given | FileProblem]:
+    def read(self, lines: Iterable[bytes], dialect: Dialect) -> Iterator[Given | FileProblem]:
         """The changes, and what is wrong with those that are none."""
         fields = self.fields()
-        takers = {name: _taker(column.type, self.format) for name, column in self.versioning.columns.items()}
+        takers = {name: _taker(column.type, self.format, dialect) for name, column in self.versioning.columns.items()}
         documents = _csv_documents(lines) if self.format == "csv" else _ndjson_documents(lines)
         for line, text, document in documents:
             if isinstance(document, FileProblem):
@@ -99,7 +98,9 @@ class ChangeFile:
         named: dict[str, Any] = {}
         for source, value in document.items():
             name = fields.get(source) or (source if source.startswith(_EXTRA) else None)
-            if name is None:
+            if source == "extra" and name is None:
+                problems.append(FileProblem(line, source, "is no field; give each of its reasons as extra.NAME"))
+            elif name is None:
                 problems.append(FileProblem(line, source, "is no field; --column NAME=SOURCE says which one it is"))
             else:
                 named[name] = value
@@ -110,8 +111,12 @@ class ChangeFile:
             if name.startswith(_EXTRA) and value is not None
         }
         attributes = {name: value for name, value in named.items() if name not in OWN and not name.startswith(_EXTRA)}
+        inner = self._inner(line, own.get("values"), problems)
+        problems += [
+            FileProblem(line, name, "stands among the values and beside them") for name in inner if name in attributes
+        ]
         taken: dict[str, Any] = {}
-        for name, value in {**attributes, **self._inner(line, own.get("values"), problems)}.items():
+        for name, value in {**attributes, **inner}.items():
             if name not in takers:
                 problems.append(FileProblem(line, name, "the model has no such attribute"))
                 continue
@@ -179,10 +184,11 @@ def import_change_file(
     """
     imported = Imported()
     is_empty = True
-    for changes, problems in _batches(file.read(lines), batch):
+    dialect = session.get_bind(file.versioning.mapper).dialect
+    for changes, problems in _batches(file.read(lines, dialect), batch):
         is_empty = False
         if problems:
-            raise HistoryFileError(problems[:_TOLD])
+            raise HistoryFileError(problems[:TOLD])
         written, skipped = _write(session, file, changes)
         imported = Imported(imported.rows + written, imported.skipped + skipped)
         advance(len(changes))
@@ -214,7 +220,7 @@ def _batches(given: Iterable[Given | FileProblem], size: int) -> Iterator[tuple[
     for one in given:
         if isinstance(one, FileProblem):
             problems.append(one)
-            if len(problems) >= _TOLD:
+            if len(problems) >= TOLD:
                 break
             continue
         is_same = bool(changes) and one.change.at == changes[-1].change.at
@@ -270,6 +276,8 @@ def _csv_documents(lines: Iterable[bytes]) -> Iterator[tuple[int, str, Any]]:
             return
         if names is None:
             names = cells
+            for name in sorted(name for name, times in Counter(cells).items() if times > 1):
+                yield start, "", FileProblem(start, name, "is the name of several columns")
         elif len(cells) != len(names):
             problem = FileProblem(start, None, f"has {len(cells)} cells; there are {len(names)} columns")
             yield start, "", problem
@@ -278,9 +286,8 @@ def _csv_documents(lines: Iterable[bytes]) -> Iterator[tuple[int, str, Any]]:
             yield start, "\0".join(cells), document
 
 
-def _taker(type_: Any, format_: Format) -> Callable[[Any], Any]:  # noqa: PLR0911  one kind of column after the other
+def _taker(type_: Any, format_: Format, dialect: Dialect) -> Callable[[Any], Any]:
     """What makes of a JSON value, or of a cell, what the model has."""
-    from_text = format_ == "csv"
     if isinstance(type_, Instant):
         return _aware
     if isinstance(type_, sa.types.TypeDecorator) and not isinstance(type_, sa.Interval):
@@ -288,35 +295,41 @@ def _taker(type_: Any, format_: Format) -> Callable[[Any], Any]:  # noqa: PLR091
         return lambda value: value
     if isinstance(type_, sa.Enum):
         return _enum_taker(type_)
-    if isinstance(type_, sa.Numeric) and type_.asdecimal and not isinstance(type_, sa.Float):
-        return lambda value: Decimal(str(value))
-    if isinstance(type_, sa.Uuid):
+    kind = reading.kind_of(type_)
+    take = _plain_taker(kind, type_, dialect)
+    if format_ == "csv" and kind in ("boolean", "integer", "float"):
+        return lambda cell: take(reading.from_text(cell, kind))
+    return _json if format_ == "csv" and kind == "json" else take
+
+
+def _plain_taker(kind: str | None, type_: Any, dialect: Dialect) -> Callable[[Any], Any]:
+    if kind == "text":
+        return reading.texts(type_, dialect)
+    if kind == "integer":
+        return reading.integers(type_, dialect)
+    if kind == "decimal":
+        read = reading.decimals(type_, dialect)
+        return read if type_.asdecimal else lambda value: float(read(value))
+    if kind == "uuid":
         return reading.read_uuid if type_.as_uuid else lambda value: str(reading.read_uuid(value))
-    if isinstance(type_, sa.Interval | postgresql.INTERVAL):
-        return reading.read_span
-    if isinstance(type_, sa.DateTime):
-        return _aware if type_.timezone else reading.read_datetime
-    for kind, take in (
-        (sa.Date, reading.read_date),
-        (sa.Time, reading.read_time),
-        (sa.LargeBinary, reading.read_bytes),
-    ):
-        if isinstance(type_, kind):
-            return take
-    if not from_text:
-        plain = {sa.Boolean: reading.read_boolean, sa.Integer: reading.read_integer, sa.String: reading.read_text}
-        found = next((take for kind, take in plain.items() if isinstance(type_, kind)), None)
-        return found or (reading.read_float if isinstance(type_, sa.Numeric) else lambda value: value)
-    if isinstance(type_, sa.Boolean | sa.Integer | sa.Numeric):
-        kind_name = next(name for one, name in _CELLS.items() if isinstance(type_, one))
-        read = {"boolean": reading.read_boolean, "integer": reading.read_integer, "float": reading.read_float}[
-            kind_name
-        ]
-        return lambda cell: read(reading.from_cell(cell, kind_name))
-    return json.loads if isinstance(type_, sa.JSON) else lambda cell: cell
+    takers: Mapping[str | None, Callable[[Any], Any]] = {
+        "boolean": reading.read_boolean,
+        "float": reading.read_float,
+        "bytes": reading.read_bytes,
+        "interval": reading.read_span,
+        "instant": _aware,
+        "datetime": reading.read_datetime,
+        "date": reading.read_date,
+        "time": reading.read_time,
+    }
+    return takers.get(kind, lambda value: value)
 
 
-_CELLS: Mapping[Any, str] = {sa.Boolean: "boolean", sa.Integer: "integer", sa.Numeric: "float"}
+def _json(cell: str) -> Any:
+    try:
+        return json.loads(cell)
+    except (ValueError, RecursionError):
+        raise reading.WrongValueError("must be the text of a JSON document") from None
 
 
 def _aware(value: Any) -> datetime:
@@ -331,7 +344,7 @@ def _enum_taker(type_: sa.Enum) -> Callable[[Any], Any]:
     texts: dict[Any, Any] = dict(zip(type_.enums, members, strict=False))
 
     def take(value: Any) -> Any:
-        if value not in texts:
+        if reading.read_text(value) not in texts:
             raise ValueError(f"must be one of {', '.join(map(str, texts))}")
         return texts[value]
 

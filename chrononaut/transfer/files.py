@@ -14,12 +14,12 @@ from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple, get_args
 from uuid import UUID
 
-from chrononaut.change_info import damage
+from chrononaut.change_info import damage, unstorable
 from chrononaut.exceptions import FileProblem, HistoryFileError
 from chrononaut.history import ERASED, NEVER, Operation
 from chrononaut.transfer.layout import Attribute, FileRow, Layout
 from chrononaut.transfer.values import NULL, from_cell, from_text, to_cell
-from chrononaut.types import JSONObject, instant_text
+from chrononaut.types import JSONObject, instant_text, now
 
 Format = Literal["ndjson", "csv"]
 VERSION = 1
@@ -478,10 +478,13 @@ def _cut_off(number: int) -> FileProblem:
 def _instant(value: object, wrong: Callable[[str | None, str], None]) -> datetime | None:
     try:
         at = datetime.fromisoformat(value) if isinstance(value, str) else None
-        if at is not None and at.tzinfo is not None:
-            return at.astimezone(UTC)
+        at = None if at is None or at.tzinfo is None else at.astimezone(UTC)
     except (ValueError, OverflowError):
         at = None
+    if at is not None and at > now():
+        wrong("changed", f"{at.isoformat()} is yet to come; history tells what has happened")
+    if at is not None:
+        return at
     wrong("changed", "must be an instant with an offset, as 2026-03-01T09:00:00.000000Z")
     return None
 
@@ -495,17 +498,9 @@ def _uuid(value: object, wrong: Callable[[str | None, str], None]) -> UUID | Non
 
 
 def _check_info(value: Any, state: object, wrong: Callable[[str | None, str], None]) -> None:
-    if problem := damage(value):
+    if problem := damage(value) or unstorable(value):
         wrong("change_info", problem)
         return
-    try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-        text.encode()
-    except (ValueError, RecursionError):
-        wrong("change_info", "cannot be stored as JSON")
-        return
-    if "\\u0000" in text.replace("\\\\", ""):
-        wrong("change_info", "holds NUL, which no database stores in JSON")
     marks = value.get(ERASED, [])
     values = state if isinstance(state, dict) else {}
     for name in dict.fromkeys(name for mark in marks for name in mark["columns"]):

@@ -28,7 +28,8 @@ BATCH = 1000
 LONGEST = 10
 """Batches that the rows of one record, or the changes of one instant, may fill before they are split."""
 
-_TOLD = 20  # problems of a batch that are told at the most
+TOLD = 20
+"""Problems of a batch that are told at the most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +130,7 @@ def import_history(
     imported = Imported()
     for one in _batches(reader.rows, batch):
         if one.problems:
-            raise HistoryFileError(one.problems[:_TOLD])
+            raise HistoryFileError(one.problems[:TOLD])
         done = _Importer(engine, layout, given, reader.part).take(one)
         imported = Imported(imported.rows + done.rows, imported.skipped + done.skipped)
         advance(one.size)
@@ -162,7 +163,7 @@ def _batches(rows: Iterator[GivenRow | FileProblem], size: int) -> Iterator[_Bat
         if isinstance(row, FileProblem):
             batch.problems.append(row)
             # What follows from it would be told too, and is not.
-            if batch.size >= size * LONGEST or len(batch.problems) >= _TOLD:
+            if batch.size >= size * LONGEST or len(batch.problems) >= TOLD:
                 yield batch
                 batch = _Batch()
             continue
@@ -189,7 +190,7 @@ class _Importer:
         """:raises HistoryFileError: something is wrong with it"""
         records, found = _records(batch)
         if found:
-            raise HistoryFileError(found[:_TOLD])
+            raise HistoryFileError(found[:TOLD])
         try:
             with self._transaction() as writer:
                 plan = self._write(writer, records)
@@ -243,10 +244,10 @@ class _Importer:
             else:
                 there = live.get(record.key)
                 found += self._plan(plan, _continuing(record, there, history), history, there)
-            if len(found) >= _TOLD:
+            if len(found) >= TOLD:
                 break
         if found:
-            raise HistoryFileError(found[:_TOLD])
+            raise HistoryFileError(found[:TOLD])
         return plan
 
     def _plan(

@@ -1,4 +1,4 @@
-"""An archive of files goes on while its source is purged and erased; what was taken away does not come back by a file."""
+"""An archive of files goes on while its source is purged and erased, and what was taken away stays away."""
 
 from datetime import datetime
 from typing import Any
