@@ -160,34 +160,24 @@ def import_(
     session = db.session()
     engine = session.get_bind(versioning.mapper).engine
     format_ = format_ or _format_of(path)
-    with _refusals(name, "imported"), progress(name, lambda: _lines_of(path)) as advance:
-        with _opened(path) as lines:
-            first = next(iter(lines), b"")
-            is_export = is_history(first)
-            if is_export:
-                if columns:
-                    raise click.UsageError("--column is for changes from another system, and this is an export")
-                imported = import_history(
-                    engine,
-                    versioning.model,
-                    _chained(first, lines),
-                    format=format_,
-                    batch=batch,
-                    values=dict(values),
-                    advance=advance,
-                )
-        if not is_export:
+    with (
+        _refusals(name, "imported"),
+        progress(name, lambda: _lines_of(path)) as advance,
+        _opened(path) as file,
+    ):
+        first = next(iter(file), b"")
+        lines = _chained(first, file)
+        if is_history(first):
+            if columns:
+                raise click.UsageError("--column is for changes from another system, and this is an export")
+            imported = import_history(
+                engine, versioning.model, lines, format=format_, batch=batch, values=dict(values), advance=advance
+            )
+        else:
             if values:
                 raise click.UsageError("--set is for exports; changes from another system have values themselves")
-            if path == "-":
-                raise click.UsageError("changes from another system must be in a file, which is read twice")
-            imported = import_change_file(
-                session,
-                ChangeFile(versioning.model, dict(columns), format_),
-                lambda: _opened(path),
-                batch=batch,
-                advance=advance,
-            )
+            changes = ChangeFile(versioning.model, dict(columns), format_)
+            imported = import_change_file(session, changes, lines, batch=batch, advance=advance)
     click.echo(f"{name}: {_told(imported)}", err=True)
 
 
