@@ -591,8 +591,6 @@ def test_marks_are_read_only_where_they_are(session: Session, user: User) -> Non
 @pytest.mark.parametrize(
     "own", ["no", ["email"], [{"by": "us"}], [{"at": 1, "columns": 5, "reasons": True}], {"by": "us"}, None]
 )
-    "own", ["no", ["email"], [{"by": "us"}], [{"at": 1, "columns": 5, "reasons": True}], {"by": "us"}, None]
-)
 def test_what_an_application_kept_under_our_key_before_is_no_mark(session: Session, user: User, own: Any) -> None:
     info = {"user_id": None, "remote_addr": None, "extra": {"a": "b"}, "erased": own}
     update = sa.text("UPDATE appuser_history SET change_info = :info WHERE id = 1")
