@@ -184,6 +184,11 @@ def test_what_cannot_be_erased_is_refused(session: Session, user: User, column: 
     assert history_rows(session, "appuser_history") == before
 
 
+def test_text_is_no_list_of_columns(session: Session, user: User) -> None:
+    with pytest.raises(ErasureError, match="must be a list of attribute names, not the text 'name'"):
+        user.erase("name")
+
+
 def test_nothing_to_erase_is_refused(session: Session, user: User) -> None:
     with pytest.raises(ErasureError, match="nothing is to be erased"):
         user.erase([], reasons=False)
