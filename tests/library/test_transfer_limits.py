@@ -105,7 +105,7 @@ def test_instant_that_is_yet_to_come(thing: Any) -> None:
     thing.database.session.commit()
     lines = documents(exported(thing.engine, thing))[:-1]
     lines[1]["changed"] = "2999-01-01T00:00:00Z"
-    with pytest.raises(HistoryFileError, match="line 2, changed: .* is yet to come"):
+    with pytest.raises(HistoryFileError, match=r"line 2, changed: .* is yet to come"):
         imported(thing.engine, thing, file_of(lines))
 
 
