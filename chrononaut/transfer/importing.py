@@ -192,11 +192,20 @@ class _Importer:
         if found:
             raise HistoryFileError(found[:TOLD])
         try:
-            with self._transaction() as writer:
-                plan = self._write(writer, records)
+            plan = self._committed(records)
         except (sa.exc.DataError, sa.exc.IntegrityError) as error:
             raise HistoryFileError([self._refused(records, error)]) from error
         return Imported(plan.rows, plan.skipped)
+
+    def _committed(self, records: Sequence[_Record]) -> _Plan:
+        for _ in range(2):
+            try:
+                with self._transaction() as writer:
+                    return self._write(writer, records)
+            except sa.exc.IntegrityError as error:
+                # Another import of the same file may have been faster, and its rows are there now.
+                refused = error
+        raise refused
 
     @contextmanager
     def _transaction(self) -> Iterator[Writer]:
@@ -246,9 +255,22 @@ class _Importer:
                 found += self._plan(plan, _continuing(record, there, history), history, there)
             if len(found) >= TOLD:
                 break
+        if plan.live:
+            found += [
+                FileProblem(plan.live[0].row.line, name, "must have a value, which no export has: --set gives one")
+                for name in self._required()
+            ]
         if found:
             raise HistoryFileError(found[:TOLD])
         return plan
+
+    def _required(self) -> Iterator[str]:
+        """The attributes that a new live row must have, and that neither a file nor a default gives."""
+        given = {one.live for one in (*self.layout.kept, *self.given)}
+        for name, column in {**self.layout.versioning.hidden, **self.layout.versioning.untracked}.items():
+            has_default = column.default is not None or column.server_default is not None
+            if not (column.nullable or has_default or column in given):
+                yield name
 
     def _plan(
         self, plan: _Plan, record: _Record, there: Mapping[tuple[Key, int], FileRow], live: FileRow | None

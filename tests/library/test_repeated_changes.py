@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from chrononaut import HistoryFileError, Imported
 from chrononaut.transfer.changes import ChangeFile, import_change_file
 from tests.library.models import User, db
-from tests.library.transferring import differences, documents, exported
+from tests.library.transferring import differences, exported
 
 Changes = list[dict[str, Any]]
 
@@ -98,6 +98,8 @@ def test_changes_of_one_instant_go_in_several_batches_if_they_are_very_many(sess
     assert run(session, [json.loads(change) for change in changes]) == Imported(0, 30)
 
 
-def test_file_without_changes_is_refused(session: Session) -> None:
-    assert refusal(session, []) == "line 1: the file has no changes"
-    assert documents(exported(db.engine, User))[-1] == {"rows": 0}
+@pytest.mark.parametrize("format_", ["ndjson", "csv"])
+def test_file_without_changes_is_refused(format_: Any, session: Session) -> None:
+    lines = [b"id,operation,at\n"] if format_ == "csv" else []
+    with pytest.raises(HistoryFileError, match="line 1: the file has no changes"):
+        import_change_file(session, ChangeFile(User, {}, format_), lines)

@@ -1,14 +1,18 @@
 """An archive of files goes on while its source is purged and erased, and what was taken away stays away."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from chrononaut import HistoryFileError, Imported, Retention
+from chrononaut import HistoryFileError, Imported, Retention, VersionedSQLAlchemy
 from chrononaut.purging import Purge
-from tests.library.models import Country, db
+from chrononaut.transfer.files import GivenRow
+from chrononaut.transfer.writing import Writer
+from tests.library.models import Country, db, define
 from tests.library.transferring import bound, differences, documents, exported, file_of, imported
 
 on_sqlite = pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
@@ -121,3 +125,41 @@ def test_change_info_of_a_wrong_form_is_refused(info: Any, told: str, country: C
         imported(db.engine, Country, file_of(lines))
     (problem,) = refused.value.problems
     assert str(problem).startswith(told)
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
+def test_two_imports_of_one_file_at_once(
+    country: Country, other_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = exported(db.engine, Country)
+    insert = Writer.insert_history
+
+    def after_another(writer: Writer, rows: Sequence[GivenRow]) -> None:
+        monkeypatch.setattr(Writer, "insert_history", insert)
+        assert imported(writer.connection.engine, Country, file) == Imported(7, 0)
+        writer.insert_history(rows)
+
+    with bound(db, other_database_url) as engine:
+        monkeypatch.setattr(Writer, "insert_history", after_another)
+        assert imported(engine, Country, file) == Imported(0, 7)
+        assert exported(engine, Country) == file
+
+
+def test_hidden_column_that_must_have_a_value_is_asked_for(database_url: str, other_database_url: str) -> None:
+    database = VersionedSQLAlchemy()
+    account = define(
+        database,
+        "Account",
+        __tablename__="account",
+        __chrononaut_hidden__=["secret"],
+        id=sa.Column(sa.Integer, primary_key=True),
+        secret=sa.Column(sa.String, nullable=False),
+    )
+    with bound(database, database_url) as engine:
+        database.session.add(account(id=1, secret="x"))
+        database.session.commit()
+        file = exported(engine, account)
+    with bound(database, other_database_url) as engine:
+        with pytest.raises(HistoryFileError, match=r"line 3, secret: must have a value, which no export has: --set"):
+            imported(engine, account, file)
+        assert imported(engine, account, file, values={"secret": "y"}) == Imported(2, 0)
