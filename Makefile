@@ -47,8 +47,8 @@ test-sqlalchemy-2.0: $(OLDER)/test
 # What generates typed clients: the commands of openapi/README.md take it. Takes Node 20.
 client-tools: $(CONTRACT)/tools $(NODE_TOOLS)
 
-# Generates the typed clients that openapi/README.md shows, compiles them and uses them; follows docs/own-models.md with all
-# that it installs. Takes Node 20 and Java 17, and a package registry.
+# Generates the typed clients that openapi/README.md shows, compiles them and uses them; follows docs/own-models.md and the pages of
+# the library with all that they install. Takes Node 20 and Java 17, and a package registry.
 test-clients: $(VENV)/dev client-tools
 	$(BIN)/python -m pytest tests/contract/test_clients.py tests/test_guides.py -m contract -v -s
 

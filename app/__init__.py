@@ -154,10 +154,13 @@ def _policies(registry: Registry, settings: Settings) -> Mapping[str, Retention]
             f"{SETTING} has a policy of {unknown[0]}, which is not served; there are {', '.join(registry)}"
         )
     given = {registry[name].versioning.name: policy for name, policy in settings.retention}
+    names = {resource.versioning.name: name for name, resource in registry.items()}
     try:
         policies([resource.versioning for resource in registry.values()], given)
     except OptionError as error:
-        raise SettingError(str(error)) from None
+        raise SettingError(
+            f"{SETTING} has a policy of {names.get(error.model)} that is wrong: {error.problem}"
+        ) from None
     return given
 
 

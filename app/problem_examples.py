@@ -43,7 +43,7 @@ def _problems() -> Iterator[Problem]:
     yield Problem("concurrent-change", "another request was in the way; read again what is there, and repeat")
     yield _bulk("bulk-failed", 2, [(1, exists)])
     yield Problem("deleted", "the release was deleted; /history/release/python,3.12 tells its history")
-    yield Problem("purged", "User 42: versions 0 to 3 were purged at 2026-03-01T09:00:00Z")
+    yield Problem("purged", "User 42: versions 0 to 3 were purged, the last of them at 2026-03-01T09:00:00Z")
     yield Problem("precondition-failed", 'it is at "v1" now; read it again before you decide what to do')
     yield Problem("content-too-large", "a body may have 1048576 bytes at the most")
     yield Problem("uri-too-long", "the address has 8013 characters; at most 8000 are taken")

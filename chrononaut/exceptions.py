@@ -47,7 +47,7 @@ class OptionError(ChrononautException, TypeError):
     """
 
     def __init__(self, model: str, option: str, problem: str) -> None:
-        self.model, self.option = model, option
+        self.model, self.option, self.problem = model, option, problem
         super().__init__(f"{model}.{option}: {problem}")
 
 
@@ -233,15 +233,18 @@ class PurgedError(ChrononautException, LookupError):
 
     :ivar first: the number of the first version that was purged together with it; -1 for the record's creation
     :ivar last: that of the last
-    :ivar at: when they were purged, in UTC
+    :ivar at: when they were purged, the last of them, in UTC
     """
 
     def __init__(self, model: str, key: tuple[Any, ...], first: int, last: int, at: datetime) -> None:
         self.model, self.key, self.first, self.last, self.at = model, key, first, last, at
         lowest = max(first, 0)
-        versions = f"version {last} was" if lowest >= last else f"versions {lowest} to {last} were"
+        when = f"{at:%Y-%m-%dT%H:%M:%SZ}"
         named = key[0] if len(key) == 1 else key
-        super().__init__(f"{model} {named!r}: {versions} purged at {at:%Y-%m-%dT%H:%M:%SZ}")
+        told = f"version {last} was purged at {when}"
+        if lowest < last:
+            told = f"versions {lowest} to {last} were purged, the last of them at {when}"
+        super().__init__(f"{model} {named!r}: {told}")
 
 
 class DetachedError(ChrononautException):

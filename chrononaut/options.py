@@ -44,7 +44,7 @@ _OPTIONS = (
 )
 _METHODS = (
     *("versions", "version_at", "has_changed_since", "previous_version", "diff", "changes", "blame", "revert_to"),
-    *("delete_with_history", "as_of", "feed", "timeline", "restore", "erase"),
+    *("delete_with_history", "as_of", "feed", "timeline", "restore", "erase", "cuts"),
 )
 OWN_NAMES = tuple(field.name for field in fields(Names))
 

@@ -5,27 +5,41 @@ look at these rows, at the newest numbers of their records and at what is held; 
 its own. No live row is locked: writers add rows to history and change none, so that they wait for nothing here.
 
 In each part the last row of each run that goes becomes a cut (see `cuts`); then all that a cut of the part stands for
-is deleted. Where a run goes on in the next part, its cut grows. Whoever ends the process anywhere leaves history sound:
-what was committed is cut, and all else is as before.
+is deleted. Where a run goes on in the next part, its cut grows; so it does in a later purge by the same user for the
+same reasons. Whoever ends the process anywhere leaves history sound: what was committed is cut, and all else is as
+before.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection, Dialect, Engine
 from sqlalchemy.orm import aliased
 
 from chrononaut.change_info import checked
 from chrononaut.cuts import PURGED
 from chrononaut.exceptions import OptionError
-from chrononaut.history import STATELESS, Key, RecordTable, Versioning, full_name, versioning_of
-from chrononaut.options import check_held
+from chrononaut.history import ERASED, STATELESS, Key, RecordTable, Versioning, full_name, versioning_of
+from chrononaut.options import RETENTION, check_held
 from chrononaut.queries import history_key, replaced_by
 from chrononaut.retention import Retention
-from chrononaut.types import JSONDocument, JSONObject, instant_text, last_midnight_before, now, utc, with_values
+from chrononaut.transactions import in_one, snapshot
+from chrononaut.types import (
+    JSONDocument,
+    JSONObject,
+    implementation,
+    instant_text,
+    is_distinct,
+    last_midnight_before,
+    now,
+    utc,
+    with_key_of,
+    with_values,
+)
 
 SETTING = "CHRONONAUT_RETENTION"
 """The setting that goes before what models declare."""
@@ -40,24 +54,59 @@ _BY_INDEX = (
 )
 _ALONE = sa.text("SELECT pg_advisory_xact_lock(hashtext('chrononaut purge'), hashtext(:table))")
 _ATTEMPTS = 10
+_PAUSE = 0.1  # seconds before the second attempt; more before each that follows
 
 
-def policies(versionings: Iterable[Versioning], setting: Mapping[str, Retention]) -> dict[Versioning, Retention]:
-    """The policies of models: what a setting says of each by its name, or else what the model itself declares.
+def policies(versionings: Collection[Versioning], setting: Mapping[str, Retention]) -> dict[Versioning, Retention]:
+    """The policies of models: what a setting says of each by its name, or else what the model itself declares. What is
+    held by what the model declares stays so, unless the setting says what is.
 
     :param versionings: all models of the application
     :return: the roots of hierarchies that have one; the others' history is kept whole
-    :raises OptionError: the setting names a model that has no history of its own, or `held` no attribute that it keeps
+    :raises OptionError: the setting names a model that has no history of its own, or it cannot be told what is held
     """
     roots = {one.name: one for one in versionings if len(one.tables) == 1 and not one.mapper.single}
-    for name, retention in setting.items():
+    for name in setting:
         if name not in roots:
+            below = next((one for one in versionings if one.name == name), None)
             raise OptionError(
-                name, SETTING, f"no model of this name has a history table; there are {', '.join(sorted(roots))}"
+                name,
+                SETTING,
+                f"no model of this name has a history table; there are {', '.join(sorted(roots))}"
+                if below is None
+                else f"it is purged with {below.root.name}, which it inherits from",
             )
-        check_held(name, SETTING, retention, roots[name].tracked)
-    found = {one: setting.get(one.name, one.options.retention) for one in roots.values()}
-    return {one: retention for one, retention in found.items() if retention is not None}
+    found = {}
+    for name, one in roots.items():
+        declared = one.options.retention
+        retention = setting.get(name) or declared
+        if retention is None:
+            continue
+        if retention.held is None and declared is not None:
+            # Whoever sets a number means to let no held record go.
+            retention = replace(retention, held=declared.held)
+        _check_held(one, SETTING if name in setting else RETENTION, retention)
+        found[one] = retention
+    return found
+
+
+def _check_held(versioning: Versioning, option: str, retention: Retention) -> None:
+    """:raises OptionError: it cannot be told what is held"""
+    check_held(versioning.name, option, retention, versioning.tracked)
+    if not callable(retention.held):
+        return
+    for entity in (versioning.model, versioning.history):
+        try:
+            criterion = retention.held(entity)
+        except Exception as error:
+            raise OptionError(versioning.name, option, f"held cannot be told of {entity.__name__}: {error}") from error
+        if not isinstance(criterion, sa.ClauseElement) and not hasattr(criterion, "__clause_element__"):
+            raise OptionError(
+                versioning.name,
+                option,
+                f"held must make a criterion of SQL of {entity.__name__}, as `lambda note: note.text == 'x'` does, "
+                f"not {criterion!r}",
+            )
 
 
 class Doomed(NamedTuple):
@@ -104,8 +153,9 @@ class Purge:
     :ivar user_id: who purges
     :ivar extra: why
     :ivar batch: history rows that one transaction looks at, and at the most changes; 3 and more
-    :raises TypeError: the model is not versioned
+    :raises TypeError: the model is not versioned; the policy is none
     :raises ValueError: its records have their versions in another table; a batch is too small
+    :raises OptionError: it cannot be told what is held
     :raises ChangeInfoError: a reason cannot be stored
     """
 
@@ -119,6 +169,9 @@ class Purge:
     def __post_init__(self) -> None:
         if len(versioning_of(self.model).tables) > 1:
             raise ValueError(f"{self.model.__name__} is purged with the model that it inherits from")
+        if not isinstance(self.retention, Retention):
+            raise TypeError(f"what is kept is said by a Retention, not by {self.retention!r}")
+        _check_held(versioning_of(self.model), "held", self.retention)
         checked(self.extra)
         if self.batch < SMALLEST_BATCH:
             raise ValueError(f"batch must be at least {SMALLEST_BATCH}, not {self.batch}")
@@ -126,15 +179,20 @@ class Purge:
     def dry_run(self, engine: Engine) -> Iterator[Part]:
         """What would go, part by part. Nothing is changed, and nothing is locked."""
         for stretch in self._stretches(engine):
-            yield Part(stretch.rows, self._doomed(engine, stretch))
+            with snapshot(engine) as connection:
+                doomed = self._doomed(connection, stretch)
+            yield Part(stretch.rows, doomed)
 
     def run(self, engine: Engine) -> Iterator[Part]:
-        """Purge part by part; each is committed when it is told of."""
+        """Purge part by part; each is committed when it is told of.
+
+        :raises sqlalchemy.exc.OperationalError: others hold rows locked
+        """
+        emptied = self._emptied(engine)
         for stretch in self._stretches(engine):
-            doomed = self._doomed(engine, stretch)
-            if doomed:
-                self._commit(engine, stretch)
-            yield Part(stretch.rows, doomed)
+            with snapshot(engine) as connection:
+                goes = bool(self._doomed(connection, stretch))
+            yield Part(stretch.rows, self._commit(engine, stretch, emptied) if goes else [])
 
     def _stretches(self, engine: Engine) -> Iterator["_Stretch"]:
         versioning = versioning_of(self.model)
@@ -144,7 +202,7 @@ class Purge:
         while True:
             criteria = _Stretch(after, None, self.batch).criteria(versioning)
             # No connection is kept while others change what it has read.
-            with engine.connect() as connection:
+            with snapshot(engine) as connection:
                 ends = connection.execute(rows.where(*criteria).offset(self.batch - 2).limit(2)).all()
                 if len(ends) < 2:  # noqa: PLR2004  fewer than a batch are left
                     left = rows.where(*criteria).order_by(None).subquery()
@@ -158,9 +216,9 @@ class Purge:
             yield _Stretch(after, until, self.batch - is_creation)
             after = until
 
-    def _doomed(self, engine: Engine, stretch: "_Stretch") -> list[Doomed]:
+    def _doomed(self, connection: Connection, stretch: "_Stretch") -> list[Doomed]:
         versioning = versioning_of(self.model)
-        going = self._going(versioning, stretch, engine.dialect.name)
+        going = self._going(versioning, stretch, connection.dialect)
         version, changed = going.c.version, going.c.changed
         key = _parts(versioning, going)
         figures = (
@@ -176,49 +234,74 @@ class Purge:
             .group_by(*key)
             .order_by(*key)
         )
-        with engine.connect() as connection:
-            return [Doomed(tuple(row[: len(key)]), *row[len(key) :]) for row in connection.execute(select)]
+        return [Doomed(tuple(row[: len(key)]), *row[len(key) :]) for row in connection.execute(select)]
 
-    def _commit(self, engine: Engine, stretch: "_Stretch") -> None:
-        """:raises sqlalchemy.exc.OperationalError: others hold rows locked"""
-        for attempt in range(1, _ATTEMPTS + 1):
+    def _emptied(self, engine: Engine) -> Mapping[RecordTable, Sequence[str]]:
+        """The columns besides those of `_cutting` in which cuts keep nothing, by their history tables."""
+        versioning = versioning_of(self.model)
+        with snapshot(engine) as connection:
+            found = {table: _undeclared(connection, table) for table in _history_tables(versioning)}
+        for table, names in found.items():
+            if table.history is not versioning.history_table:
+                names += [column.name for column in versioning.stateful(table)]
+        return found
+
+    def _commit(
+        self, engine: Engine, stretch: "_Stretch", emptied: Mapping[RecordTable, Sequence[str]]
+    ) -> list[Doomed]:
+        failed = 0
+        while True:
             try:
-                with engine.begin() as connection:
-                    self._cut(connection, stretch)
+                with in_one(engine) as connection:
+                    return self._cut(connection, stretch, emptied)
             except sa.exc.OperationalError as error:
-                if error.connection_invalidated or attempt == _ATTEMPTS:
+                failed += 1
+                if error.connection_invalidated or failed == _ATTEMPTS:
                     raise
-            else:
-                return
+                time.sleep(failed * _PAUSE)
 
-    def _cut(self, connection: Connection, stretch: "_Stretch") -> None:
-        versioning, dialect = versioning_of(self.model), connection.dialect.name
-        if dialect == "postgresql":
+    def _cut(
+        self, connection: Connection, stretch: "_Stretch", emptied: Mapping[RecordTable, Sequence[str]]
+    ) -> list[Doomed]:
+        """Purge a part; what is told of it is read from the state of the database that the statements see."""
+        versioning, dialect = versioning_of(self.model), connection.dialect
+        if dialect.name == "postgresql":
             connection.exec_driver_sql(_LOCK_TIMEOUT)
             connection.exec_driver_sql(_BY_INDEX)
             # One purge of a table at a time: another's cut would be written over by one that knows less of it.
             connection.execute(_ALONE, {"table": full_name(versioning.history_table)})
+        doomed = self._doomed(connection, stretch)
+        if not doomed:
+            return doomed
         connection.execute(self._cutting(versioning, stretch, dialect))
-        made = self._made(versioning, stretch)
-        first, *_ = versioning.tables
-        for table in _history_tables(versioning):
-            if table is not first and versioning.stateful(table):
-                connection.execute(_emptying(versioning, table, made))
-            connection.execute(_deleting(versioning, table, made))
+        cuts = self._cuts(versioning, stretch)
+        for table, columns in emptied.items():
+            if columns:
+                connection.execute(_emptying(versioning, table, columns, cuts))
+            connection.execute(_deleting(versioning, table, cuts))
+        return doomed
 
-    def _cutting(self, versioning: Versioning, stretch: "_Stretch", dialect: str) -> sa.Update:
+    def _cutting(self, versioning: Versioning, stretch: "_Stretch", dialect: Dialect) -> sa.Update:
         """The statement that makes a cut of the last row of each run."""
-        # With the row before: where it is a cut, it is one with what goes behind it.
+        # With the row before: where it is a cut of the same purge, it is one with what goes behind it.
         rows = self._going(versioning, stretch, dialect, with_before=True)
         runs = _runs(versioning, rows)
-        document: JSONObject = {"first": None, "operation": None, "at": self._told_at(), "user_id": self.user_id}
+        document: JSONObject = {"first": None, "operation": None, "at": instant_text(self.at), "user_id": self.user_id}
         if self.extra:
             document["extra"] = dict(self.extra)
-        template: JSONObject = {"user_id": None, "remote_addr": None, PURGED: document}
+        template = sa.literal({"user_id": None, "remote_addr": None, PURGED: document}, JSONDocument)
         told: dict[tuple[str, ...], sa.ColumnElement[Any]] = {
             (PURGED, "first"): runs.c.first,
             (PURGED, "operation"): replaced_by(versioning),
         }
+        info = with_values(template, told, dialect.name)
+        # What was erased of a record was erased from all its rows: the oldest row of the run tells most of it.
+        before = versioning.history_table.alias("oldest")
+        marks = before.c[versioning.options.names.change_info]
+        oldest = sa.and_(
+            *_of_record(versioning, before, _parts(versioning, runs)),
+            before.c[versioning.options.names.version] == runs.c.oldest,
+        )
         table = versioning.history_table
         is_last = [part == other for part, other in zip(history_key(versioning), _parts(versioning, runs), strict=True)]
         return (
@@ -226,29 +309,28 @@ class Purge:
             .values(
                 {
                     versioning.column("operation"): "purge",
-                    versioning.column("change_info"): with_values(sa.literal(template, JSONDocument), told, dialect),
+                    versioning.column("change_info"): with_key_of(info, marks, ERASED, dialect.name),
                     **dict.fromkeys(versioning.stateful(versioning.tables[0]), sa.null()),
                 }
             )
-            .where(*is_last, versioning.column("version") == runs.c.last)
+            .where(*is_last, versioning.column("version") == runs.c.last, oldest)
         )
 
-    def _made(self, versioning: Versioning, stretch: "_Stretch") -> sa.Subquery:
-        """The cuts that this purge has made in a part."""
+    def _cuts(self, versioning: Versioning, stretch: "_Stretch") -> sa.Subquery:
+        """The cuts of a part, those of earlier purges too: nothing is left of what any of them stands for."""
         version, operation, info = (versioning.column(own) for own in ("version", "operation", "change_info"))
         columns = (version.label("last"), operation.label("operation"), info.label("info"))
         rows = stretch.select(versioning, columns, with_before=True).subquery("written")
-        first, at = rows.c.info[(PURGED, "first")].as_integer(), rows.c.info[(PURGED, "at")].as_string()
+        first = rows.c.info[(PURGED, "first")].as_integer()
         select = sa.select(*_parts(versioning, rows), first.label("first"), rows.c.last)
-        return select.where(rows.c.operation == "purge", at == self._told_at()).subquery("made")
-
-    def _told_at(self) -> str:
-        return instant_text(self.at)
+        return select.where(rows.c.operation == "purge").subquery("cuts")
 
     def _going(
-        self, versioning: Versioning, stretch: "_Stretch", dialect: str, with_before: bool = False
+        self, versioning: Versioning, stretch: "_Stretch", dialect: Dialect, with_before: bool = False
     ) -> sa.Subquery:
-        """History rows, and whether each goes: ``goes``. Cuts do: they become one with what is beside."""
+        """History rows, and whether each goes: ``goes``. Cuts that the same one made for the same reasons do: they
+        become one with what is beside.
+        """
         version, changed, operation = (versioning.column(own) for own in ("version", "changed", "operation"))
         first = versioning.column("change_info")[(PURGED, "first")].as_integer()
         columns: dict[str, sa.ColumnElement[Any]] = {
@@ -256,6 +338,8 @@ class Purge:
             "changed": changed,
             "operation": operation,
             "first": sa.case((operation == "purge", first), else_=version),
+            "is_own_cut": sa.and_(operation == "purge", self._is_own(versioning, dialect)),
+            "kind": sa.null() if versioning.kind is None else versioning.kind,
         }
         if self.retention.daily_after is not None:
             columns["valid_from"] = versioning.began(history_key(versioning), version)
@@ -263,7 +347,7 @@ class Purge:
         rows = stretch.select(versioning, selected, with_before).cte("looked_at")
         records = self._records(versioning, rows)
         same = [one == other for one, other in zip(_parts(versioning, rows), _parts(versioning, records), strict=True)]
-        is_kept = sa.or_(records.c.is_held, self._is_young(rows, dialect), *self._is_new(rows, records))
+        is_kept = sa.or_(records.c.is_held, self._is_young(rows, dialect.name), *self._is_new(rows, records))
         judged = (
             sa.select(*rows.c, sa.and_(rows.c.operation.not_in(STATELESS), ~is_kept).label("is_doomed"))
             .join_from(rows, records, sa.and_(*same))
@@ -273,11 +357,21 @@ class Purge:
         follows = sa.func.lead(judged.c.version).over(**order) == judged.c.version + 1
         next_goes = sa.func.lead(judged.c.is_doomed, type_=sa.Boolean).over(**order)
         goes = sa.case(
-            (judged.c.operation == "purge", sa.true()),
+            (judged.c.operation == "purge", judged.c.is_own_cut),
             (judged.c.operation == "insert", sa.func.coalesce(sa.and_(follows, next_goes), sa.false())),
             else_=judged.c.is_doomed,
         )
-        return sa.select(*judged.c, goes.label("goes")).subquery("going")
+        # The row of a creation does not say of which kind the record is; the one behind it does.
+        kind = sa.func.coalesce(judged.c.kind, sa.func.lead(judged.c.kind).over(**order))
+        columns = {column.key: column for column in judged.c} | {"kind": kind, "goes": goes}
+        return sa.select(*(column.label(name) for name, column in columns.items())).subquery("going")
+
+    def _is_own(self, versioning: Versioning, dialect: Dialect) -> sa.ColumnElement[bool]:
+        """Was a cut made by the same one for the same reasons?"""
+        info = versioning.column("change_info")
+        user_id, extra = info[(PURGED, "user_id")].as_string(), info[(PURGED, "extra")]
+        same = ~is_distinct(extra, self.extra, dialect) if self.extra else extra.as_string().is_(None)
+        return sa.and_(user_id.is_not_distinct_from(sa.literal(self.user_id, sa.Text)), same)
 
     def _records(self, versioning: Versioning, rows: sa.FromClause) -> sa.CTE:
         """The records of some rows: whether each is held, and the lowest number of its newest versions."""
@@ -427,8 +521,10 @@ def _is_held(
 def _holds(versioning: Versioning, held: Any, entity: Any) -> Any:
     if callable(held):
         return held(entity)
-    attribute = getattr(entity, held)
-    return attribute.is_(True) if isinstance(versioning.tracked[held].type, sa.Boolean) else attribute.is_not(None)
+    attribute, type_ = getattr(entity, held), versioning.tracked[held].type
+    is_boolean = isinstance(implementation(type_), sa.Boolean)
+    # What is true may be stored as something else, by a type of the application's.
+    return attribute == sa.literal(True, type_) if is_boolean else attribute.is_not(None)
 
 
 def _runs(versioning: Versioning, rows: sa.Subquery) -> sa.Subquery:
@@ -438,6 +534,8 @@ def _runs(versioning: Versioning, rows: sa.Subquery) -> sa.Subquery:
     follows = sa.and_(
         sa.func.lag(rows.c.goes, type_=sa.Boolean).over(**order),
         sa.func.lag(rows.c.version, type_=sa.Integer).over(**order) == rows.c.first - 1,
+        # A cut says of one kind what the record was.
+        sa.func.lag(rows.c.kind).over(**order).is_not_distinct_from(rows.c.kind),
     )
     begins = sa.case((follows, 0), else_=1)
     going = sa.select(*rows.c, begins.label("begins")).subquery("marked")
@@ -446,7 +544,12 @@ def _runs(versioning: Versioning, rows: sa.Subquery) -> sa.Subquery:
     numbered = sa.select(*going.c, run.label("run")).where(going.c.goes).subquery("numbered")
     key = _parts(versioning, numbered)
     return (
-        sa.select(*key, sa.func.min(numbered.c.first).label("first"), sa.func.max(numbered.c.version).label("last"))
+        sa.select(
+            *key,
+            sa.func.min(numbered.c.first).label("first"),
+            sa.func.min(numbered.c.version).label("oldest"),
+            sa.func.max(numbered.c.version).label("last"),
+        )
         .group_by(*key, numbered.c.run)
         # A cut alone stays as it is.
         .having(sa.or_(sa.func.count() > 1, sa.func.max(numbered.c.operation) != "purge"))
@@ -454,24 +557,32 @@ def _runs(versioning: Versioning, rows: sa.Subquery) -> sa.Subquery:
     )
 
 
-def _of_made(versioning: Versioning, table: RecordTable, made: sa.Subquery) -> list[sa.ColumnElement[bool]]:
-    """Is a row of one of the history tables one of a record in which cuts were made?"""
+def _of_cuts(versioning: Versioning, table: RecordTable, cuts: sa.Subquery) -> list[sa.ColumnElement[bool]]:
+    """Is a row of one of the history tables one of a record that has cuts?"""
     return [
-        table.history.c[column.key] == part for column, part in zip(table.key, _parts(versioning, made), strict=True)
+        table.history.c[column.key] == part for column, part in zip(table.key, _parts(versioning, cuts), strict=True)
     ]
 
 
-def _emptying(versioning: Versioning, table: RecordTable, made: sa.Subquery) -> sa.Update:
-    """The statement that leaves a further table's rows of cuts no state."""
-    version = table.history.c[versioning.options.names.version]
-    return (
-        sa.update(table.history)
-        .values(dict.fromkeys(versioning.stateful(table), sa.null()))
-        .where(*_of_made(versioning, table, made), version == made.c.last)
-    )
+def _emptying(versioning: Versioning, table: RecordTable, columns: Iterable[str], cuts: sa.Subquery) -> sa.Update:
+    """The statement that leaves cuts no value in some columns of one of the history tables."""
+    own = [*(table.history.c[column.key] for column in table.key), table.history.c[versioning.options.names.version]]
+    # Not the table itself, which may not know the columns.
+    named = [*(sa.column(column.name, column.type) for column in own), *map(sa.column, columns)]
+    rows = sa.table(table.history.name, *named, schema=table.history.schema)
+    place = [*_parts(versioning, cuts), cuts.c.last]
+    same = (rows.c[column.name] == part for column, part in zip(own, place, strict=True))
+    return sa.update(rows).values(dict.fromkeys(columns, sa.null())).where(*same)
 
 
-def _deleting(versioning: Versioning, table: RecordTable, made: sa.Subquery) -> sa.Delete:
+def _undeclared(connection: Connection, table: RecordTable) -> list[str]:
+    """The names of a history table's columns that no model has, as those of what is hidden since; that may be NULL."""
+    known = {column.name for column in table.history.c}
+    found = sa.inspect(connection).get_columns(table.history.name, table.history.schema)
+    return [one["name"] for one in found if one["name"] not in known and one["nullable"] and "computed" not in one]
+
+
+def _deleting(versioning: Versioning, table: RecordTable, cuts: sa.Subquery) -> sa.Delete:
     """The statement that deletes the rows that cuts stand for."""
     # By keys that are looked up: for a range of each cut PostgreSQL would read the table whole.
     gone = table.history.alias("gone")
@@ -479,9 +590,9 @@ def _deleting(versioning: Versioning, table: RecordTable, made: sa.Subquery) -> 
     place = [*key, versioning.options.names.version]
     version = gone.c[versioning.options.names.version]
     stands_for = (
-        *(gone.c[name] == part for name, part in zip(key, _parts(versioning, made), strict=True)),
-        version >= made.c.first,
-        version < made.c.last,
+        *(gone.c[name] == part for name, part in zip(key, _parts(versioning, cuts), strict=True)),
+        version >= cuts.c.first,
+        version < cuts.c.last,
     )
     rows = sa.select(*(gone.c[name] for name in place)).where(*stands_for)
     return sa.delete(table.history).where(sa.tuple_(*(table.history.c[name] for name in place)).in_(rows))

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import Mapper, aliased
 
+from chrononaut.cuts import PURGED
 from chrononaut.history import ERASED, NEVER, STATELESS, History, Key, Operation, Versioning, versioning_of
 from chrononaut.types import as_loaded, is_among, is_distinct, lists_name, marks_name, utc
 
@@ -84,16 +85,23 @@ def versions_and_cuts(model: type, key: Key, select: HistorySelect | None = None
     return changes(model, key, select).where(versioning_of(model).column("operation") != "insert")
 
 
-def cuts(model: type, key: Key, after: int, until: int) -> HistorySelect:
+def cuts(
+    model: type,
+    key: Key,
+    after: "int | sa.BindParameter[int]",
+    until: "int | sa.BindParameter[int]",
+    select: HistorySelect | None = None,
+) -> HistorySelect:
     """The cuts of a record, oldest first.
 
     :param key: primary key values, in mapping order
     :param after: only with a higher number than this
     :param until: only with this number or a lower one
+    :param select: what of them, as `as_columns`; by default history objects
     """
     versioning = versioning_of(model)
     number = versioning.column("version")
-    return changes(model, key).where(versioning.column("operation") == "purge", number > after, number <= until)
+    return changes(model, key, select).where(versioning.column("operation") == "purge", number > after, number <= until)
 
 
 def row_from(
@@ -452,7 +460,7 @@ def change_infos(
 def replaced_by(versioning: Versioning) -> sa.ColumnElement[str]:
     """The operation of a history row; of a cut, that of the last row that was purged."""
     operation = versioning.column("operation")
-    purged = versioning.column("change_info")[("purged", "operation")].as_string()
+    purged = versioning.column("change_info")[(PURGED, "operation")].as_string()
     return sa.case((operation == "purge", purged), else_=operation)
 
 

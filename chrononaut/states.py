@@ -147,6 +147,7 @@ class States:
 
         self.versions = in_order(prior)
         self.versions_and_cuts = in_order(queries.versions_and_cuts(model, key, columns))
+        self.cuts = queries.cuts(model, key, number, sa.bindparam("until", type_=sa.Integer), columns)
         self.bounds: Mapping[str, sa.ColumnElement[bool]] = {
             "before": changed <= sa.bindparam("before", type_=Instant),
             "after": changed > sa.bindparam("after", type_=Instant),
@@ -248,6 +249,10 @@ class RecordStates:
         live = self.live and self.live.span
         prior = [Span(*row) for row in self._execute(self._states.spans_around, number=number)]
         return Place.among(prior, live, number)
+
+    def cuts(self, from_: int, to: int) -> list[Cut]:
+        """What was purged between two versions, oldest first."""
+        return [cut for state in self._prior(self._states.cuts, number=from_, until=to) if (cut := _cut(state))]
 
     def hidden_changes(self, from_: int, to: int) -> list[str]:
         """The hidden attributes that changed between two versions, in mapping order."""

@@ -199,7 +199,7 @@ class Timeline:
         unknown = {
             (self.number(row), name)
             for row in rows
-            if self._versioning.own(row, "operation") != "insert"
+            if self._versioning.own(row, "operation") not in STATELESS
             for name in self._versioning.erased(row)
         }
         return {name: None if (number, name) in unknown else changes.get(number) for name, number in numbers.items()}

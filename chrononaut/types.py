@@ -76,7 +76,7 @@ def is_distinct(column: sa.ColumnElement[Any], value: object, dialect: Dialect) 
 
 def as_loaded(column: Any, dialect: Dialect) -> Any:
     """A column as Python sees it: the null of JSON and NULL are both ``None``."""
-    if not isinstance(_implementation(column.type.dialect_impl(dialect)), sa.JSON):
+    if not isinstance(implementation(column.type.dialect_impl(dialect)), sa.JSON):
         return column
     return sa.type_coerce(sa.case((sa.cast(column, sa.Text) == "null", sa.null()), else_=column), column.type)
 
@@ -86,11 +86,12 @@ _Comparable = Callable[[Any], sa.ColumnElement[Any]]
 
 def _comparable(type_: Any, dialect: str) -> _Comparable:
     """How the values of a type are compared exactly."""
-    type_ = _implementation(type_)
+    type_ = implementation(type_)
     return _on_postgresql(type_) if dialect == "postgresql" else _on_sqlite(type_)
 
 
-def _implementation(type_: Any) -> Any:
+def implementation(type_: Any) -> Any:
+    """The type that a type of the application's is made of."""
     while isinstance(type_, TypeDecorator):
         type_ = type_.impl_instance
     return type_
@@ -194,8 +195,8 @@ def has_key(document: sa.ColumnElement[Any], key: str) -> sa.ColumnElement[bool]
 
 def is_text(type_: Any) -> bool:
     """Are the values of a type texts of any content?"""
-    implementation = _implementation(type_)
-    return isinstance(implementation, sa.String) and not isinstance(implementation, sa.Enum)
+    made_of = implementation(type_)
+    return isinstance(made_of, sa.String) and not isinstance(made_of, sa.Enum)
 
 
 def with_null(document: sa.ColumnElement[Any], key: str, dialect: str) -> sa.ColumnElement[Any]:
@@ -267,6 +268,25 @@ def with_values(
         else:
             document = sa.func.json_set(document, f"$.{'.'.join(path)}", value, type_=JSONDocument)
     return document
+
+
+def with_key_of(
+    document: sa.ColumnElement[Any], other: sa.ColumnElement[Any], key: str, dialect: str
+) -> sa.ColumnElement[Any]:
+    """A JSON object with what another one has under a key, where it has that.
+
+    :param document: a JSON object without that key
+    :param dialect: the name of the dialect
+    """
+    added: sa.ColumnElement[Any]
+    value: sa.ColumnElement[Any]
+    if dialect == "postgresql":
+        value = other.op("->")(sa.cast(key, sa.Text))
+        added = document.op("||")(sa.func.jsonb_build_object(sa.cast(key, sa.Text), value))
+    else:
+        value = sa.func.json_extract(other, f"$.{key}")
+        added = sa.func.json_set(document, f"$.{key}", sa.func.json(value))
+    return sa.case((has_key(other, key), sa.type_coerce(added, document.type)), else_=document)
 
 
 def with_names(

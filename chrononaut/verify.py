@@ -16,12 +16,11 @@ any other: nobody can tell them from a loss.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, get_args
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection
 
 from chrononaut.cuts import OPERATIONS, PURGED, damage
 from chrononaut.erasing import REASONS, erasable, unkept
@@ -141,20 +140,6 @@ def total_rows(connection: Connection, model: type) -> int:
         for table in (versioning.history_table, versioning.table)[: 1 if len(versioning.tables) > 1 else 2]
     )
     return sum(connection.execute(sa.select(*counts)).one())
-
-
-@contextmanager
-def snapshot(engine: Engine) -> Iterator[Connection]:
-    """A connection that only reads; on PostgreSQL it reads all from one state of the database.
-
-    Elsewhere it begins no transaction: an application may have SQLite begin each as a writer, and others would wait.
-    """
-    if engine.dialect.name == "postgresql":
-        options: dict[str, Any] = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-    else:
-        options = {"isolation_level": "AUTOCOMMIT"}
-    with engine.connect() as connection:
-        yield connection.execution_options(**options)
 
 
 def problems(link: Link) -> Iterator[tuple[int, str]]:

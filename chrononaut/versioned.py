@@ -15,6 +15,7 @@ from chrononaut.as_of import AsOf
 from chrononaut.capture import capture_models
 from chrononaut.change_info import CapturesChangeInfo, appended_to, take_appended, with_extra
 from chrononaut.changes import Change
+from chrononaut.cuts import Cut
 from chrononaut.diff import Differences
 from chrononaut.erasing import Erasure
 from chrononaut.exceptions import DetachedError
@@ -64,7 +65,7 @@ class Versioned(CapturesChangeInfo):
     def versions(
         self, before: datetime | None = None, after: datetime | None = None, return_query: bool = False
     ) -> list[History] | Query[History]:
-        """The prior versions, oldest first; what was purged of them `Timeline.cuts` tells.
+        """The prior versions, oldest first; what was purged of them `cuts` tells.
 
         :param before: only versions that ended at this instant or earlier; a naive one is read as UTC
         :param after: only versions that ended later than this instant, so that the two split the history
@@ -77,6 +78,10 @@ class Versioned(CapturesChangeInfo):
         query: Query[History] = timeline.session.query(versioning_of(type(self)).history)
         criteria = () if select.whereclause is None else (select.whereclause,)
         return query.filter(*criteria).order_by(versioning_of(type(self)).column("version"))
+
+    def cuts(self) -> list[Cut]:
+        """What was purged of the record, oldest first: that there were older versions, and when and why they went."""
+        return self._timeline().cuts()
 
     def version_at(self, at: datetime) -> Any:
         """The state that was valid at an instant.

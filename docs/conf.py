@@ -16,6 +16,7 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx_click",
+    "docs.extensions.file_names",
     "docs.extensions.rest_reference",
     "docs.extensions.offline",
 ]
@@ -23,6 +24,8 @@ exclude_patterns = ["_build", "extensions"]
 # Pages are read in a checkout too: links lead from file to file, and headings have the anchors that a forge gives them.
 myst_heading_anchors = 4
 default_role = "py:obj"
+# Quotes and ellipses, and no dashes: `--column` stays as it is typed.
+smartquotes_action = "qe"
 autodoc_typehints_format = "short"
 autodoc_member_order = "bysource"
 nitpick_ignore_regex = [

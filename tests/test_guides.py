@@ -39,9 +39,7 @@ _PAGES = sorted(filter(_leads, (_ROOT / "docs").rglob("*.md")))
 )
 def test_page_leads_where_it_says(page: Path, names: tuple[str, ...], database_url: str, tmp_path: Path) -> None:
     programs = "/usr/local/bin:/usr/bin:/bin"
-    # The changes of the demo stand for the file that is not in the checkout.
-    releases = str(_ROOT / "app" / "data" / "releases.ndjson")
-    environment = {"CHECKOUT": str(_ROOT), "PORT": str(_free_port()), "PATH": programs, "RELEASES": releases}
+    environment = {"CHECKOUT": str(_ROOT), "PORT": str(_free_port()), "PATH": programs}
     if "://user@host/" in page.read_text():
         environment["DATABASE_URL"] = database_url
     if "install" not in names:
@@ -49,6 +47,16 @@ def test_page_leads_where_it_says(page: Path, names: tuple[str, ...], database_u
     follow(page, tmp_path, environment, *names)
     for example in (_ROOT / "examples" / "inventory").glob("*.py") if page.stem == "own-models" else ():
         assert (tmp_path / "inventory" / example.name).read_text() == example.read_text()
+
+
+@pytest.mark.contract
+def test_pages_of_the_library_lead_where_the_guide_has_installed_it(tmp_path: Path) -> None:
+    programs = "/usr/local/bin:/usr/bin:/bin"
+    follow(_ROOT / "docs" / "guide.md", tmp_path, {"CHECKOUT": str(_ROOT), "PATH": programs}, "install")
+    for name in ("retention", "erasure", "transfer"):
+        (tmp_path / name).mkdir()
+        page = _ROOT / "docs" / f"{name}.md"
+        follow(page, tmp_path / name, {"PATH": f"{tmp_path / '.venv' / 'bin'}:{programs}"})
 
 
 def _follow(page: str, folder: Path, **environment: str) -> None:

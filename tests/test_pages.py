@@ -24,6 +24,7 @@ from app.cli import create_tables
 from app.db import db
 from app.demo import fill
 from app.settings import Setting, SettingError, Settings, declared
+from docs.extensions.file_names import with_captions
 from docs.extensions.offline import loaded_from_elsewhere
 from docs.extensions.rest_reference import operations, problems, schemas
 
@@ -100,6 +101,13 @@ def test_every_block_is_run_or_says_why_not(page: Path) -> None:
             assert page == _ADOPTING or _blocks(page, "console"), f"nobody follows this page:\n{text}"
 
 
+@pytest.mark.parametrize(
+    "page", [page for page in _PAGES if "Versioned, VersionedSQLAlchemy" in page.read_text()], ids=_relative
+)
+def test_page_of_the_library_says_how_it_is_installed(page: Path) -> None:
+    assert "guide.md#installing" in page.read_text() or _blocks(page, "console", "install")
+
+
 def test_few_blocks_are_run_by_none() -> None:
     left = [text for page in _PAGES for name in _RUN_BY_NONE for text in _blocks(page, "console", name)]
     assert len(left) <= len(_RUN_BY_NONE)
@@ -135,6 +143,12 @@ def test_every_operation_schema_and_problem_is_in_the_reference_of_rest() -> Non
         assert f"## {name}\n" in described
     for kind in document["components"]["schemas"]["Problem"]["properties"]["type"]["x-extensible-enum"]:
         assert f"| `{kind}` |" in problems(document)
+
+
+def test_built_page_shows_the_name_of_a_file() -> None:
+    page = "Save:\n\n```python make.py\nmake()\n```\n\n```python\nrun()\n```\n"
+    captioned = "Save:\n\n```{code-block} python\n:caption: make.py\n\nmake()\n```\n\n```python\nrun()\n```\n"
+    assert with_captions(page) == captioned
 
 
 def test_what_a_built_page_would_load_from_elsewhere_is_found(tmp_path: Path) -> None:

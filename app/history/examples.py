@@ -120,6 +120,7 @@ class Examples:
             "to": {"version": 1, "valid_from": _CHANGED_TEXT, "changed": None},
             "changes": self.differences,
             "hidden_changed": self.hidden_changed,
+            "purged": [],
         }
 
     @property

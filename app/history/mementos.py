@@ -54,8 +54,8 @@ def send_to_memento(timeline: Timeline, paths: Mapping[str, str]) -> Response:
     place = timeline.place(NEVER if number is None else number)
     chosen = place.this or place.before or place.first
     if chosen is None:
-        for cut in timeline.cuts():
-            raise cut.error(timeline.model.__name__, timeline.key)
+        if cuts := timeline.cuts():
+            raise cuts[0].error(timeline.model.__name__, timeline.key)
         raise Problem("unknown-version", "the record has no version that could be gone to")
     if chosen is not place.this:
         place = timeline.place(chosen.version)

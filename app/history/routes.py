@@ -1,6 +1,6 @@
 """The operations of ``/history``."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
@@ -25,6 +25,7 @@ from app.history.schemas import (
     VersionsQuery,
     history_schemas,
 )
+from app.instants import instant_text
 from app.json_patch import JSON_PATCH, patch_answer, patch_between
 from app.media import JSON, acceptable
 from app.pages import make_cursor, read_cursor
@@ -181,7 +182,8 @@ def add_history(blueprint: Blueprint, resource: Resource) -> None:
         """What differs between two states, each given by its version number or by an instant.
 
         As a JSON Patch (RFC 6902) it makes the `state` of the one into that of the other. What was erased from one of
-        the two is not among the `changes`, and `null` in its state.
+        the two is not among the `changes`, and `null` in its state. Where versions between the two were purged, which
+        `purged` tells, nobody knows which hidden columns they changed.
         """
         media_type = acceptable(JSON, JSON_PATCH)
         record = Found.by_key(resource, states, key)
@@ -189,7 +191,8 @@ def add_history(blueprint: Blueprint, resource: Resource) -> None:
         to = _find(record, query["to"]) if "to" in query else record.live()
         if to.version < from_.version:
             raise _invalid("to", f"version {to.version} is older than version {from_.version}; swap them")
-        etag = f"{version_etag(from_)}.{version_etag(to)}"
+        cuts = record.states.cuts(from_.version, to.version)
+        etag = f"{version_etag(from_)}.{version_etag(to)}{_cuts_etag(cuts)}"
         if media_type == JSON_PATCH:
             response = patch_between(dump_state(_state(from_)), dump_state(_state(to)))
             etag += ".patch"
@@ -200,6 +203,7 @@ def add_history(blueprint: Blueprint, resource: Resource) -> None:
                 "to": _version(to),
                 "changes": differences_of(dump_state, differences(from_.known, to.known)),
                 "hidden_changed": hidden,
+                "purged": [cut_document(cut) for cut in cuts],
             }
             response = jsonify(dump_diff(document))
         return cacheable(response, etag)
@@ -280,6 +284,14 @@ def version_etag(state: State) -> str:
         return f"v{state.version}-current"
     marks = marks_of(state.change_info)
     return f"v{state.version}-erased-{marks[-1]['at']}" if marks else f"v{state.version}"
+
+
+def _cuts_etag(cuts: Sequence[Cut]) -> str:
+    """What tells an answer from those before some of what lies in between was purged."""
+    if not cuts:
+        return ""
+    rows = sum(cut.last - cut.first + 1 for cut in cuts)
+    return f"-purged-{rows}-{instant_text(max(cut.purged_at for cut in cuts))}"
 
 
 def _find(record: Found, which: int | datetime) -> State:

@@ -161,6 +161,30 @@ def differences_field() -> fields.Dict:
     return fields.Dict(keys=fields.String(), values=fields.Nested(DifferenceSchema), required=True)
 
 
+class CutSchema(Answer):
+    """Consecutive versions that were purged."""
+
+    first = fields.Integer(
+        required=True,
+        metadata={"minimum": -1, "description": "the first of them; -1 is the record's creation", "example": -1},
+    )
+    last = fields.Integer(required=True, metadata={"minimum": -1, "description": "the last of them", "example": 3})
+    changed = Instant(required=True, metadata={"description": "when the last ended"})
+    purged_at = Instant(required=True)
+    user_id = fields.String(required=True, allow_none=True, metadata={"description": "who purged them"})
+    extra = fields.Dict(keys=fields.String(), values=fields.String(), required=True, metadata={"description": "why"})
+    operation = operation_field(required=True, metadata={"description": "what replaced the last"})
+
+
+def cuts_field(description: str = "versions that were there, on this page, and were purged") -> fields.List[Any]:
+    """The field for what was purged."""
+    return fields.List(
+        fields.Nested(CutSchema),
+        required=True,
+        metadata={"description": description, "example": []},
+    )
+
+
 class DiffSchema(Answer):
     """The differences between two states."""
 
@@ -169,7 +193,12 @@ class DiffSchema(Answer):
     from_ = fields.Nested(StateReferenceSchema, required=True, data_key="from")
     to = fields.Nested(StateReferenceSchema, required=True)
     changes = differences_field()
-    hidden_changed = fields.List(fields.String(), required=True)
+    hidden_changed = fields.List(
+        fields.String(),
+        required=True,
+        metadata={"description": "the hidden columns that changed in between, as far as that was not `purged`"},
+    )
+    purged = cuts_field("versions between the two that were purged")
     links = fields.Nested(LinksSchema, required=True)
 
 
@@ -200,30 +229,6 @@ class PurgedSchema(Answer):
     at = Instant(required=True, metadata={"description": "when it was purged"})
     user_id = fields.String(required=True, allow_none=True, metadata={"description": "who purged it"})
     extra = fields.Dict(keys=fields.String(), values=fields.String(), metadata={"description": "why"})
-
-
-class CutSchema(Answer):
-    """Consecutive versions that were purged."""
-
-    first = fields.Integer(
-        required=True,
-        metadata={"minimum": -1, "description": "the first of them; -1 is the record's creation", "example": -1},
-    )
-    last = fields.Integer(required=True, metadata={"minimum": -1, "description": "the last of them", "example": 3})
-    changed = Instant(required=True, metadata={"description": "when the last ended"})
-    purged_at = Instant(required=True)
-    user_id = fields.String(required=True, allow_none=True, metadata={"description": "who purged them"})
-    extra = fields.Dict(keys=fields.String(), values=fields.String(), required=True, metadata={"description": "why"})
-    operation = operation_field(required=True, metadata={"description": "what replaced the last"})
-
-
-def cuts_field() -> fields.List[Any]:
-    """The field for what was purged."""
-    return fields.List(
-        fields.Nested(CutSchema),
-        required=True,
-        metadata={"description": "versions that were there, on this page, and were purged", "example": []},
-    )
 
 
 class ChangeInfoSchema(Answer):

@@ -146,7 +146,8 @@ def _add_hand_written(floors: Blueprint) -> None:
             began = row.changed
         following = versions[_PAGE - 1]["version"] if len(versions) > _PAGE else None
         current = live and {"version": live.version, "valid_from": _text(began), "state": _state(live)}
-        return jsonify(_identified(key) | {"current": current, "versions": versions[:_PAGE], "next": following})
+        page = {"current": current, "versions": versions[:_PAGE], "purged": [], "next": following}
+        return jsonify(_identified(key) | page)
 
     @floors.get(f"{path}/version_at")
     @requires("read", "user")

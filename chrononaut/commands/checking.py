@@ -14,7 +14,8 @@ from flask_sqlalchemy import SQLAlchemy
 from chrononaut.commands.common import chosen_models, count, database_errors, progress
 from chrononaut.doctor import examine, undeclared
 from chrononaut.history import Versioning
-from chrononaut.verify import Checked, Finding, check, snapshot, total_rows
+from chrononaut.transactions import snapshot
+from chrononaut.verify import Checked, Finding, check, total_rows
 
 
 @dataclass(slots=True)
@@ -43,6 +44,7 @@ class _Tally:
 @click.argument("names", metavar="[MODEL]...", nargs=-1)
 @click.option(
     "--limit",
+    metavar="DIFFERENCES",
     type=click.IntRange(min=0),
     default=100,
     show_default=True,

@@ -31,6 +31,7 @@ from chrononaut.timeline import Timeline
 @click.option("--keep-reasons", is_flag=True, help="Leave the reasons of the changes.")
 @click.option(
     "--rationale",
+    metavar="WHY",
     required=True,
     callback=read_reason,
     help="Why it is erased. It stays, so do not repeat the values in it.",

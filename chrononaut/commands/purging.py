@@ -1,6 +1,7 @@
 """``flask history purge``: take out of history what the policies do not keep."""
 
 import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,11 +14,22 @@ from flask import current_app
 from flask.cli import with_appcontext
 from flask_sqlalchemy import SQLAlchemy
 
-from chrononaut.commands.common import NotDoneError, chosen_models, count, database_errors, progress, versioned_models
+from chrononaut.commands.common import (
+    NotDoneError,
+    chosen_models,
+    count,
+    database_errors,
+    progress,
+    read_extra,
+    read_reason,
+    versioned_models,
+)
 from chrononaut.exceptions import ChangeInfoError, OptionError
 from chrononaut.history import Key, Versioning
+from chrononaut.key_text import key_text
 from chrononaut.purging import BATCH, SETTING, SMALLEST_BATCH, Doomed, Purge, policies, total_rows
 from chrononaut.retention import Retention, read_setting
+from chrononaut.transactions import snapshot
 from chrononaut.types import now
 
 
@@ -71,38 +83,57 @@ def _together(one: Doomed, more: Doomed) -> Doomed:
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 @click.option(
     "--batch",
+    metavar="ROWS",
     type=click.IntRange(SMALLEST_BATCH),
     default=BATCH,
     show_default=True,
     help="History rows in one transaction.",
 )
-@click.option("--rationale", help="Why; it stays in history where versions went.")
+@click.option("--rationale", metavar="WHY", callback=read_reason, help="Why; it stays in history where versions went.")
+@click.option("--extra", metavar="KEY=VALUE", multiple=True, callback=read_extra, help="A further reason, likewise.")
 @click.option("--user", "user_id", metavar="NAME", help="Who purges, as change info names users.")
 @click.option(
-    "--limit", type=click.IntRange(0), default=10, show_default=True, help="Records of each model that a dry run shows."
+    "--limit",
+    metavar="RECORDS",
+    type=click.IntRange(0),
+    default=10,
+    show_default=True,
+    help="Records of each model that a dry run shows.",
 )
 @with_appcontext
 def purge(
-    names: tuple[str, ...], dry_run: bool, batch: int, rationale: str | None, user_id: str | None, limit: int
+    names: tuple[str, ...],
+    dry_run: bool,
+    batch: int,
+    rationale: str | None,
+    extra: Mapping[str, str],
+    user_id: str | None,
+    limit: int,
 ) -> None:
     """Take out of history what the policies do not keep.
 
     Of all models that have one, or of those that are named; CHRONONAUT_RETENTION goes before __chrononaut_retention__.
     What was ended goes on when it is done again. Exit status: 0 all has gone that was to go, 1 it was ended before, by
-    Ctrl-C or SIGTERM, 2 it could not be done. The application may go on meanwhile.
+    Ctrl-C or SIGTERM, 2 it could not be done, or not of all models. The application may go on meanwhile.
     """
     db: SQLAlchemy = current_app.extensions["sqlalchemy"]
-    at, extra = now(), {} if rationale is None else {"rationale": rationale}
+    at, failed = now(), False
+    reasons = dict(extra) if rationale is None else {**extra, "rationale": rationale}
     chosen = _chosen_policies(db, names)
     with _ended_between_parts() as ended:
         for versioning, retention in chosen.items():
             of_model = _Tally(limit)
             try:
-                plan = Purge(versioning.model, retention, at, user_id, extra, batch)
+                plan = Purge(versioning.model, retention, at, user_id, reasons, batch)
             except ChangeInfoError as error:
                 raise NotDoneError(str(error)) from None
-            with database_errors(versioning.name, "purged"):
-                _purge(db, plan, versioning, of_model, dry_run, ended)
+            try:
+                with database_errors(versioning.name, "purged"):
+                    _purge(db, plan, versioning, of_model, dry_run, ended)
+            except NotDoneError as error:
+                # What was committed is told all the same, and the models that follow are purged.
+                click.echo(f"Error: {error.message}; the same command goes on with what is left", err=True)
+                failed = True
             click.echo(f"{versioning.name}: {of_model} {'would go' if dry_run else 'purged'}")
             for one in of_model.shown if dry_run else ():
                 click.echo(f"  {_told(one)}")
@@ -111,6 +142,8 @@ def purge(
             if ended:
                 click.echo("ended before all was done; the same command goes on", err=True)
                 raise click.exceptions.Exit(1)
+    if failed:
+        raise click.exceptions.Exit(NotDoneError.exit_code)
 
 
 def _chosen_policies(db: SQLAlchemy, names: Sequence[str]) -> Mapping[Versioning, Retention]:
@@ -121,8 +154,13 @@ def _chosen_policies(db: SQLAlchemy, names: Sequence[str]) -> Mapping[Versioning
     chosen = chosen_models(db, names)
     try:
         found = policies(versioned_models(db), read_setting(current_app.config.get(SETTING) or {}))
-    except (OptionError, ValueError) as error:
+    except OptionError as error:
         raise NotDoneError(str(error)) from None
+    except ValueError as error:
+        raise NotDoneError(f"{SETTING} {error}") from None
+    for one in chosen:
+        if names and one.root is not one:
+            raise NotDoneError(f"{one.name} is purged with {one.root.name}, which it inherits from")
     if unkept := [name for name in names if name not in {one.name for one in found}]:
         raise NotDoneError(f"{', '.join(unkept)} has no policy; declare __chrononaut_retention__, or set {SETTING}")
     if not found:
@@ -137,7 +175,7 @@ def _purge(
     engine = db.session().get_bind(versioning.mapper).engine
 
     def total() -> int:
-        with engine.connect() as connection:
+        with snapshot(engine) as connection:
             return total_rows(connection, versioning.model)
 
     with progress(versioning.name, total) as advance:
@@ -149,9 +187,8 @@ def _purge(
 
 
 def _told(doomed: Doomed) -> str:
-    key = doomed.key[0] if len(doomed.key) == 1 else doomed.key
     between = f"{doomed.first}" if doomed.first == doomed.last else f"{doomed.first} to {doomed.last}"
-    return f"{key!r}: {count(doomed.versions, 'version')}, {between}"
+    return f"{key_text(doomed.key)}: {count(doomed.versions, 'version')}, {between}"
 
 
 @contextmanager
@@ -168,6 +205,10 @@ def _ended_between_parts() -> Iterator[Sequence[int]]:
             raise KeyboardInterrupt
         click.echo("ending behind this part", err=True)
 
+    if threading.current_thread() is not threading.main_thread():
+        # No signal comes to another.
+        yield came
+        return
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield came

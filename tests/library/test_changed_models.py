@@ -14,8 +14,9 @@ from sqlalchemy.orm import Session
 
 from chrononaut import OptionError, VersionedSQLAlchemy, history_model
 from chrononaut.migrations import archive_column, autogenerate_options, rename_column
+from chrononaut.transactions import snapshot
 from chrononaut.types import Instant
-from chrononaut.verify import snapshot, verify
+from chrononaut.verify import verify
 from tests.library.conftest import opened
 from tests.library.models import define
 

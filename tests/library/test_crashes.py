@@ -24,7 +24,8 @@ from flask import Flask
 from sqlalchemy.orm import Session
 
 from chrononaut.history import versioning_of
-from chrononaut.verify import snapshot, verify
+from chrononaut.transactions import snapshot
+from chrononaut.verify import verify
 from tests.conftest import postgres_server
 from tests.library.models import db
 from tests.library.rows import history_rows, live_rows

@@ -11,7 +11,8 @@ from flask import Flask
 from sqlalchemy.orm import Session
 
 from chrononaut import VersionedSQLAlchemy
-from chrononaut.verify import snapshot, verify
+from chrononaut.transactions import snapshot
+from chrononaut.verify import verify
 from tests.library.conftest import opened
 from tests.library.models import define
 

@@ -22,8 +22,9 @@ from chrononaut import (
     rationale,
 )
 from chrononaut.purging import Purge
+from chrononaut.transactions import snapshot
 from chrononaut.types import JSONDocument
-from chrononaut.verify import snapshot, verify
+from chrononaut.verify import verify
 from tests.library.models import Country, Release, User, db, define
 from tests.library.rows import changes, history_rows, live_rows, state
 from tests.library.staff import Staff
@@ -552,11 +553,12 @@ def test_record_of_which_all_was_purged_gets_the_mark(session: Session, user: Us
 
 
 def test_erased_versions_are_purged_as_others(session: Session, user: User) -> None:
-    user.erase()
+    mark = user.erase().mark
     session.commit()
     list(Purge(User, Retention(versions=0)).run(db.engine))
     (cut,) = history_rows(session, "appuser_history", id=1)
     assert cut["operation"] == "purge"
+    assert cut["change_info"]["erased"] == [mark]
     assert {change.operation for change in user.blame().values() if change} == {"purge"}
     assert clean(User, session)
 
@@ -591,7 +593,9 @@ def test_marks_are_read_only_where_they_are(session: Session, user: User) -> Non
     assert {change.erased for change in user.changes()} == {()}
 
 
-@pytest.mark.parametrize("own", ["no", ["email"], [{"by": "us"}], {"by": "us"}, None])
+@pytest.mark.parametrize(
+    "own", ["no", ["email"], [{"by": "us"}], [{"at": 1, "columns": 5, "reasons": True}], {"by": "us"}, None]
+)
 def test_what_an_application_kept_under_our_key_before_is_no_mark(session: Session, user: User, own: Any) -> None:
     info = {"user_id": None, "remote_addr": None, "extra": {"a": "b"}, "erased": own}
     update = sa.text("UPDATE appuser_history SET change_info = :info WHERE id = 1")

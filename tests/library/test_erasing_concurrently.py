@@ -9,7 +9,8 @@ from flask import Flask
 from sqlalchemy.orm import Session
 
 from chrononaut import ConcurrentChangeError, Timeline
-from chrononaut.verify import snapshot, verify
+from chrononaut.transactions import snapshot
+from chrononaut.verify import verify
 from tests.library.models import User, db
 from tests.library.rows import history_rows
 

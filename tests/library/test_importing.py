@@ -30,7 +30,8 @@ from chrononaut import (
     importing,
     suppress_versioning,
 )
-from chrononaut.verify import snapshot, verify
+from chrononaut.transactions import snapshot
+from chrononaut.verify import verify
 from tests.library.conftest import recorded
 from tests.library.models import Country, Release, User, db, define
 from tests.library.rows import changes as operations

@@ -15,7 +15,8 @@ from chrononaut import (
     Versioned,
     VersionedSQLAlchemy,
 )
-from chrononaut.verify import check, snapshot, total_rows, verify
+from chrononaut.transactions import snapshot
+from chrononaut.verify import check, total_rows, verify
 from tests.library.models import define
 from tests.library.rows import changes, history_rows, live_rows, state
 from tests.library.staff import Staff

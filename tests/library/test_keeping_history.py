@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -19,6 +19,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chrononaut import (
     History,
+    HistoryFileError,
     ImportedChange,
     PurgedError,
     Retention,
@@ -70,7 +71,7 @@ class Row:
     """A history row as it is to be.
 
     :ivar state: ``None`` of a creation and of a cut
-    :ivar purged: of a cut: the first number and the operation of the last row
+    :ivar purged: of a cut: the first number, the operation of the last row, when and why
     """
 
     version: int
@@ -162,7 +163,8 @@ class Record:
         left: list[Row] = []
         run: list[Row] = []
         for row in self.rows:
-            if goes[row.version] or row.purged:
+            is_own = row.purged is not None and row.purged.get("extra", {}) == extra
+            if goes[row.version] or is_own:
                 run.append(row)
                 continue
             left += _cut(run, at, extra)
@@ -194,7 +196,8 @@ def _cut(run: list[Row], at: datetime, extra: Mapping[str, str]) -> list[Row]:
     purged: dict[str, Any] = {"first": run[0].first, "operation": last.ending, "at": _text(at), "user_id": None}
     if extra:
         purged["extra"] = dict(extra)
-    return [Row(last.version, "purge", last.changed, last.transaction, None, None, purged=purged)]
+    marks = run[0].marks  # what was erased from the oldest row was erased from all that were there then
+    return [Row(last.version, "purge", last.changed, last.transaction, None, None, marks=marks, purged=purged)]
 
 
 def _text(at: datetime) -> str:
@@ -210,6 +213,7 @@ class Years(RuleBasedStateMachine):
         self.records = {key: Record() for key in KEYS}
         self.clock = BEGINNING
         self.at = datetime.now(UTC)
+        self.older: list[bytes] = []
 
     @rule(
         key=st.sampled_from(KEYS),
@@ -243,6 +247,7 @@ class Years(RuleBasedStateMachine):
         held=st.sampled_from([None, "pinned"]),
         batch=st.sampled_from([3, 4, 7, 2000]),
         later=st.sampled_from([timedelta(0), DAY, 50 * DAY]),
+        why=st.sampled_from([{}, {"rationale": "policy"}, {"rationale": "policy", "case": "ä"}]),
     )
     def purge(
         self,
@@ -252,6 +257,7 @@ class Years(RuleBasedStateMachine):
         held: str | None,
         batch: int,
         later: timedelta,
+        why: dict[str, str],
     ) -> None:
         if days is not None and daily_after is not None and daily_after >= days:
             daily_after = None
@@ -260,12 +266,12 @@ class Years(RuleBasedStateMachine):
         policy = Retention(versions, days, daily_after, held)
         # Each purge has an instant of its own, as each has where the present one is taken.
         self.at = max(self.at, datetime.now(UTC)) + later + timedelta(microseconds=1)
-        purge = Purge(Note, policy, self.at, extra={"rationale": "policy"}, batch=batch)
+        purge = Purge(Note, policy, self.at, extra=why, batch=batch)
         would_go = {(one.key, one.versions) for part in purge.dry_run(db.engine) for one in part.doomed}
         went = {(one.key, one.versions) for part in purge.run(db.engine) for one in part.doomed}
         assert would_go == went
         for record in self.records.values():
-            record.purge(policy, self.at, {"rationale": "policy"})
+            record.purge(policy, self.at, why)
         self.check()
 
     @rule(key=st.sampled_from(KEYS), columns=st.none() | st.sets(st.sampled_from(ERASABLE)), reasons=st.booleans())
@@ -361,6 +367,7 @@ class Years(RuleBasedStateMachine):
         else:
             with rationale("because") if why else nullcontext():
                 _write(session, key, operation, given)
+                session.flush()
         session.commit()
         record.note(_told(key), operation, hidden, why)
         record.live = given
@@ -394,6 +401,15 @@ class Years(RuleBasedStateMachine):
                 assert live[key].version == record.version
             for before, after in pairwise(record.rows):
                 assert after.first == before.version + 1
+
+    @rule(batch=st.sampled_from([1, 1000]))
+    def import_older(self, batch: int) -> None:
+        """An export of the last time brings nothing, and above all nothing back: it is skipped, or refused."""
+        older, self.older = self.older, [line.encode() for line in export_history(db.engine, Note)]
+        if older:
+            with suppress(HistoryFileError):
+                assert import_history(db.engine, Note, older, batch=batch).rows == 0
+        self.check()
 
 
 def _stored(row: Any) -> tuple[Any, ...]:

@@ -143,7 +143,8 @@ def _define(**attributes: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    "method", ["versions", "version_at", "as_of", "has_changed_since", "previous_version", "diff", "changes", "erase"]
+    "method",
+    ["versions", "version_at", "as_of", "has_changed_since", "previous_version", "diff", "changes", "erase", "cuts"],
 )
 def test_column_that_would_hide_a_method_is_refused(method: str) -> None:
     with pytest.raises(OptionError, match=rf"^Person\.{method}: the attribute would hide a method"):

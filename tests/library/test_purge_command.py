@@ -16,7 +16,6 @@ from sqlalchemy.orm import Session
 
 from chrononaut import ConcurrentChangeError, Retention
 from chrononaut.purging import Purge
-from tests.library.conftest import opened
 from tests.library.shapes import Gauge, Price, db
 from tests.library.test_purging import DAY, NOW, lives, rows
 from tests.library.test_verify import found
@@ -48,8 +47,8 @@ def test_dry_run_says_what_would_go_and_changes_nothing(app: Flask) -> None:
     assert result.exit_code == 0
     assert result.stdout.splitlines() == [
         "Gauge: 6 versions of 3 records, which ended 2026-03-26T12:00:00Z to 2026-03-27T12:00:00Z would go",
-        "  'a': 2 versions, 0 to 1",
-        "  'b': 2 versions, 0 to 1",
+        "  a: 2 versions, 0 to 1",
+        "  b: 2 versions, 0 to 1",
         "  and 1 more record",
         "Price: 0 versions of 0 records would go",
     ]
@@ -58,11 +57,11 @@ def test_dry_run_says_what_would_go_and_changes_nothing(app: Flask) -> None:
 
 @pytest.mark.parametrize("batch", ["3", "2000"])
 def test_purge_says_what_has_gone_and_has_nothing_to_do_again(app: Flask, batch: str) -> None:
-    result = run(app, "--batch", batch, "--rationale", "too old", "--user", "ada")
+    result = run(app, "--batch", batch, "--rationale", "too old", "--extra", "ticket=T-1", "--user", "ada")
     assert (result.exit_code, result.stdout.splitlines()[1]) == (0, "Price: 0 versions of 0 records purged")
     assert result.stdout.startswith("Gauge: 6 versions of 3 records, which ended ")
     (cut,) = Gauge.timeline("a").cuts()
-    assert (cut.first, cut.last, cut.user_id, cut.extra) == (-1, 1, "ada", {"rationale": "too old"})
+    assert (cut.first, cut.last, cut.user_id, cut.extra) == (-1, 1, "ada", {"ticket": "T-1", "rationale": "too old"})
     assert run(app, "Gauge").stdout == "Gauge: 0 versions of 0 records purged\n"
 
 
@@ -70,7 +69,9 @@ def test_purge_says_what_has_gone_and_has_nothing_to_do_again(app: Flask, batch:
     ("arguments", "message"),
     [
         (["Item"], "Item has no policy; declare __chrononaut_retention__, or set CHRONONAUT_RETENTION"),
-        (["Truck"], "Truck has no policy"),
+        (["Truck"], "Truck is purged with Vehicle, which it inherits from"),
+        (["--rationale", " "], "Invalid value for '--rationale': is blank; say why"),
+        (["--extra", "ticket"], "Invalid value for '--extra': 'ticket' is no KEY=VALUE"),
         (["Nothing"], "no such model: Nothing"),
         (["--batch", "2"], "2 is not in the range x>=3"),
     ],
@@ -85,6 +86,8 @@ def test_setting_that_became_wrong_is_said(app: Flask) -> None:
     app.config["CHRONONAUT_RETENTION"] = {"Nothing": {"versions": 1}}
     result = run(app)
     assert (result.exit_code, "no model of this name" in result.stderr) == (2, True)
+    app.config["CHRONONAUT_RETENTION"] = "{"
+    assert "Error: CHRONONAUT_RETENTION is no JSON: " in run(app).stderr
     app.config["CHRONONAUT_RETENTION"] = {}
     assert "no model has a policy" in run(app).stderr
 
@@ -118,9 +121,10 @@ def die_in_the_third_part(url: str) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     statements: list[str] = []
-    with opened(db, url):
-        event.listen(db.engine, "before_cursor_execute", kill)
-        list(Purge(Gauge, Retention(versions=1), at=NOW, batch=3).run(db.engine))
+    # With the driver as it is: SQLite's begins transactions late.
+    engine = sa.create_engine(url)
+    event.listen(engine, "before_cursor_execute", kill)
+    list(Purge(Gauge, Retention(versions=1), at=NOW, batch=3).run(engine))
 
 
 def test_process_that_is_killed_leaves_history_sound(app: Flask) -> None:
@@ -135,6 +139,21 @@ def test_process_that_is_killed_leaves_history_sound(app: Flask) -> None:
     assert 3 < len(left) < 12
     assert run(app).exit_code == 0
     assert [(row.version, row.operation) for row in rows(db.session(), Gauge)] == [(1, "purge"), (2, "update")] * 3
+
+
+def test_part_is_purged_whole_or_not_where_each_statement_would_be_committed_by_itself(app: Flask) -> None:
+    def fail(connection: Any, cursor: object, statement: str, *_: object) -> None:
+        if statement.startswith("DELETE FROM gauge_history"):
+            raise KeyboardInterrupt
+
+    before = rows(db.session(), Gauge)
+    db.session.remove()
+    engine = sa.create_engine(db.engine.url, isolation_level="AUTOCOMMIT")
+    event.listen(engine, "before_cursor_execute", fail)
+    with pytest.raises(KeyboardInterrupt):
+        list(Purge(Gauge, Retention(versions=1), at=NOW).run(engine))
+    engine.dispose()
+    assert rows(db.session(), Gauge) == before
 
 
 def test_writers_and_purge_run_beside_each_other(app: Flask) -> None:
@@ -210,12 +229,48 @@ def test_lock_that_others_hold_is_waited_for_and_then_told(app: Flask, monkeypat
     if db.engine.dialect.name != "postgresql":
         return
     monkeypatch.setattr("chrononaut.purging._LOCK_TIMEOUT", "SET LOCAL lock_timeout = '20ms'")
+    monkeypatch.setattr("chrononaut.purging._PAUSE", 0)
     db.session.remove()
     with db.engine.begin() as connection:
         connection.execute(sa.text("SELECT * FROM gauge_history WHERE code = 'b' FOR UPDATE"))
         result = run(app, "--batch", "4")
-    assert (result.exit_code, "Gauge could not be purged: canceling statement due to lock" in result.stderr) == (
-        2,
-        True,
+    assert result.exit_code == 2
+    assert "Error: Gauge could not be purged: canceling statement due to lock timeout; the same command goes on" in (
+        result.stderr
     )
+    # What had gone before is told, and the models that follow are purged.
+    gauge, price = result.stdout.splitlines()
+    assert gauge.startswith("Gauge: 2 versions of 1 record, ")
+    assert price == "Price: 0 versions of 0 records purged"
     assert run(app).stdout.startswith("Gauge: 4 versions of 2 records")
+
+
+def test_it_runs_in_a_thread_that_gets_no_signals(app: Flask) -> None:
+    def purge() -> None:
+        with app.app_context():
+            results.append(run(app))
+
+    results: list[Any] = []
+    thread = threading.Thread(target=purge)
+    thread.start()
+    thread.join()
+    assert results[0].stdout.startswith("Gauge: 6 versions of 3 records")
+
+
+def test_dry_run_waits_for_no_writer(app: Flask) -> None:
+    """As an application that begins each transaction as a writer has it on SQLite."""
+    if db.engine.dialect.name != "sqlite":
+        return
+
+    def begin(connection: sa.Connection) -> None:
+        if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    db.session.remove()
+    engine = sa.create_engine(db.engine.url, connect_args={"timeout": 0})
+    event.listen(engine, "begin", begin)
+    with db.engine.begin() as connection:
+        connection.execute(sa.text("UPDATE gauge SET count = 1"))
+        parts = list(Purge(Gauge, Retention(versions=1), at=NOW).dry_run(engine))
+    engine.dispose()
+    assert sum(len(part.doomed) for part in parts) == 3

@@ -19,11 +19,14 @@ from chrononaut import (
     RestoreError,
     Retention,
     Timeline,
+    VersionedSQLAlchemy,
     import_changes,
+    rationale,
     suppress_versioning,
 )
 from chrononaut.history import versioning_of
 from chrononaut.purging import Purge, total_rows
+from tests.library.models import define
 from tests.library.shapes import Animal, Dog, Gauge, Price, Truck, Vehicle, db
 from tests.library.test_verify import found
 
@@ -189,7 +192,7 @@ def test_cut_says_what_went(session: Session) -> None:
     purge(Gauge, Retention(versions=1), user_id="ada", extra={"rationale": "old"})
     timeline = Gauge.timeline("a")
     cut = Cut(-1, 1, NOW - 2 * DAY, NOW, "ada", "update", {"rationale": "old"})
-    assert timeline.cuts() == [cut]
+    assert timeline.cuts() == session.get_one(Gauge, "a").cuts() == [cut]
     assert timeline.exists()
     first, second = timeline.changes()
     assert (first.operation, first.version, first.differences) == ("purge", 1, {})
@@ -197,9 +200,22 @@ def test_cut_says_what_went(session: Session) -> None:
     assert (second.operation, second.version) == ("update", 2)
     row = session.execute(sa.text("SELECT * FROM gauge_history WHERE version = 1")).mappings().one()
     assert (row["name"], row["count"]) == (None, None)
-    # A later purge makes it grow.
-    purge(Gauge, Retention(versions=0))
-    assert timeline.cuts() == [Cut(-1, 2, NOW - DAY, NOW, None, "update", {})]
+    # What another one purges, or for another reason, stands beside it; by the same for the same it grows.
+    lives(session, Gauge, "b", *(NOW - days * DAY for days in (6, 5, 4, 3, 2)))
+    for versions, user_id, extra in (
+        (4, "ada", {"a": "ä", "b": "x"}),
+        (3, "ada", {"b": "x", "a": "ä"}),
+        (2, "ada", {"a": "ä"}),
+        (1, None, {}),
+        (0, None, {}),
+    ):
+        purge(Gauge, Retention(versions=versions), user_id=user_id, extra=extra)
+    assert timeline.cuts() == [cut, Cut(2, 2, NOW - DAY, NOW, None, "update", {})]
+    assert Gauge.timeline("b").cuts() == [
+        Cut(-1, 1, NOW - 5 * DAY, NOW, "ada", "update", {"a": "ä", "b": "x"}),
+        Cut(2, 2, NOW - 4 * DAY, NOW, "ada", "update", {"a": "ä"}),
+        Cut(3, 4, NOW - 2 * DAY, NOW, None, "update", {}),
+    ]
 
 
 def test_what_was_purged_is_refused(session: Session) -> None:
@@ -207,7 +223,9 @@ def test_what_was_purged_is_refused(session: Session) -> None:
     purge(Gauge, Retention(versions=1))
     timeline = Gauge.timeline("a")
     for ask in (lambda: timeline.version(0), lambda: timeline.version(1), lambda: timeline.version_at(NOW - 3 * DAY)):
-        with pytest.raises(PurgedError, match="Gauge 'a': versions 0 to 1 were purged at 2026-03-31T12:00:00Z"):
+        with pytest.raises(
+            PurgedError, match="Gauge 'a': versions 0 to 1 were purged, the last of them at 2026-03-31T12:00:00Z"
+        ):
             ask()
     with pytest.raises(PurgedError):
         timeline.version_at(NOW - 2 * DAY - timedelta(microseconds=1))
@@ -348,6 +366,108 @@ def test_hierarchies_are_purged_as_one(session: Session) -> None:
         assert other.changes() == []
     states = session.execute(sa.text("SELECT load FROM truck_history")).scalars().all()
     assert states == [None]
+
+
+@pytest.mark.parametrize(("root", "below"), [(Vehicle, Truck), (Animal, Dog)])
+def test_cut_stands_for_records_of_one_kind(session: Session, root: Any, below: Any) -> None:
+    for kind in (below, root, below):
+        session.add(kind(code="x", name="0"))
+        session.commit()
+        session.get_one(kind, "x").name = "1"
+        session.commit()
+        session.delete(session.get_one(kind, "x"))
+        session.commit()
+    purge(root, Retention(versions=0), batch=4)
+    assert [(cut.first, cut.last) for cut in root.timeline("x").cuts()] == [(-1, 1), (2, 4), (5, 7)]
+    of_below = Timeline(session, below, ("x",))
+    assert of_below.exists()
+    assert (-1, 1) in [(cut.first, cut.last) for cut in of_below.cuts()]
+
+
+def test_column_that_no_model_has_keeps_nothing_in_cuts(session: Session) -> None:
+    lives(session, Gauge, "a", NOW - 3 * DAY, NOW - 2 * DAY)
+    session.add(Truck(code="t", name="0"))
+    session.commit()
+    session.get_one(Truck, "t").load = 1
+    session.commit()
+    for table in ("gauge_history", "truck_history"):
+        session.execute(sa.text(f'ALTER TABLE {table} ADD COLUMN "Was hidden" TEXT'))
+        session.execute(sa.text(f"UPDATE {table} SET \"Was hidden\" = 'secret'"))
+    session.commit()
+    purge(Gauge, Retention(versions=1))
+    purge(Vehicle, Retention(versions=0))
+    left = sa.text('SELECT "Was hidden" FROM gauge_history ORDER BY version')
+    assert session.scalars(left).all() == [None, "secret"]
+    assert session.scalars(sa.text('SELECT "Was hidden" FROM truck_history')).all() == [None]
+
+
+def test_cut_says_what_was_erased_of_what_it_stands_for(session: Session) -> None:
+    lives(session, Gauge, "a", *(NOW - days * DAY for days in (5, 4, 3)))
+    with rationale("asked"):
+        Gauge.timeline("a").erase(["name"], user_id="ada")
+    session.commit()
+    # What comes later was never erased.
+    later = [ImportedChange("update", "a", NOW - days * DAY, {"name": f"{days} ago"}) for days in (2, 1)]
+    import_changes(session, Gauge, later)
+    session.commit()
+    for versions in (4, 1):
+        purge(Gauge, Retention(versions=versions))
+        (change, *_) = Gauge.timeline("a").changes()
+        (mark,) = change.info["erased"]
+        assert (change.operation, mark["user_id"], mark["columns"]) == ("purge", "ada", ["name"])
+    (cut,) = Gauge.timeline("a").changes()[:1]
+    assert Gauge.timeline("a").blame()["name"] != cut == Gauge.timeline("a").blame()["count"]
+
+
+def test_purge_tells_what_it_did_and_not_what_it_meant_to_do(session: Session) -> None:
+    lives(session, Gauge, "a", NOW - 3 * DAY, NOW - 2 * DAY)
+    lives(session, Gauge, "b", NOW - 3 * DAY, NOW - 2 * DAY)
+    session.rollback()
+    at_once = {"to be held"}
+
+    def hold(connection: sa.Connection) -> None:
+        if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT" and looked and at_once:
+            at_once.clear()
+            with other.begin() as writing:
+                writing.execute(sa.text("UPDATE gauge SET count = 1 WHERE code = 'b'"))
+
+    def note(connection: object, cursor: object, statement: str, *_: object) -> None:
+        looked.extend(["goes"] if "goes" in statement else [])
+
+    looked: list[str] = []
+    engine, other = sa.create_engine(db.engine.url), sa.create_engine(db.engine.url)
+    sa.event.listen(engine, "begin", hold)
+    sa.event.listen(engine, "before_cursor_execute", note)
+    (part,) = Purge(Gauge, Retention(versions=0, held="count"), at=NOW).run(engine)
+    for one in (engine, other):
+        one.dispose()
+    assert [(doomed.key, doomed.versions) for doomed in part.doomed] == [(("a",), 2)]
+    assert [cut.last for cut in Gauge.timeline("a").cuts()] == [1]
+    assert Gauge.timeline("b").cuts() == []
+
+
+class _YesNo(sa.TypeDecorator[bool]):
+    impl = sa.Boolean
+    cache_ok = True
+
+
+def test_boolean_of_an_applications_own_type_holds_when_it_is_true(open_database: Callable[..., Session]) -> None:
+    database: Any = VersionedSQLAlchemy()
+    columns: Any = {
+        "id": sa.Column(sa.Integer, primary_key=True),
+        "hold": sa.Column(_YesNo),
+        "n": sa.Column(sa.Integer),
+    }
+    note = define(database, "Note", __tablename__="note", **columns)
+    session = open_database(database)
+    notes = [note(id=number, hold=hold) for number, hold in enumerate((True, False, None))]
+    session.add_all(notes)
+    session.commit()
+    for one in notes:
+        one.n = 1
+    session.commit()
+    list(Purge(note, Retention(versions=0, held="hold")).run(database.engine))
+    assert [len(one.versions()) for one in notes] == [1, 0, 0]
 
 
 @pytest.mark.parametrize("batch", [3, 4, 5, 6])

@@ -86,6 +86,47 @@ def test_setting_goes_before_what_a_model_declares() -> None:
         policies(_models(database), {"Page": Retention(versions=1, held="hold")})
 
 
+def test_setting_lets_what_a_model_holds_be_held() -> None:
+    database = VersionedSQLAlchemy()
+    columns: Any = {name: sa.Column(sa.Integer, primary_key=name == "id") for name in ("id", "hold", "case")}
+    held = Retention(versions=5, held="hold")
+    note = define(database, "Note", __tablename__="note", __chrononaut_retention__=held, **columns)
+    for given, expected in (
+        (Retention(versions=0), Retention(versions=0, held="hold")),
+        (Retention(versions=0, held="case"), Retention(versions=0, held="case")),
+    ):
+        assert policies(_models(database), {"Note": given}) == {versioning_of(note): expected}
+
+
+@pytest.mark.parametrize(
+    ("held", "message"),
+    [
+        (lambda _: None, "held must make a criterion of SQL of Note, as .*, not None"),
+        (lambda _: True, "held must make a criterion of SQL of Note"),
+        (lambda note: note.nope, "held cannot be told of Note: .*nope"),
+        # What only the model has holds no deleted record.
+        (lambda note: note.secret == "x", "held cannot be told of NoteHistory: "),
+    ],
+)
+def test_what_is_held_must_be_told_by_sql(held: Any, message: str) -> None:
+    database = VersionedSQLAlchemy()
+    columns: Any = {"id": sa.Column(sa.Integer, primary_key=True), "secret": sa.Column(sa.String)}
+    note = define(database, "Note", __tablename__="note", __chrononaut_hidden__=["secret"], **columns)
+    retention = Retention(versions=1, held=held)
+    with pytest.raises(OptionError, match=message):
+        policies(_models(database), {"Note": retention})
+    with pytest.raises(OptionError, match=message):
+        Purge(note, retention)
+
+
+def test_policy_of_a_purge_is_a_retention() -> None:
+    database = VersionedSQLAlchemy()
+    note: Any = define(database, "Note", __tablename__="note", id=sa.Column(sa.Integer, primary_key=True))
+    for given in ({"versions": 1}, None):
+        with pytest.raises(TypeError, match="what is kept is said by a Retention, not by "):
+            Purge(note, given)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [
@@ -128,7 +169,7 @@ def test_records_of_one_table_have_one_policy() -> None:
     database = _hierarchy()
     assert {one.name: policy for one, policy in policies(_models(database), {}).items()} == {"Root": TEN}
     for name in ("Joined", "Single"):
-        with pytest.raises(OptionError, match="no model of this name has a history table; there are Root"):
+        with pytest.raises(OptionError, match="it is purged with Root, which it inherits from"):
             policies(_models(database), {name: TEN})
     with pytest.raises(OptionError, match=r"Single.__chrononaut_retention__: its records are purged as those of"):
         _hierarchy(__chrononaut_retention__=Retention(versions=1))

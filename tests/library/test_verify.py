@@ -18,7 +18,8 @@ from sqlalchemy.orm import Session
 from chrononaut import Retention, VersionedSQLAlchemy
 from chrononaut import verify as verifying
 from chrononaut.purging import Purge
-from chrononaut.verify import Finding, check, snapshot, total_rows, verify
+from chrononaut.transactions import snapshot
+from chrononaut.verify import Finding, check, total_rows, verify
 from tests.library.models import Country, Release, User, db, define
 
 Open = Callable[..., Session]

@@ -11,7 +11,8 @@ import sqlalchemy as sa
 
 from chrononaut import Imported, export_history, import_history
 from chrononaut.history import versioning_of
-from chrononaut.verify import snapshot, verify
+from chrononaut.transactions import snapshot
+from chrononaut.verify import verify
 from tests.library.conftest import opened
 
 Rows = list[dict[str, Any]]

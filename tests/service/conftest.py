@@ -132,3 +132,10 @@ def write_token(app: Flask) -> str:
 def api(client: FlaskClient, write_token: str) -> Api:
     """The API as someone uses it who may write."""
     return Api(client, write_token)
+
+
+@pytest.fixture
+def admin(app: Flask, client: FlaskClient) -> Api:
+    """The API as someone uses it who may do all."""
+    with app.app_context():
+        return Api(client, create_token(db, "admin@example.com", Grants.parse(["admin"])))

@@ -17,13 +17,6 @@ _WHY = "She asked us to"
 
 
 @pytest.fixture
-def admin(app: Flask, client: FlaskClient) -> Api:
-    """The API as someone uses it who may erase."""
-    with app.app_context():
-        return Api(client, create_token(db, "admin@example.com", Grants.parse(["admin"])))
-
-
-@pytest.fixture
 def history(api: Api) -> str:
     """The path of the history of a user at version 2."""
     created = api.post("/records/user", {"email": "ada@example.com", "name": "Ada"}, why="Ada signed up")

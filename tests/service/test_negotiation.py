@@ -33,23 +33,25 @@ def _every_operation(api: Api, record: str) -> list[tuple[str, str, Any]]:
 
 
 def test_every_operation_refuses_what_it_cannot_answer_with_before_it_does_anything(
-    app: Flask, api: Api, record: str
+    app: Flask, admin: Api, record: str
 ) -> None:
     with app.app_context():
         before = all_rows()
     operations = [
-        operation for operation in _every_operation(api, record) if operation[2]["responses"].keys().isdisjoint({"204"})
+        operation
+        for operation in _every_operation(admin, record)
+        if operation[2]["responses"].keys().isdisjoint({"204"})
     ]
     assert len(operations) > 20
     for method, path, told in operations:
         # Also with a body that would be refused, if it were looked at.
-        response = api.call(method, path, {"email": "b@example.com"}, headers={"Accept": "text/html, image/*"})
+        response = admin.call(method, path, {"email": "b@example.com"}, headers={"Accept": "text/html, image/*"})
         assert "application/json" in assert_problem(response, 406, "not-acceptable")["detail"]
         assert "Accept" in response.vary
         assert "406" in told["responses"], f"{method} {path}"
         if not told["security"]:
             continue
-        unknown = api.call(method, path, {}, headers={"Accept": "text/html", "Authorization": "Bearer wrong"})
+        unknown = admin.call(method, path, {}, headers={"Accept": "text/html", "Authorization": "Bearer wrong"})
         assert_problem(unknown, 401, "unauthenticated")
     with app.app_context():
         assert all_rows() == before

@@ -1,6 +1,7 @@
 """What the service answers of history that was purged."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from app import create_app
 from app.db import db
 from app.models import Release, User
 from app.settings import SettingError
-from chrononaut import Retention
+from chrononaut import ImportedChange, Retention, import_changes
 from chrononaut.purging import Purge
 from tests.service.api import Api, assert_problem
 
@@ -65,7 +66,7 @@ def test_version_that_was_purged_is_gone(api: Api, history: str) -> None:
     ):
         problem = assert_problem(api.call("GET", path), 410, "purged")
         assert problem["detail"].startswith("User ")
-        assert ": versions 0 to 2 were purged at " in problem["detail"]
+        assert ": versions 0 to 2 were purged, the last of them at " in problem["detail"]
     assert_problem(api.call("POST", f"{record}/restore", {"version": 1}), 410, "purged")
     assert_problem(api.call("GET", f"{history}/versions/9"), 404, "unknown-version")
     assert api.get(f"{history}/versions/3")["state"]["name"] == "3"
@@ -116,8 +117,32 @@ def test_setting_says_what_is_kept(api: Api, history: str, app_with: Callable[..
     result = app.test_cli_runner().invoke(args=["history", "purge", "--rationale", "too many"])
     assert (result.exit_code, result.stdout.split(",")[0]) == (0, "User: 1 version of 1 record")
     assert [version["version"] for version in api.get(history)["versions"]] == [4]
-    (cut,) = api.get(history)["purged"]
-    assert (cut["first"], cut["last"], cut["user_id"], cut["extra"]) == (-1, 3, None, {"rationale": "too many"})
+    # By another one and for another reason: the two stand beside each other.
+    first, second = api.get(history)["purged"]
+    assert (first["first"], first["last"], first["user_id"]) == (-1, 2, "ada@example.com")
+    assert (second["first"], second["last"], second["user_id"]) == (3, 3, None)
+    assert second["extra"] == {"rationale": "too many"}
+
+
+def test_diff_tells_what_was_purged_in_between_and_is_another_answer_then(api: Api, app: Flask) -> None:
+    noon = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0) - timedelta(days=9)
+    # Of five versions, the first and the last but one were valid at midnights.
+    instants = [noon + timedelta(hours=hours) for hours in (24, 25, 26, 48)]
+    with app.app_context():
+        changes = [ImportedChange("insert", 7, noon, {"email": "ada@example.com", "name": "0"})]
+        changes += [ImportedChange("update", 7, at, {"name": f"{at:%d %H}"}) for at in instants]
+        import_changes(db.session(), User, changes)
+        db.session.commit()
+    paths = [f"/history/user/7/diff?include_hidden=true&from=0{to}" for to in ("", "&to=3", "&to=1")]
+    before = [api.call("GET", path) for path in paths]
+    with app.app_context():
+        list(Purge(User, Retention(versions=1, daily_after=0)).run(db.engine))
+    after = [api.call("GET", path) for path in paths]
+    assert_problem(after.pop(), 410, "purged")
+    for earlier, later in zip(before, after, strict=False):
+        assert (earlier.json["purged"], later.json["changes"]) == ([], earlier.json["changes"])
+        assert [(cut["first"], cut["last"]) for cut in later.json["purged"]] == [(1, 2)]
+        assert later.headers["ETag"] != earlier.headers["ETag"]
 
 
 @pytest.mark.parametrize(
@@ -127,7 +152,7 @@ def test_setting_says_what_is_kept(api: Api, history: str, app_with: Callable[..
         ('{"users": {"versions": 1}}', "CHRONONAUT_RETENTION has a policy of users, which is not served; there are "),
         (
             '{"user": {"versions": 1, "held": "password_hash"}}',
-            "held must name a tracked attribute, not 'password_hash'",
+            "CHRONONAUT_RETENTION has a policy of user that is wrong: held must name a tracked attribute, not 'pass",
         ),
     ],
 )

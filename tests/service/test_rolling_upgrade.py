@@ -21,7 +21,8 @@ from app.auth.grants import Grants
 from app.auth.tokens import create_token
 from app.cli import create_tables
 from chrononaut.history import history_model
-from chrononaut.verify import snapshot, verify
+from chrononaut.transactions import snapshot
+from chrononaut.verify import verify
 from tests.service.conftest import SECRET_KEY
 from tests.service.releases import new, old
 from tests.service.serving import Server, running
