@@ -230,12 +230,7 @@ def damage(document: Any) -> str | None:
     names = document.get("hidden_cols_changed", [])
     if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         return "hidden_cols_changed must be a list of names"
-    purged = document.get("purged", {})
-    return (
-        _damage_of_telling(document, "")
-        or damage_of_marks(document.get("erased", []))
-        or ("purged must be a JSON object" if not isinstance(purged, dict) else _damage_of_telling(purged, "purged."))
-    )
+    return _damage_of_telling(document, "")
 
 
 def damage_of_marks(marks: Any) -> str | None:

@@ -314,7 +314,7 @@ def _plain_taker(kind: str | None, type_: Any, dialect: Dialect) -> Callable[[An
         return reading.read_uuid if type_.as_uuid else lambda value: str(reading.read_uuid(value))
     takers: Mapping[str | None, Callable[[Any], Any]] = {
         "boolean": reading.read_boolean,
-        "float": reading.read_float,
+        "float": reading.floats(dialect),
         "bytes": reading.read_bytes,
         "interval": reading.read_span,
         "instant": _aware,

@@ -15,8 +15,9 @@ from typing import Any, Literal, NamedTuple, get_args
 from uuid import UUID
 
 from chrononaut.change_info import damage, unstorable
+from chrononaut.cuts import PURGED
 from chrononaut.exceptions import FileProblem, HistoryFileError
-from chrononaut.history import ERASED, NEVER, Operation
+from chrononaut.history import NEVER, Operation, marks_of
 from chrononaut.transfer.layout import Attribute, FileRow, Layout
 from chrononaut.transfer.values import NULL, from_cell, from_text, to_cell
 from chrononaut.types import JSONObject, instant_text, now
@@ -340,7 +341,7 @@ class Reader:
         if not is_live:
             changed = _instant(document.get("changed"), wrong)
             transaction_id = _uuid(document.get("transaction_id"), wrong)
-            _check_info(document.get("change_info"), document.get("state"), wrong)
+            _check_info(document, wrong)
         key = document.get("key")
         key_parameters = self._read(key, self.key, wrong)
         attributes = self._attributes(is_live=is_live)
@@ -497,11 +498,20 @@ def _uuid(value: object, wrong: Callable[[str | None, str], None]) -> UUID | Non
         return None
 
 
-def _check_info(value: Any, state: object, wrong: Callable[[str | None, str], None]) -> None:
+def _check_info(document: JSONObject, wrong: Callable[[str | None, str], None]) -> None:
+    value, state = document.get("change_info"), document.get("state")
     if problem := damage(value) or unstorable(value):
         wrong("change_info", problem)
         return
-    marks = value.get(ERASED, [])
+    assert isinstance(value, dict)
+    purged = value.get(PURGED)
+    # Of any other row, what stands there is the application's own.
+    if document.get("operation") == "purge" and isinstance(purged, dict):
+        if problem := damage(purged):
+            wrong("change_info", f"{PURGED}: {problem}")
+        elif "user_id" not in purged:
+            wrong("change_info", f"{PURGED}: user_id is missing")
+    marks = marks_of(value)
     values = state if isinstance(state, dict) else {}
     for name in dict.fromkeys(name for mark in marks for name in mark["columns"]):
         if values.get(name) is not None:

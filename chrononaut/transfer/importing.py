@@ -13,7 +13,7 @@ from sqlalchemy.engine import Engine
 
 from chrononaut.cuts import PURGED, damage
 from chrononaut.exceptions import FileProblem, HistoryFileError
-from chrononaut.history import ERASED, NEVER
+from chrononaut.history import NEVER, marks_of
 from chrononaut.transfer.exporting import let_values_be_exact
 from chrononaut.transfer.files import Format, GivenRow, Reader
 from chrononaut.transfer.layout import Attribute, FileRow, Layout, layout_of
@@ -384,7 +384,7 @@ class _Importer:
     def _is_same_state(self, one: FileRow, other: FileRow) -> bool:
         """Do a live row and the history row that replaced it hold the same state, but for what was erased from that?"""
         gone = {attribute.name for attribute in self.layout.state if attribute.live is None}
-        gone |= {name for mark in (other.change_info or {}).get(ERASED, ()) for name in mark["columns"]}
+        gone |= {name for mark in marks_of(other.change_info) for name in mark["columns"]}
         return set(self._different(self.layout.state, one, other)) <= gone
 
     def _different(self, attributes: Sequence[Attribute], row: FileRow, same: FileRow) -> Iterator[str]:

@@ -204,7 +204,7 @@ def _on_sqlite(impl: Any, dialect: Dialect) -> Codec:  # noqa: PLR0911  one kind
     if kind == "boolean":
         return Codec(kind, _as_selected, bool, lambda value: int(read_boolean(value)))
     if kind == "float":
-        return Codec(kind, _as_selected, _float_written, _sqlite_float, is_same=_same_floats)
+        return Codec(kind, _as_selected, _float_written, floats(dialect), is_same=_same_floats)
     if kind == "decimal":
         scale = impl.scale
         return Codec(
@@ -358,11 +358,16 @@ def _sqlite_number(value: object) -> int | float:
     return found
 
 
-def _sqlite_float(value: object) -> float:
-    number = read_float(value)
-    if math.isnan(number):
-        raise WrongValueError("is no number (nan), in place of which SQLite would hold NULL")
-    return number
+def floats(dialect: Dialect) -> Callable[[object], float]:
+    """What reads the floats that a column can hold."""
+
+    def read(value: object) -> float:
+        number = read_float(value)
+        if math.isnan(number) and dialect.name == "sqlite":
+            raise WrongValueError("is no number (nan), in place of which SQLite would hold NULL")
+        return number
+
+    return read
 
 
 def _number_written(value: Any, scale: int | None) -> str:

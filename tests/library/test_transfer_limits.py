@@ -85,7 +85,8 @@ def test_value_of_a_change_that_postgresql_does_not_hold(name: str, thing: Any) 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 def test_number_that_a_float_would_round(thing: Any) -> None:
     told = "large: is a number that SQLite cannot hold exactly, as it keeps a float"
-    assert told_of_change(thing, {"large": LONG}) == [f"line 1, {told}"]
+    not_a_number = "share: is no number (nan), in place of which SQLite would hold NULL"
+    assert told_of_change(thing, {"large": LONG, "share": "nan"}) == [f"line 1, {told}", f"line 1, {not_a_number}"]
     thing.database.session.add(thing(id=1, name="a"))
     thing.database.session.commit()
     lines = documents(exported(thing.engine, thing))[:-1]
@@ -95,7 +96,7 @@ def test_number_that_a_float_would_round(thing: Any) -> None:
         imported(thing.engine, thing, file_of(lines))
     assert [str(problem) for problem in refused.value.problems] == [
         f"line 3, {told}",
-        "line 3, share: is no number (nan), in place of which SQLite would hold NULL",
+        f"line 3, {not_a_number}",
     ]
 
 
