@@ -109,14 +109,14 @@ ANSWERED: Mapping[str, Mapping[str, Any]] = {
     ),
     "Allow": _header("The methods that the address has (RFC 9110).", "GET, HEAD, OPTIONS"),
     "Cache-Control": _header(
-        "Whether it may be kept (RFC 9111): by the client alone, which asks anew before each use, with its `ETag` if it "
-        "has one; what holds a CSRF token by nobody (`no-store`).",
+        "Whether it may be kept (RFC 9111): by the client alone, which asks anew before each use, with its `ETag` if "
+        "it has one; what holds a CSRF token by nobody (`no-store`).",
         "private, no-cache",
     ),
     "ETag": _header(
         "What identifies this answer (RFC 9110): of a record its version. A prior version from which values were "
-        'erased has the instant of that after it (`"v3-erased-2026-03-02T10:00:00.000000Z"`), and a difference what was '
-        'purged in between (`"v3.v7-purged-2-2026-03-02T10:00:00.000000Z"`). Of a model with columns '
+        'erased has the instant of that after it (`"v3-erased-2026-03-02T10:00:00.000000Z"`), and a difference what '
+        'was purged in between (`"v3.v7-purged-2-2026-03-02T10:00:00.000000Z"`). Of a model with columns '
         'that are not tracked it has their digest after it (`"v3.778d5d27b716"`), and of an answer that was compressed '
         '`:gzip` (`"v3:gzip"`). Sent back as it is, each is good for `If-Match` and `If-None-Match`; for `If-Match` '
         'the bare version (`"v3"`) is enough.',
