@@ -174,9 +174,10 @@ KINDS: Mapping[str, Kind] = {
     ),
     "precondition-failed": Kind(
         412,
-        "The record is at another version",
-        "`If-Match` names none of its entity tags, or `If-None-Match` one of them. Nothing was written. Read the "
-        "record again, decide whether the change is still right, and repeat it with the new `ETag`.",
+        "The precondition does not hold",
+        "`If-Match` names none of the record's entity tags, or `If-None-Match` one of them: it is at another version. "
+        "Nothing was written. Read the record again, decide whether the change is still right, and repeat it with the "
+        "new `ETag`. What has no entity tag, as a list or an erasure, takes no such condition: send it without.",
     ),
     "content-too-large": Kind(
         413,

@@ -1,9 +1,12 @@
 """The change info document, the scopes that add to it, and where its user and address come from."""
 
+import json
+import re
 import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 from weakref import WeakSet
@@ -20,6 +23,7 @@ _BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 _RESERVED = frozenset({"user_id", "remote_addr", "extra", "hidden_cols_changed", "erased", "purged"})
 # In the `info` of an object's state: how it was marked, and in which savepoints, the last one holding.
 _APPENDED = "chrononaut.change_info"
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _Mark = tuple[WeakSet[SessionTransaction], Mapping[str, str]]
 
 _extra: ContextVar[Mapping[str, str]] = ContextVar("chrononaut_extra", default=MappingProxyType({}))
@@ -204,3 +208,63 @@ class CapturesChangeInfo:
         """
         custom = current_app.config.get("CHRONONAUT_EXTRA_CHANGE_INFO_FUNC") if has_app_context() else None
         return dict(custom()) if custom is not None else {}
+
+
+def unstorable(document: Any) -> str | None:
+    """Why no database stores a document as JSON; ``None`` if they do."""
+    try:
+        text = json.dumps(document, ensure_ascii=False, allow_nan=False)
+        text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        return f"cannot be stored as JSON: {error}"
+    return "holds NUL, which no database stores in JSON" if _NUL.search(text) else None
+
+
+def damage(document: Any) -> str | None:
+    """What is wrong with the form of a change info document; ``None`` if nothing is.
+
+    :param document: whatever stands in its place
+    """
+    if not isinstance(document, dict):
+        return "must be a JSON object"
+    names = document.get("hidden_cols_changed", [])
+    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        return "hidden_cols_changed must be a list of names"
+    purged = document.get("purged", {})
+    return (
+        _damage_of_telling(document, "")
+        or damage_of_marks(document.get("erased", []))
+        or ("purged must be a JSON object" if not isinstance(purged, dict) else _damage_of_telling(purged, "purged."))
+    )
+
+
+def damage_of_marks(marks: Any) -> str | None:
+    """What is wrong with the form of what a document says of erasures; ``None`` if nothing is."""
+    if not (isinstance(marks, list) and all(isinstance(mark, dict) for mark in marks)):
+        return "erased must be a list of JSON objects"
+    for mark in marks:
+        columns = mark.get("columns")
+        if not (isinstance(columns, list) and all(isinstance(name, str) for name in columns)):
+            return "erased: columns must be a list of names"
+        if not isinstance(mark.get("reasons"), bool):
+            return "erased: reasons must be true or false"
+        if not _is_instant(mark.get("at")):
+            return "erased: at must be an instant, as 2026-03-01T09:00:00.000000Z"
+        if problem := _damage_of_telling(mark, "erased: "):
+            return problem
+    return None
+
+
+def _damage_of_telling(document: Mapping[str, Any], place: str) -> str | None:
+    """What is wrong with what tells of who and why."""
+    for name in ("user_id", "remote_addr"):
+        if not isinstance(document.get(name), str | None):
+            return f"{place}{name} must be a text or null"
+    return None if isinstance(document.get("extra", {}), dict) else f"{place}extra must be a JSON object"
+
+
+def _is_instant(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and datetime.fromisoformat(value) is not None
+    except ValueError:
+        return False

@@ -85,7 +85,6 @@ def _change(versioning: Versioning, row: History, states: _States) -> Change:
     # not known.
     after = absent if operation in ("delete", "purge") else states.get((key, version + 1), before)
     info: JSONObject = versioning.own(row, "change_info")
-    known = {name: value for name, value in before.items() if name in after}
     return Change(
         model=versioning.model,
         key=key,
@@ -94,7 +93,7 @@ def _change(versioning: Versioning, row: History, states: _States) -> Change:
         at=versioning.own(row, "changed"),
         info=info,
         transaction_id=versioning.own(row, "transaction_id"),
-        differences={name: values for name, values in differences(known, after).items() if name not in versioning.key},
+        differences={name: values for name, values in differences(before, after).items() if name not in versioning.key},
         hidden=tuple(info.get("hidden_cols_changed", ())),
-        erased=tuple(name for name in versioning.tracked if name not in known),
+        erased=tuple(name for name in versioning.tracked if name not in before or name not in after),
     )

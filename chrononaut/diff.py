@@ -11,10 +11,11 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Differen
     """What differs between two states of one record.
 
     :param before: attribute name → value
-    :param after: attribute name → value, the same names
+    :param after: attribute name → value; what only one of the two has is not known of the other, and no difference
     :return: the attributes whose values differ, in the order of ``before``
     """
-    return {name: (value, after[name]) for name, value in before.items() if not _equal(value, after[name])}
+    both = ((name, value) for name, value in before.items() if name in after)
+    return {name: (value, after[name]) for name, value in both if not _equal(value, after[name])}
 
 
 def _equal(one: Any, other: Any) -> bool:

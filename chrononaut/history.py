@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Mapper
 from sqlalchemy.orm import registry as orm_registry
 
+from chrononaut.change_info import damage_of_marks
 from chrononaut.exceptions import HiddenAttributeError, UntrackedAttributeError
 from chrononaut.options import OWN_NAMES, Options
 from chrononaut.types import JSONObject
@@ -28,7 +29,6 @@ NEVER = -1
 ERASED = "erased"
 """The key of the change info under which stands, oldest first, what was erased from a row (see `erasing`)."""
 
-_OF_MARK = {"at", "columns", "reasons"}
 # Not in the table's `info`, which Alembic writes into the migrations that it generates.
 _VERSIONING = "_chrononaut_versioning"
 
@@ -303,7 +303,7 @@ def marks_of(change_info: JSONObject | None) -> list[JSONObject]:
     marks = change_info.get(ERASED) if change_info else None
     if not isinstance(marks, list):
         return []
-    return [mark for mark in marks if isinstance(mark, dict) and mark.keys() >= _OF_MARK]
+    return [mark for mark in marks if damage_of_marks([mark]) is None]
 
 
 def describe_tables(versioning: Versioning) -> None:

@@ -1,7 +1,5 @@
 """History from elsewhere: changes with given instants, each checked and then written by `imported`."""
 
-import json
-import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +12,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from chrononaut.change_info import checked
+from chrononaut.change_info import checked, unstorable
 from chrononaut.cuts import OPERATIONS
 from chrononaut.exceptions import ChangeInfoError, HistoryImportError, UncapturedWriteError, UnsupportedMappingError
 from chrononaut.history import Operation, Versioning, versioning_of
@@ -26,7 +24,6 @@ BATCH = 1000
 """Changes that are checked and written together; no more than twice as many are held."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,13 +208,8 @@ def _document(info: Mapping[str, Any]) -> JSONObject:
         raise ChangeInfoError("extra must be a mapping of strings")
     if extra:
         document["extra"] = dict(checked(extra))
-    try:
-        text = json.dumps(document, ensure_ascii=False, allow_nan=False)
-        text.encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ChangeInfoError(f"cannot be stored as JSON: {error}") from None
-    if _NUL.search(text):
-        raise ChangeInfoError("holds NUL, which no database stores in JSON")
+    if problem := unstorable(document):
+        raise ChangeInfoError(problem)
     return document
 
 

@@ -264,8 +264,7 @@ class Timeline:
         """
         to = self.live if to is None else to
         self._check_comparable(from_, to)
-        before, after = self._versioning.known(from_), self._versioning.known(to)
-        changed = differences({name: value for name, value in before.items() if name in after}, after)
+        changed = differences(self._versioning.known(from_), self._versioning.known(to))
         if include_hidden:
             for name in self.hidden_changes(from_, to):
                 changed[name] = (None, None if isinstance(to, History) else getattr(to, name))

@@ -23,8 +23,18 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from chrononaut.cuts import OPERATIONS, PURGED, damage
-from chrononaut.erasing import REASONS, erasable
-from chrononaut.history import ERASED, NEVER, Key, Operation, RecordTable, Versioning, marks_of, versioning_of
+from chrononaut.erasing import REASONS, erasable, unkept
+from chrononaut.history import (
+    ERASED,
+    NEVER,
+    Key,
+    Operation,
+    RecordTable,
+    Versioning,
+    full_name,
+    marks_of,
+    versioning_of,
+)
 from chrononaut.queries import replaced_by
 from chrononaut.types import Instant, has_key
 
@@ -332,7 +342,8 @@ def _check_strays(versioning: Versioning, rows: list[Any]) -> Checked:
 
 def _check_erased(connection: Connection, versioning: Versioning) -> Iterator[Checked]:
     own = versioning.tables[-1].history
-    held = [(name, one) for name, found in erasable(versioning).items() for one in found if one.table is own]
+    kept = erasable(versioning), unkept(connection, versioning)
+    held = [(name, one) for names in kept for name, found in names.items() for one in found if _is_of(one, own)]
     for rows in _streamed(connection, _erased(versioning, [column for _, column in held])):
         findings: list[Finding] = []
         for version, info, *row in rows:
@@ -349,6 +360,10 @@ def _check_erased(connection: Connection, versioning: Versioning) -> Iterator[Ch
         yield Checked(0, 0, 0, tuple(findings))
 
 
+def _is_of(column: sa.Column[Any], table: sa.Table) -> bool:
+    return full_name(column.table) == full_name(table)
+
+
 def _erased(versioning: Versioning, columns: Sequence[sa.Column[Any]]) -> sa.Select[Any]:
     """Version and change info of the history rows that something was erased from, which of some columns of the model's
     own table have a value, and the key.
@@ -360,8 +375,15 @@ def _erased(versioning: Versioning, columns: Sequence[sa.Column[Any]]) -> sa.Sel
     if own.history is not rows:
         same = [own.history.c[column.key] == part for column, part in zip(own.key, key, strict=True)]
         rows = rows.join(own.history, sa.and_(own.history.c[versioning.options.names.version] == version, *same))
+    there: list[sa.ColumnElement[Any]] = [column for column in columns if column.table is own.history]
+    if unknown := [column for column in columns if column.table is not own.history]:
+        # A description of the same table, with other columns.
+        other = unknown[0].table.alias("unkept")
+        same = [other.c[column.key] == part for column, part in zip(own.key, key, strict=True)]
+        rows = rows.join(other, sa.and_(other.c[versioning.options.names.version] == version, *same))
+        there += [other.c[column.key] for column in unknown]
     return (
-        sa.select(version, info, *(column.is_not(None) for column in columns), *key)
+        sa.select(version, info, *(column.is_not(None) for column in there), *key)
         .select_from(rows)
         .where(has_key(info, ERASED))
         .order_by(*key, version)

@@ -10,6 +10,7 @@ from app.api import Blueprint
 from app.columns import Body
 from app.db import commit
 from app.document import links_to_record
+from app.fields import Flag
 from app.history.examples import Document, Examples
 from app.history.finding import timeline_of
 from app.history.schemas import ErasureMarkSchema, LinksSchema
@@ -87,13 +88,16 @@ def add_erasing(blueprint: Blueprint, resource: Resource) -> None:
 
 
 def _body(resource: Resource, names: list[str]) -> type[Schema]:
-    told: dict[str, Any] = {"description": "which columns' values go; all of these by default"}
+    told: dict[str, Any] = {
+        "description": "which columns' values go; by default all of these, and what history still holds of columns "
+        "that were tracked and are not any more"
+    }
     return Body.from_dict(
         {
             "columns": fields.List(
                 fields.String(validate=validate.OneOf(names)), load_default=None, allow_none=True, metadata=told
             ),
-            "reasons": fields.Boolean(
+            "reasons": Flag(
                 load_default=True, metadata={"description": "do the reasons of the changes, their `extra`, go too?"}
             ),
         },

@@ -32,7 +32,7 @@ from app.pages import make_cursor, read_cursor
 from app.problems import Problem
 from app.registry import Registry, Resource
 from chrononaut import Cut, State, States
-from chrononaut.diff import Differences, differences
+from chrononaut.diff import differences
 from chrononaut.history import marks_of
 
 
@@ -201,7 +201,7 @@ def add_history(blueprint: Blueprint, resource: Resource) -> None:
             document = resource.identified(key) | {
                 "from_": _version(from_),
                 "to": _version(to),
-                "changes": differences_of(dump_state, _differences(from_, to)),
+                "changes": differences_of(dump_state, differences(from_.known, to.known)),
                 "hidden_changed": hidden,
                 "purged": [cut_document(cut) for cut in cuts],
             }
@@ -269,11 +269,6 @@ def page_of(what: str, query: Document, read: Callable[..., list[_N]]) -> tuple[
         return page, None
     page.pop()
     return page, make_cursor(what, [page[-1].version])
-
-
-def _differences(from_: State, to: State) -> Differences:
-    before, after = from_.known, to.known
-    return differences({name: value for name, value in before.items() if name in after}, after)
 
 
 def erased_from(state: State) -> Document:

@@ -2,7 +2,9 @@
 
 import gzip
 import os
+import signal
 import sys
+import threading
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -26,6 +28,7 @@ from chrononaut.transfer.files import Format, Part, is_history
 from chrononaut.transfer.importing import BATCH, Imported, import_history
 from chrononaut.transfer.layout import layout_of
 from chrononaut.transfer.values import from_text
+from chrononaut.types import utc
 
 _FORMATS = click.Choice(["ndjson", "csv"])
 
@@ -37,8 +40,8 @@ class _AtParam(click.ParamType[datetime]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
         try:
-            return datetime.fromisoformat(value)
-        except ValueError:
+            return utc(datetime.fromisoformat(value))
+        except (ValueError, OverflowError):
             self.fail(f"{value!r} is no instant; write it as 2026-03-01T09:00:00Z", param, ctx)
 
 
@@ -78,7 +81,8 @@ def export(
 
     All that history keeps is in it; hidden and untracked columns are not. A KEY is as in addresses of the service: 42,
     or python,3.13 where it has two parts; in a part ~ is ~0, / is ~1 and , is ~2. A FILE comes to be when it is
-    complete. The application may go on meanwhile. Exit status: 0 it is written, 2 it could not be.
+    complete. The application may go on meanwhile; only on SQLite without WAL its commits wait. Exit status: 0 it is
+    written, 2 it could not be.
     """
     db: SQLAlchemy = current_app.extensions["sqlalchemy"]
     (versioning,) = chosen_models(db, [name])
@@ -129,7 +133,7 @@ def _key(versioning: Versioning, engine: sa.Engine, text: str) -> tuple[Any, ...
     metavar="NAME=VALUE",
     type=_PairParam(),
     multiple=True,
-    help="Of an export: what live rows get in a hidden or untracked column.",
+    help=r"Of an export: what live rows get in a hidden or untracked column; \N is NULL.",
 )
 @click.option(
     "--batch",
@@ -160,34 +164,24 @@ def import_(
     session = db.session()
     engine = session.get_bind(versioning.mapper).engine
     format_ = format_ or _format_of(path)
-    with _refusals(name, "imported"), progress(name, lambda: _lines_of(path)) as advance:
-        with _opened(path) as lines:
-            first = next(iter(lines), b"")
-            is_export = is_history(first)
-            if is_export:
-                if columns:
-                    raise click.UsageError("--column is for changes from another system, and this is an export")
-                imported = import_history(
-                    engine,
-                    versioning.model,
-                    _chained(first, lines),
-                    format=format_,
-                    batch=batch,
-                    values=dict(values),
-                    advance=advance,
-                )
-        if not is_export:
+    with (
+        _refusals(name, "imported"),
+        progress(name, lambda: _lines_of(path)) as advance,
+        _opened(path) as file,
+    ):
+        first = next(iter(file), b"")
+        lines = _chained(first, file)
+        if is_history(first):
+            if columns:
+                raise click.UsageError("--column is for changes from another system, and this is an export")
+            imported = import_history(
+                engine, versioning.model, lines, format=format_, batch=batch, values=dict(values), advance=advance
+            )
+        else:
             if values:
                 raise click.UsageError("--set is for exports; changes from another system have values themselves")
-            if path == "-":
-                raise click.UsageError("changes from another system must be in a file, which is read twice")
-            imported = import_change_file(
-                session,
-                ChangeFile(versioning.model, dict(columns), format_),
-                lambda: _opened(path),
-                batch=batch,
-                advance=advance,
-            )
+            changes = ChangeFile(versioning.model, dict(columns), format_)
+            imported = import_change_file(session, changes, lines, batch=batch, advance=advance)
     click.echo(f"{name}: {_told(imported)}", err=True)
 
 
@@ -246,19 +240,52 @@ def _written(path: str | None) -> Iterator[IO[bytes]]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    place = Path(path)
+    if Path(path).exists() and not Path(path).is_file():
+        # A pipe or a device has no place to be taken, nor has a directory.
+        with Path(path).open("wb") as device, _compressed(path, device) as file:
+            yield file
+        return
+    place = Path(path).resolve()
     unfinished = place.with_name(f".{place.name}.{os.getpid()}")
     try:
-        with unfinished.open("xb") as raw:
-            if place.name.endswith(".gz"):
-                # Without a name and a time, the same history is the same file.
-                with gzip.GzipFile("", "wb", fileobj=raw, mtime=0, compresslevel=6) as file:
-                    yield cast(IO[bytes], file)
-            else:
-                yield raw
+        with _stopped_by_exception(), _created(unfinished, path) as raw:
+            with _compressed(path, raw) as file:
+                yield file
             raw.flush()
             os.fsync(raw.fileno())
         unfinished.replace(place)
     finally:
         with suppress(FileNotFoundError):
             unfinished.unlink()
+
+
+def _created(unfinished: Path, path: str) -> IO[bytes]:
+    try:
+        return unfinished.open("xb")
+    except OSError as error:
+        # The name that was asked for.
+        raise OSError(error.errno, error.strerror, path) from error
+
+
+@contextmanager
+def _compressed(path: str, raw: IO[bytes]) -> Iterator[IO[bytes]]:
+    if not path.endswith(".gz"):
+        yield raw
+        return
+    # Without a name and a time, the same history is the same file.
+    with gzip.GzipFile("", "wb", fileobj=raw, mtime=0, compresslevel=6) as compressed:
+        yield cast(IO[bytes], compressed)
+
+
+@contextmanager
+def _stopped_by_exception() -> Iterator[None]:
+    """Let the signal that asks a process to end do so by an exception, so that what is unfinished is removed."""
+    if threading.current_thread() is not threading.main_thread():
+        # Only that one gets signals.
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

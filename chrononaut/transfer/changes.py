@@ -6,34 +6,31 @@ A line of NDJSON, or a row of CSV below one of names, is one change. What its fi
 import csv
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
+from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import Session
 
 from chrononaut.exceptions import FileProblem, HistoryFileError, HistoryImportError
 from chrononaut.history import Versioning, versioning_of
-from chrononaut.importing import ImportedChange, import_changes, transaction_id_of
+from chrononaut.importing import ImportedChange, import_changes
 from chrononaut.transfer import values as reading
 from chrononaut.transfer.files import Format, decoded
-from chrononaut.transfer.importing import BATCH, Imported
+from chrononaut.transfer.importing import BATCH, LONGEST, TOLD, Imported
+from chrononaut.transfer.repeating import Repeated, WrongChangeError
 from chrononaut.transfer.values import NULL
-from chrononaut.types import Instant, is_among, utc
+from chrononaut.types import Instant, utc
 
 OWN = ("operation", "at", "values", "user_id", "remote_addr", "transaction")
 """The fields of a change besides the key, the attributes and the reasons (``extra.…``)."""
 
 _EXTRA = "extra."
 _NO_INSTANT = datetime.min.replace(tzinfo=UTC)
-_TOLD = 20  # problems of a batch that are told at the most
-
-Opened = Callable[[], AbstractContextManager[Iterable[bytes]]]
 
 
 class Given(NamedTuple):
@@ -74,10 +71,10 @@ class ChangeFile:
             raise ValueError("two fields cannot be one of the file's")
         return {name: name for name in known if name not in self.columns and name not in fields} | fields
 
-    def read(self, lines: Iterable[bytes]) -> Iterator[Given | FileProblem]:
+    def read(self, lines: Iterable[bytes], dialect: Dialect) -> Iterator[Given | FileProblem]:
         """The changes, and what is wrong with those that are none."""
         fields = self.fields()
-        takers = {name: _taker(column.type, self.format) for name, column in self.versioning.columns.items()}
+        takers = {name: _taker(column.type, self.format, dialect) for name, column in self.versioning.columns.items()}
         documents = _csv_documents(lines) if self.format == "csv" else _ndjson_documents(lines)
         for line, text, document in documents:
             if isinstance(document, FileProblem):
@@ -101,7 +98,9 @@ class ChangeFile:
         named: dict[str, Any] = {}
         for source, value in document.items():
             name = fields.get(source) or (source if source.startswith(_EXTRA) else None)
-            if name is None:
+            if source == "extra" and name is None:
+                problems.append(FileProblem(line, source, "is no field; give each of its reasons as extra.NAME"))
+            elif name is None:
                 problems.append(FileProblem(line, source, "is no field; --column NAME=SOURCE says which one it is"))
             else:
                 named[name] = value
@@ -112,8 +111,12 @@ class ChangeFile:
             if name.startswith(_EXTRA) and value is not None
         }
         attributes = {name: value for name, value in named.items() if name not in OWN and not name.startswith(_EXTRA)}
+        inner = self._inner(line, own.get("values"), problems)
+        problems += [
+            FileProblem(line, name, "stands among the values and beside them") for name in inner if name in attributes
+        ]
         taken: dict[str, Any] = {}
-        for name, value in {**attributes, **self._inner(line, own.get("values"), problems)}.items():
+        for name, value in {**attributes, **inner}.items():
             if name not in takers:
                 problems.append(FileProblem(line, name, "the model has no such attribute"))
                 continue
@@ -162,90 +165,66 @@ class ChangeFile:
 def import_change_file(
     session: Session,
     file: ChangeFile,
-    opened: Opened,
+    lines: Iterable[bytes],
     *,
     batch: int = BATCH,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Imported:
     """Write the changes of a file, each batch in a transaction of its own, which is committed.
 
-    An import that was interrupted goes on behind the last change that is there, if it is run again with the same file.
+    What is there already and says the same is skipped, so that an import that was interrupted is run again.
 
     :param session: one of the `VersionedSQLAlchemy` that the model belongs to
-    :param opened: opens the file; once more, if some of its changes are there already
-    :param batch: changes that are written together; those of one instant always are
+    :param lines: of the file, as bytes
+    :param batch: changes that are written together, and a few more of one instant
     :param advance: is told of the changes that are done
-    :raises HistoryFileError: the file is wrong; all batches before the one that is wrong are written, and no other
+    :raises HistoryFileError: the file is wrong, or says something else than what is there; all batches before the one
+        that is wrong are written, and no other
     :raises ValueError: a column of `ChangeFile.columns` is none
     """
-    done = _last_done(session, file, opened, batch)
     imported = Imported()
-    with opened() as lines:
-        for changes, problems in _batches(file.read(lines), batch):
-            if problems:
-                raise HistoryFileError(problems[:_TOLD])
-            rest = [given for given in changes if given.line > done]
-            written = _write(session, file.model, rest) if rest else 0
-            imported = Imported(imported.rows + written, imported.skipped + len(changes) - len(rest))
-            advance(len(changes))
+    is_empty = True
+    dialect = session.get_bind(file.versioning.mapper).dialect
+    for changes, problems in _batches(file.read(lines, dialect), batch):
+        is_empty = False
+        if problems:
+            raise HistoryFileError(problems[:TOLD])
+        written, skipped = _write(session, file, changes)
+        imported = Imported(imported.rows + written, imported.skipped + skipped)
+        advance(len(changes))
+    if is_empty:
+        raise HistoryFileError([FileProblem(1, None, "the file has no changes")])
     return imported
 
 
-def _write(session: Session, model: type, changes: Sequence[Given]) -> int:
+def _write(session: Session, file: ChangeFile, changes: Sequence[Given]) -> tuple[int, int]:
+    """:return: how many were written, and how many were there"""
     try:
-        written = import_changes(session, model, [given.change for given in changes])
+        missing = Repeated(session, file.versioning).missing([given.change for given in changes])
+        rest = [changes[place] for place in missing]
+        written = import_changes(session, file.model, [given.change for given in rest]) if rest else 0
         session.commit()
+    except WrongChangeError as error:
+        raise HistoryFileError([FileProblem(changes[error.position].line, None, str(error))]) from error
     except HistoryImportError as error:
-        raise HistoryFileError([FileProblem(changes[error.position].line, None, error.problem)]) from error
+        raise HistoryFileError([FileProblem(rest[error.position].line, None, error.problem)]) from error
     finally:
         session.rollback()
-    return written
-
-
-def _last_done(session: Session, file: ChangeFile, opened: Opened, size: int) -> int:
-    """The line of the last change that is there already; 0 if the first ones are not."""
-    last = 0
-    with opened() as lines:
-        for changes, problems in _batches(file.read(lines), size):
-            found = 0 if problems else _last_there(session, file.versioning, changes)
-            if last == 0 and found == 0:
-                break
-            last = max(last, found)
-    session.rollback()
-    return last
-
-
-def _last_there(session: Session, versioning: Versioning, changes: Sequence[Given]) -> int:
-    column = versioning.column("transaction_id")
-    named = {transaction_id_of(given.change.at, given.change.transaction): given.line for given in changes}
-    key = [versioning.history_table.c[one.key] for one in versioning.key_columns]
-    connection = session.connection(bind_arguments={"mapper": versioning.mapper})
-    ids = list(named)
-    there: set[tuple[Any, ...]] = set()
-    for start in range(0, len(ids), BATCH):
-        is_wanted = is_among([column], [(one,) for one in ids[start : start + BATCH]], connection.dialect.name)
-        there.update(tuple(row) for row in connection.execute(sa.select(column, *key).where(is_wanted)))
-    return max(
-        (
-            given.line
-            for given in changes
-            if (transaction_id_of(given.change.at, given.change.transaction), *given.change.key) in there
-        ),
-        default=0,
-    )
+    return written, len(changes) - len(rest)
 
 
 def _batches(given: Iterable[Given | FileProblem], size: int) -> Iterator[tuple[list[Given], list[FileProblem]]]:
-    """Changes that are written together: whole instants, so that it is known of each whether all of it is there."""
+    """Changes that are written together: whole instants, if they are not very many."""
     changes: list[Given] = []
     problems: list[FileProblem] = []
     for one in given:
         if isinstance(one, FileProblem):
             problems.append(one)
-            if len(problems) >= _TOLD:
+            if len(problems) >= TOLD:
                 break
             continue
-        if len(changes) >= size and one.change.at != changes[-1].change.at:
+        is_same = bool(changes) and one.change.at == changes[-1].change.at
+        if len(changes) >= (size * LONGEST if is_same else size):
             yield changes, problems
             changes, problems = [], []
         changes.append(one)
@@ -297,6 +276,8 @@ def _csv_documents(lines: Iterable[bytes]) -> Iterator[tuple[int, str, Any]]:
             return
         if names is None:
             names = cells
+            for name in sorted(name for name, times in Counter(cells).items() if times > 1):
+                yield start, "", FileProblem(start, name, "is the name of several columns")
         elif len(cells) != len(names):
             problem = FileProblem(start, None, f"has {len(cells)} cells; there are {len(names)} columns")
             yield start, "", problem
@@ -305,9 +286,8 @@ def _csv_documents(lines: Iterable[bytes]) -> Iterator[tuple[int, str, Any]]:
             yield start, "\0".join(cells), document
 
 
-def _taker(type_: Any, format_: Format) -> Callable[[Any], Any]:  # noqa: PLR0911  one kind of column after the other
+def _taker(type_: Any, format_: Format, dialect: Dialect) -> Callable[[Any], Any]:
     """What makes of a JSON value, or of a cell, what the model has."""
-    from_text = format_ == "csv"
     if isinstance(type_, Instant):
         return _aware
     if isinstance(type_, sa.types.TypeDecorator) and not isinstance(type_, sa.Interval):
@@ -315,35 +295,41 @@ def _taker(type_: Any, format_: Format) -> Callable[[Any], Any]:  # noqa: PLR091
         return lambda value: value
     if isinstance(type_, sa.Enum):
         return _enum_taker(type_)
-    if isinstance(type_, sa.Numeric) and type_.asdecimal and not isinstance(type_, sa.Float):
-        return lambda value: Decimal(str(value))
-    if isinstance(type_, sa.Uuid):
+    kind = reading.kind_of(type_)
+    take = _plain_taker(kind, type_, dialect)
+    if format_ == "csv" and kind in ("boolean", "integer", "float"):
+        return lambda cell: take(reading.from_text(cell, kind))
+    return _json if format_ == "csv" and kind == "json" else take
+
+
+def _plain_taker(kind: str | None, type_: Any, dialect: Dialect) -> Callable[[Any], Any]:
+    if kind == "text":
+        return reading.texts(type_, dialect)
+    if kind == "integer":
+        return reading.integers(type_, dialect)
+    if kind == "decimal":
+        read = reading.decimals(type_, dialect)
+        return read if type_.asdecimal else lambda value: float(read(value))
+    if kind == "uuid":
         return reading.read_uuid if type_.as_uuid else lambda value: str(reading.read_uuid(value))
-    if isinstance(type_, sa.Interval | postgresql.INTERVAL):
-        return reading.read_span
-    if isinstance(type_, sa.DateTime):
-        return _aware if type_.timezone else reading.read_datetime
-    for kind, take in (
-        (sa.Date, reading.read_date),
-        (sa.Time, reading.read_time),
-        (sa.LargeBinary, reading.read_bytes),
-    ):
-        if isinstance(type_, kind):
-            return take
-    if not from_text:
-        plain = {sa.Boolean: reading.read_boolean, sa.Integer: reading.read_integer, sa.String: reading.read_text}
-        found = next((take for kind, take in plain.items() if isinstance(type_, kind)), None)
-        return found or (reading.read_float if isinstance(type_, sa.Numeric) else lambda value: value)
-    if isinstance(type_, sa.Boolean | sa.Integer | sa.Numeric):
-        kind_name = next(name for one, name in _CELLS.items() if isinstance(type_, one))
-        read = {"boolean": reading.read_boolean, "integer": reading.read_integer, "float": reading.read_float}[
-            kind_name
-        ]
-        return lambda cell: read(reading.from_cell(cell, kind_name))
-    return json.loads if isinstance(type_, sa.JSON) else lambda cell: cell
+    takers: Mapping[str | None, Callable[[Any], Any]] = {
+        "boolean": reading.read_boolean,
+        "float": reading.read_float,
+        "bytes": reading.read_bytes,
+        "interval": reading.read_span,
+        "instant": _aware,
+        "datetime": reading.read_datetime,
+        "date": reading.read_date,
+        "time": reading.read_time,
+    }
+    return takers.get(kind, lambda value: value)
 
 
-_CELLS: Mapping[Any, str] = {sa.Boolean: "boolean", sa.Integer: "integer", sa.Numeric: "float"}
+def _json(cell: str) -> Any:
+    try:
+        return json.loads(cell)
+    except (ValueError, RecursionError):
+        raise reading.WrongValueError("must be the text of a JSON document") from None
 
 
 def _aware(value: Any) -> datetime:
@@ -358,7 +344,7 @@ def _enum_taker(type_: sa.Enum) -> Callable[[Any], Any]:
     texts: dict[Any, Any] = dict(zip(type_.enums, members, strict=False))
 
     def take(value: Any) -> Any:
-        if value not in texts:
+        if reading.read_text(value) not in texts:
             raise ValueError(f"must be one of {', '.join(map(str, texts))}")
         return texts[value]
 

@@ -11,6 +11,7 @@ from sqlalchemy.engine import Connection, Engine
 from chrononaut.transactions import snapshot
 from chrononaut.transfer.files import Format, Part, file_lines
 from chrononaut.transfer.layout import FileRow, Layout, layout_of
+from chrononaut.types import instant_text, utc
 
 _BATCH = 1000  # rows that are held at once
 
@@ -38,10 +39,14 @@ def export_history(
     :param format: ``ndjson`` or ``csv``
     :return: lines, each with its line break; a row of CSV may have several
     :raises UnsupportedMappingError: the model's rows are in the table of another, which has to be named
-    :raises ValueError: the key does not fit the model
+    :raises ValueError: the key does not fit the model, or the period has no length
     :raises TypeError: the model is not versioned
     """
     part = Part(key, since, until)
+    if since is not None and until is not None and utc(since) >= utc(until):
+        raise ValueError(
+            f"a period must end after it begins, and {instant_text(until)} is not after {instant_text(since)}"
+        )
     layout = layout_of(model, engine.dialect)
     statements = _statements(layout, part)
     return _lines(engine, layout, part, statements, format)

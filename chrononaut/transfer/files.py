@@ -14,11 +14,12 @@ from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple, get_args
 from uuid import UUID
 
+from chrononaut.change_info import damage, unstorable
 from chrononaut.exceptions import FileProblem, HistoryFileError
-from chrononaut.history import NEVER, Operation
+from chrononaut.history import ERASED, NEVER, Operation
 from chrononaut.transfer.layout import Attribute, FileRow, Layout
 from chrononaut.transfer.values import NULL, from_cell, from_text, to_cell
-from chrononaut.types import JSONObject, instant_text
+from chrononaut.types import JSONObject, instant_text, now
 
 Format = Literal["ndjson", "csv"]
 VERSION = 1
@@ -267,7 +268,7 @@ class Reader:
             elif len(cells) != len(names):
                 yield FileProblem(start, None, f"has {len(cells)} cells; there are {len(names)} columns")
             else:
-                yield from self._given(start, *self._csv_document(start, cells, order))
+                yield from self._given(start, self._csv_document(cells, order))
         try:
             rows = json.loads(footer[0][1:])["rows"]
         except (ValueError, KeyError, TypeError):
@@ -275,7 +276,7 @@ class Reader:
             return
         yield from _end(last, rows, count if is_readable else None, numbered)
 
-    def _csv_document(self, line: int, cells: Sequence[str], order: Sequence[str]) -> tuple[JSONObject, bool]:
+    def _csv_document(self, cells: Sequence[str], order: Sequence[str]) -> JSONObject:
         size = len(self.key)
         kinds = {one.name: one.codec.kind for one in (*self.key, *self.state, *self.kept)}
         key = {one.name: from_cell(cell, kinds[one.name]) for one, cell in zip(self.key, cells, strict=False)}
@@ -299,14 +300,14 @@ class Reader:
         expected = {one.name for one in self._attributes(is_live=operation is None)}
         state = {name: from_cell(cell, kinds[name]) for name, cell in zip(order, cells[own:], strict=True)}
         document["state"] = {name: value for name, value in state.items() if name in expected or value is not None}
-        return document, False
+        return document
 
     def _attributes(self, *, is_live: bool) -> Sequence[Attribute]:
         if is_live:
             return [one for one in (*self.state, *self.kept) if one.live is not None]
         return self.state
 
-    def _given(self, line: int, document: Any, is_strict: bool = True) -> Iterator[GivenRow | FileProblem]:
+    def _given(self, line: int, document: Any) -> Iterator[GivenRow | FileProblem]:
         problems: list[FileProblem] = []
 
         def wrong(column: str | None, reason: str) -> None:
@@ -339,7 +340,7 @@ class Reader:
         if not is_live:
             changed = _instant(document.get("changed"), wrong)
             transaction_id = _uuid(document.get("transaction_id"), wrong)
-            _check_info(document.get("change_info"), wrong)
+            _check_info(document.get("change_info"), document.get("state"), wrong)
         key = document.get("key")
         key_parameters = self._read(key, self.key, wrong)
         attributes = self._attributes(is_live=is_live)
@@ -477,10 +478,13 @@ def _cut_off(number: int) -> FileProblem:
 def _instant(value: object, wrong: Callable[[str | None, str], None]) -> datetime | None:
     try:
         at = datetime.fromisoformat(value) if isinstance(value, str) else None
-        if at is not None and at.tzinfo is not None:
-            return at.astimezone(UTC)
+        at = None if at is None or at.tzinfo is None else at.astimezone(UTC)
     except (ValueError, OverflowError):
         at = None
+    if at is not None and at > now():
+        wrong("changed", f"{at.isoformat()} is yet to come; history tells what has happened")
+    if at is not None:
+        return at
     wrong("changed", "must be an instant with an offset, as 2026-03-01T09:00:00.000000Z")
     return None
 
@@ -493,18 +497,17 @@ def _uuid(value: object, wrong: Callable[[str | None, str], None]) -> UUID | Non
         return None
 
 
-def _check_info(value: object, wrong: Callable[[str | None, str], None]) -> None:
-    if not isinstance(value, dict):
-        wrong("change_info", "must be a JSON object")
+def _check_info(value: Any, state: object, wrong: Callable[[str | None, str], None]) -> None:
+    if problem := damage(value) or unstorable(value):
+        wrong("change_info", problem)
         return
-    try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-        text.encode()
-    except (ValueError, RecursionError):
-        wrong("change_info", "cannot be stored as JSON")
-        return
-    if "\\u0000" in text.replace("\\\\", ""):
-        wrong("change_info", "holds NUL, which no database stores in JSON")
+    marks = value.get(ERASED, [])
+    values = state if isinstance(state, dict) else {}
+    for name in dict.fromkeys(name for mark in marks for name in mark["columns"]):
+        if values.get(name) is not None:
+            wrong(name, "has a value, which was erased as the row's change_info says")
+    if "extra" in value and any(mark["reasons"] for mark in marks):
+        wrong("change_info", "has reasons (extra), which were erased as it says")
 
 
 def _reason(error: Exception) -> str:

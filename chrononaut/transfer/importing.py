@@ -13,7 +13,7 @@ from sqlalchemy.engine import Engine
 
 from chrononaut.cuts import PURGED, damage
 from chrononaut.exceptions import FileProblem, HistoryFileError
-from chrononaut.history import NEVER
+from chrononaut.history import ERASED, NEVER
 from chrononaut.transfer.exporting import let_values_be_exact
 from chrononaut.transfer.files import Format, GivenRow, Reader
 from chrononaut.transfer.layout import Attribute, FileRow, Layout, layout_of
@@ -25,8 +25,11 @@ from chrononaut.verify import Link, problems
 BATCH = 1000
 """Rows that are checked and written together, and a few more where the last record has them."""
 
-_TOLD = 20  # problems of a batch that are told at the most
-_LONGEST = 10  # batches that the rows of one record may fill before they are split
+LONGEST = 10
+"""Batches that the rows of one record, or the changes of one instant, may fill before they are split."""
+
+TOLD = 20
+"""Problems of a batch that are told at the most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +130,7 @@ def import_history(
     imported = Imported()
     for one in _batches(reader.rows, batch):
         if one.problems:
-            raise HistoryFileError(one.problems[:_TOLD])
+            raise HistoryFileError(one.problems[:TOLD])
         done = _Importer(engine, layout, given, reader.part).take(one)
         imported = Imported(imported.rows + done.rows, imported.skipped + done.skipped)
         advance(one.size)
@@ -160,11 +163,11 @@ def _batches(rows: Iterator[GivenRow | FileProblem], size: int) -> Iterator[_Bat
         if isinstance(row, FileProblem):
             batch.problems.append(row)
             # What follows from it would be told too, and is not.
-            if batch.size >= size * _LONGEST or len(batch.problems) >= _TOLD:
+            if batch.size >= size * LONGEST or len(batch.problems) >= TOLD:
                 yield batch
                 batch = _Batch()
             continue
-        if batch.size >= size and (row.key != last or batch.size >= size * _LONGEST):
+        if batch.size >= size and (row.key != last or batch.size >= size * LONGEST):
             yield replace(batch, is_split=row.key == last)
             batch = _Batch()
         batch.rows.append(row)
@@ -187,13 +190,22 @@ class _Importer:
         """:raises HistoryFileError: something is wrong with it"""
         records, found = _records(batch)
         if found:
-            raise HistoryFileError(found[:_TOLD])
+            raise HistoryFileError(found[:TOLD])
         try:
-            with self._transaction() as writer:
-                plan = self._write(writer, records)
+            plan = self._committed(records)
         except (sa.exc.DataError, sa.exc.IntegrityError) as error:
             raise HistoryFileError([self._refused(records, error)]) from error
         return Imported(plan.rows, plan.skipped)
+
+    def _committed(self, records: Sequence[_Record]) -> _Plan:
+        for _ in range(2):
+            try:
+                with self._transaction() as writer:
+                    return self._write(writer, records)
+            except sa.exc.IntegrityError as error:
+                # Another import of the same file may have been faster, and its rows are there now.
+                refused = error
+        raise refused
 
     @contextmanager
     def _transaction(self) -> Iterator[Writer]:
@@ -227,24 +239,44 @@ class _Importer:
 
     def _planned(self, writer: Writer, records: Sequence[_Record]) -> _Plan:
         """:raises HistoryFileError: rows do not follow from one another, or from what is there"""
+        live = writer.live_there(record.key for record in records)
         wanted = [(record.key, given.row.version) for record in records for given in record.rows]
         wanted += [(record.key, record.rows[0].row.version - 1) for record in records]
+        wanted += [(key, row.version - 1) for key, row in live.items()]
         history = writer.history_there(wanted)
-        live = writer.live_there(record.key for record in records)
+        cuts = writer.cuts_there(record.key for record in records if _has_new(record, history, live.get(record.key)))
         plan, found = _Plan(), list[FileProblem]()
         for record in records:
-            found += self._plan(plan, record, history, live.get(record.key))
-            if len(found) >= _TOLD:
+            problem = _purged(record, history, cuts.get(record.key, ()))
+            if problem is not None:
+                found.append(problem)
+            else:
+                there = live.get(record.key)
+                found += self._plan(plan, _continuing(record, there, history), history, there)
+            if len(found) >= TOLD:
                 break
+        if plan.live:
+            found += [
+                FileProblem(plan.live[0].row.line, name, "must have a value, which no export has: --set gives one")
+                for name in self._required()
+            ]
         if found:
-            raise HistoryFileError(found[:_TOLD])
+            raise HistoryFileError(found[:TOLD])
         return plan
+
+    def _required(self) -> Iterator[str]:
+        """The attributes that a new live row must have, and that neither a file nor a default gives."""
+        given = {one.live for one in (*self.layout.kept, *self.given)}
+        for name, column in {**self.layout.versioning.hidden, **self.layout.versioning.untracked}.items():
+            has_default = column.default is not None or column.server_default is not None
+            if not (column.nullable or has_default or column in given):
+                yield name
 
     def _plan(
         self, plan: _Plan, record: _Record, there: Mapping[tuple[Key, int], FileRow], live: FileRow | None
     ) -> Iterator[FileProblem]:
         key, rows = record.key, record.rows
-        before = there.get((key, rows[0].row.version - 1))
+        before = there.get((key, _first(rows[0].row) - 1)) or there.get((key, rows[0].row.version - 1))
         new: list[GivenRow] = []
         if not self.has_beginning and before is None and live is None and rows[0].row.version > NEVER:
             yield FileProblem(rows[0].row.line, None, "the record's history before is not there; import that first")
@@ -333,8 +365,9 @@ class _Importer:
 
     def _going_on(self, record: _Record, live: FileRow, tables: Sequence[str]) -> str | None:
         """Why a live row that is there cannot go on as a file says; ``None`` if it can."""
-        replaced = next((one.row for one in record.history if one.row.version == live.version), None)
-        if replaced is None or not self._is_same_state(live, replaced):
+        covering = (one.row for one in record.history if _first(one.row) <= live.version <= one.row.version)
+        replaced = next(covering, None)
+        if replaced is None or not (replaced.operation == "purge" or self._is_same_state(live, replaced)):
             return f"there is a live row of version {live.version}, which the file does not go on from"
         if tuple(tables) != live.tables:
             return "there is a live row that is of another model"
@@ -343,15 +376,16 @@ class _Importer:
     def _difference(self, row: FileRow, same: FileRow) -> str | None:
         """In which column a row and the one that is there differ."""
         for name in ("operation", "changed", "change_info", "transaction_id", "tables"):
-            if getattr(row, name) != getattr(same, name):
+            if getattr(row, name) != getattr(same, name) and not (name == "change_info" and _is_same_cut(row, same)):
                 return name
         attributes = (*self.layout.state, *(self.layout.kept if row.is_live else ()))
         return next(self._different(attributes, row, same), None)
 
     def _is_same_state(self, one: FileRow, other: FileRow) -> bool:
-        """Do a live row and the history row that replaced it hold the same state?"""
-        dropped = {attribute.name for attribute in self.layout.state if attribute.live is None}
-        return set(self._different(self.layout.state, one, other)) <= dropped
+        """Do a live row and the history row that replaced it hold the same state, but for what was erased from that?"""
+        gone = {attribute.name for attribute in self.layout.state if attribute.live is None}
+        gone |= {name for mark in (other.change_info or {}).get(ERASED, ()) for name in mark["columns"]}
+        return set(self._different(self.layout.state, one, other)) <= gone
 
     def _different(self, attributes: Sequence[Attribute], row: FileRow, same: FileRow) -> Iterator[str]:
         empty = [None] * len(attributes)
@@ -392,6 +426,55 @@ def _records(batch: _Batch) -> tuple[list[_Record], list[FileProblem]]:
     if batch.is_split and last is not None:
         last.is_entire = False
     return [*records.values()], found
+
+
+def _has_new(record: _Record, there: Mapping[tuple[Key, int], FileRow], live: FileRow | None) -> bool:
+    """Has the file rows of a record that are not there?"""
+    missing = (given.row for given in record.rows if (record.key, given.row.version) not in there)
+    return any(not row.is_live or live is None or row.version != live.version for row in missing)
+
+
+def _purged(record: _Record, there: Mapping[tuple[Key, int], FileRow], cuts: Sequence[FileRow]) -> FileProblem | None:
+    """The first row of a file that was there, and was purged."""
+    for given in record.rows:
+        row = given.row
+        if (record.key, row.version) not in there and any(_first(cut) <= row.version <= cut.version for cut in cuts):
+            return FileProblem(
+                row.line, "version", f"{row.version} was purged from the history that is there, and does not come back"
+            )
+    return None
+
+
+def _continuing(record: _Record, live: FileRow | None, there: Mapping[tuple[Key, int], FileRow]) -> _Record:
+    """A record whose first row is a cut that covers what is there: of it there is only what comes after that."""
+    given = record.rows[0]
+    row = given.row
+    is_covering = live is not None and _first(row) < live.version <= row.version
+    if live is None or not is_covering or (record.key, row.version) in there:
+        return record
+    if (record.key, live.version - 1) not in there:
+        # There is no history before the live row.
+        return record
+    info = row.change_info or {}
+    shorter = row._replace(change_info={**info, PURGED: {**info[PURGED], "first": live.version}})
+    return replace(record, history=[given._replace(row=shorter), *record.history[1:]])
+
+
+def _is_same_cut(row: FileRow, same: FileRow) -> bool:
+    """Does a cut that is there say what that of a file says, but that it begins later, with what was not there?"""
+    if not (row.operation == same.operation == "purge") or not _first(row) < _first(same):
+        return False
+    info, other = row.change_info or {}, same.change_info or {}
+    return {**info, PURGED: {**info[PURGED], "first": _first(same)}} == other
+
+
+def _first(row: FileRow) -> int:
+    """The lowest number that a row stands for: its own, or that of the first which a cut stands for."""
+    if row.operation != "purge" or damage(row.version, row.change_info) is not None:
+        return row.version
+    assert row.change_info is not None
+    first: int = row.change_info[PURGED]["first"]
+    return first
 
 
 def _replaced_by(row: FileRow) -> str | None:

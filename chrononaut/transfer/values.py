@@ -132,7 +132,7 @@ def _as_text(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
     return sa.cast(column, sa.Text)
 
 
-def _kind(impl: Any) -> str | None:  # noqa: PLR0911  one kind of column after the other
+def kind_of(impl: Any) -> str | None:  # noqa: PLR0911  one kind of column after the other
     """What a file calls a type; ``None`` for one that only a single database has."""
     if isinstance(impl, sa.Boolean):
         return "boolean"
@@ -161,16 +161,16 @@ def _kind(impl: Any) -> str | None:  # noqa: PLR0911  one kind of column after t
 
 
 def _on_postgresql(impl: Any, dialect: Dialect) -> Codec:  # noqa: PLR0911  one kind of column after the other
-    kind = _kind(impl)
+    kind = kind_of(impl)
     if kind == "integer":
-        return Codec(kind, _as_selected, None, lambda value: str(read_integer(value)))
+        read_number = integers(impl, dialect)
+        return Codec(kind, _as_selected, None, lambda value: str(read_number(value)))
     if kind == "boolean":
         return Codec(kind, _as_selected, None, lambda value: "true" if read_boolean(value) else "false")
     if kind == "float":
         return Codec(kind, _as_selected, _float_written, lambda value: repr(read_float(value)), is_same=_same_floats)
     if kind == "decimal":
-        scale = impl.scale if impl.precision is not None else None
-        return Codec(kind, _as_text, None, lambda value: _number(value, scale), is_same=_same_numbers)
+        return Codec(kind, _as_text, None, lambda value: _number_within(value, impl), is_same=_same_numbers)
     if kind == "bytes":
         return Codec(
             kind,
@@ -193,18 +193,18 @@ def _on_postgresql(impl: Any, dialect: Dialect) -> Codec:  # noqa: PLR0911  one 
     if kind == "text":
         # Of a text that is too long, a cast would take the beginning.
         is_cast = isinstance(impl, sa.Enum) and bool(impl.native_enum)
-        return Codec(kind, _as_text if is_cast else _as_selected, None, _text_without_nul, is_cast)
+        return Codec(kind, _as_text if is_cast else _as_selected, None, texts(impl, dialect), is_cast)
     return Codec(str(impl.compile(dialect)).lower(), _as_text, None, _text_without_nul)
 
 
 def _on_sqlite(impl: Any, dialect: Dialect) -> Codec:  # noqa: PLR0911  one kind of column after the other
-    kind = _kind(impl)
+    kind = kind_of(impl)
     if kind == "integer":
-        return Codec(kind, _as_selected, None, lambda value: _within_sqlite(read_integer(value)))
+        return Codec(kind, _as_selected, None, integers(impl, dialect))
     if kind == "boolean":
         return Codec(kind, _as_selected, bool, lambda value: int(read_boolean(value)))
     if kind == "float":
-        return Codec(kind, _as_selected, _float_written, read_float, is_same=_same_floats)
+        return Codec(kind, _as_selected, _float_written, _sqlite_float, is_same=_same_floats)
     if kind == "decimal":
         scale = impl.scale
         return Codec(
@@ -259,10 +259,19 @@ def read_integer(value: object) -> int:
     return value
 
 
-def _within_sqlite(value: int) -> int:
-    if not -_LARGEST <= value < _LARGEST:
-        raise WrongValueError("is beyond what the database can hold, 64 bits")
-    return value
+def integers(type_: Any, dialect: Dialect) -> Callable[[object], int]:
+    """What reads the integers that a column can hold."""
+    bits = 64
+    if dialect.name == "postgresql" and not isinstance(type_, sa.BigInteger):
+        bits = 16 if isinstance(type_, sa.SmallInteger) else 32
+
+    def read(value: object) -> int:
+        number = read_integer(value)
+        if not -(2 ** (bits - 1)) <= number < 2 ** (bits - 1):
+            raise WrongValueError(f"is beyond what the column can hold, {bits} bits")
+        return number
+
+    return read
 
 
 def read_boolean(value: object) -> bool:
@@ -298,35 +307,71 @@ def _float_key(value: Any) -> Any:
     return None if value is None else repr(read_float(value))
 
 
-def _number(value: object, scale: int | None) -> str:
+def decimals(type_: Any, dialect: Dialect) -> Callable[[object], Decimal]:
+    """What reads the numbers that a column holds as they are, of a change."""
+
+    def read(value: object) -> Decimal:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        text = _number_within(str(value) if is_number else value, type_)
+        if dialect.name == "sqlite":
+            _sqlite_number(text)
+        return Decimal(text)
+
+    return read
+
+
+def _number(value: object) -> str:
     if not isinstance(value, str) or not _NUMBER.fullmatch(value):
         raise WrongValueError(f"must be a decimal number as a text, as 1.50, not {_shown(value)}")
-    exponent = Decimal(value).as_tuple().exponent
-    if scale is not None and isinstance(exponent, int) and -exponent > scale:
-        raise WrongValueError(f"has more than the {scale} digits after the point that the column holds")
     return value
 
 
+def _number_within(value: object, type_: Any) -> str:
+    text = _number(value)
+    number = Decimal(text)
+    if type_.precision is None or not number.is_finite():
+        return text
+    scale = type_.scale or 0
+    if -_exponent(number) > scale:
+        raise WrongValueError(f"has more than the {scale} digits after the point that the column holds")
+    if number and number.adjusted() >= type_.precision - scale:
+        raise WrongValueError(
+            f"has more than the {type_.precision - scale} digits before the point that the column holds"
+        )
+    return text
+
+
+def _exponent(number: Decimal) -> int:
+    exponent = number.as_tuple().exponent
+    assert isinstance(exponent, int)
+    return exponent
+
+
 def _sqlite_number(value: object) -> int | float:
-    number = Decimal(_number(value, None))
+    number = Decimal(_number(value))
     whole = number.is_finite() and number.adjusted() <= len(str(_LARGEST)) and number == number.to_integral_value()
-    return int(number) if whole and -_LARGEST <= number < _LARGEST else float(number)
+    if whole and -_LARGEST <= number < _LARGEST:
+        return int(number)
+    found = float(number)
+    if Decimal(repr(found)) != number:
+        raise WrongValueError("is a number that SQLite cannot hold exactly, as it keeps a float")
+    return found
+
+
+def _sqlite_float(value: object) -> float:
+    number = read_float(value)
+    if math.isnan(number):
+        raise WrongValueError("is no number (nan), in place of which SQLite would hold NULL")
+    return number
 
 
 def _number_written(value: Any, scale: int | None) -> str:
     """A number with the digits after the point that the type says, or more where the database holds more."""
     number = Decimal(repr(value) if isinstance(value, float) else value)
-    exponent = number.as_tuple().exponent
-    if not isinstance(exponent, int):
+    if not number.is_finite():
         return str(number)
-    digits = max(-exponent, 0) if scale is None else max(-_shortened(number), scale)
+    digits = max(-_exponent(number), 0) if scale is None else max(-_exponent(number.normalize()), scale)
     return f"{number:.{digits}f}"
-
-
-def _shortened(number: Decimal) -> int:
-    exponent = number.normalize().as_tuple().exponent
-    assert isinstance(exponent, int)
-    return exponent
 
 
 def _same_numbers(one: Any, other: Any) -> bool:
@@ -350,6 +395,21 @@ def _text_without_nul(value: object) -> str:
     if "\0" in text:
         raise WrongValueError("holds NUL, which PostgreSQL does not store")
     return text
+
+
+def texts(type_: Any, dialect: Dialect) -> Callable[[object], str]:
+    """What reads the texts that a column can hold."""
+    if dialect.name != "postgresql":
+        return read_text
+    length = None if isinstance(type_, sa.Enum) else type_.length
+
+    def read(value: object) -> str:
+        text = _text_without_nul(value)
+        if length is not None and len(text) > length:
+            raise WrongValueError(f"is longer than the {length} characters that the column holds")
+        return text
+
+    return read
 
 
 def _any(value: object) -> Any:

@@ -1,6 +1,7 @@
 """The statements that write the rows of a file, and that look up which of them are there."""
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
@@ -44,6 +45,14 @@ class Writer:
         select = self.layout.history_rows()
         rows = self._among(select, columns, [(*key, self._version.read(number)) for key, number in wanted])
         return {(self.key_of(row), row.version): row for row in rows}
+
+    def cuts_there(self, keys: Iterable[Key]) -> dict[Key, list[FileRow]]:
+        """The cuts that are there of some keys."""
+        select = self.layout.history_rows().where(self.layout.versioning.column("operation") == "purge")
+        found: defaultdict[Key, list[FileRow]] = defaultdict(list)
+        for row in self._among(select, self._history_key(0), list(keys)):
+            found[self.key_of(row)].append(row)
+        return found
 
     def live_there(self, keys: Iterable[Key]) -> dict[Key, FileRow]:
         """The live rows that are there of some keys."""

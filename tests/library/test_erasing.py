@@ -184,6 +184,11 @@ def test_what_cannot_be_erased_is_refused(session: Session, user: User, column: 
     assert history_rows(session, "appuser_history") == before
 
 
+def test_text_is_no_list_of_columns(session: Session, user: User) -> None:
+    with pytest.raises(ErasureError, match="must be a list of attribute names, not the text 'name'"):
+        user.erase("name")
+
+
 def test_nothing_to_erase_is_refused(session: Session, user: User) -> None:
     with pytest.raises(ErasureError, match="nothing is to be erased"):
         user.erase([], reasons=False)
@@ -474,6 +479,11 @@ def test_what_no_model_keeps_any_more_is_scrubbed_in_every_table(open_database: 
     session.commit()
     for table in ("employee_history", "director_history"):
         assert {row["phone"] for row in history_rows(session, table)} == {None, "4711"}
+    session.connection().execute(sa.text("UPDATE director_history SET phone = '4712'"))
+    session.commit()
+    with snapshot(staff.db.engine) as connection:
+        found = [str(one) for model in (staff.employee, staff.director) for one in verify(connection, model)]
+    assert found == ["Director 7 version -1: director_history has a value of phone, which was erased"]
     with pytest.raises(ErasureError, match=r"there is no such attribute; there are .*, phone"):
         Timeline(session, staff.employee, (7,)).erase(["fax"])
 
@@ -543,12 +553,12 @@ def test_record_of_which_all_was_purged_gets_the_mark(session: Session, user: Us
 
 
 def test_erased_versions_are_purged_as_others(session: Session, user: User) -> None:
-    user.erase()
+    mark = user.erase().mark
     session.commit()
     list(Purge(User, Retention(versions=0)).run(db.engine))
     (cut,) = history_rows(session, "appuser_history", id=1)
     assert cut["operation"] == "purge"
-    assert "erased" not in cut["change_info"]
+    assert cut["change_info"]["erased"] == [mark]
     assert {change.operation for change in user.blame().values() if change} == {"purge"}
     assert clean(User, session)
 
@@ -583,7 +593,9 @@ def test_marks_are_read_only_where_they_are(session: Session, user: User) -> Non
     assert {change.erased for change in user.changes()} == {()}
 
 
-@pytest.mark.parametrize("own", ["no", ["email"], [{"by": "us"}], {"by": "us"}, None])
+@pytest.mark.parametrize(
+    "own", ["no", ["email"], [{"by": "us"}], [{"at": 1, "columns": 5, "reasons": True}], {"by": "us"}, None]
+)
 def test_what_an_application_kept_under_our_key_before_is_no_mark(session: Session, user: User, own: Any) -> None:
     info = {"user_id": None, "remote_addr": None, "extra": {"a": "b"}, "erased": own}
     update = sa.text("UPDATE appuser_history SET change_info = :info WHERE id = 1")

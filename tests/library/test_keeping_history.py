@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -19,6 +19,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chrononaut import (
     History,
+    HistoryFileError,
     ImportedChange,
     PurgedError,
     Retention,
@@ -212,6 +213,7 @@ class Years(RuleBasedStateMachine):
         self.records = {key: Record() for key in KEYS}
         self.clock = BEGINNING
         self.at = datetime.now(UTC)
+        self.older: list[bytes] = []
 
     @rule(
         key=st.sampled_from(KEYS),
@@ -365,6 +367,7 @@ class Years(RuleBasedStateMachine):
         else:
             with rationale("because") if why else nullcontext():
                 _write(session, key, operation, given)
+                session.flush()
         session.commit()
         record.note(_told(key), operation, hidden, why)
         record.live = given
@@ -398,6 +401,15 @@ class Years(RuleBasedStateMachine):
                 assert live[key].version == record.version
             for before, after in pairwise(record.rows):
                 assert after.first == before.version + 1
+
+    @rule(batch=st.sampled_from([1, 1000]))
+    def import_older(self, batch: int) -> None:
+        """An export of the last time brings nothing, and above all nothing back: it is skipped, or refused."""
+        older, self.older = self.older, [line.encode() for line in export_history(db.engine, Note)]
+        if older:
+            with suppress(HistoryFileError):
+                assert import_history(db.engine, Note, older, batch=batch).rows == 0
+        self.check()
 
 
 def _stored(row: Any) -> tuple[Any, ...]:

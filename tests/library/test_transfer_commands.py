@@ -119,6 +119,44 @@ def test_file_that_cannot_be_completed_leaves_what_was_there(
     assert [path.name for path in tmp_path.iterdir() if path.suffix != ".db"] == ["kept.ndjson"]
 
 
+def test_export_goes_through_what_is_no_plain_file(
+    countries: None, invoke: Callable[..., Result], tmp_path: Path
+) -> None:
+    whole = exported(db.engine, Country)
+    pipe, link, aim = tmp_path / "pipe", tmp_path / "link.ndjson", tmp_path / "aim.ndjson"
+    os.mkfifo(pipe)
+    # A reader and a writer, so that nobody waits for the other.
+    end = os.open(pipe, os.O_RDWR)
+    invoke("export", "Country", "-o", str(pipe))
+    assert os.read(end, 65_536) == whole
+    os.close(end)
+    assert pipe.is_fifo()
+    aim.write_text("old")
+    link.symlink_to(aim.name)
+    invoke("export", "Country", "-o", str(link))
+    assert link.is_symlink()
+    assert aim.read_bytes() == whole
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_export_that_is_asked_to_end_leaves_nothing(
+    countries: None, invoke: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> Iterator[str]:
+        yield "line"
+        signal.raise_signal(signal.SIGTERM)
+        yield "line"
+
+    monkeypatch.setattr("chrononaut.commands.transferring.export_history", interrupted)
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        invoke("export", "Country", "-o", str(tmp_path / "a.ndjson"), status=128 + signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert [path for path in tmp_path.iterdir() if "ndjson" in path.name] == []
+
+
 def test_wrong_lines_are_told(countries: None, invoke: Callable[..., Result], tmp_path: Path) -> None:
     file = tmp_path / "wrong.ndjson"
     lines = exported(db.engine, Country).splitlines()
@@ -140,7 +178,12 @@ def test_wrong_lines_are_told(countries: None, invoke: Callable[..., Result], tm
         (["export", "Release", "--key", "a"], "a key is {product},{cycle}"),
         (["export", "User", "--key", "x"], "the key (id) does not fit"),
         (["export", "User", "--since", "yesterday"], "is no instant"),
-        (["export", "User", "-o", "no/such/folder"], "could not be exported: [Errno 2]"),
+        (["export", "User", "--since", "0001-01-01T00:00:00+14:00"], "is no instant"),
+        (["export", "User", "--since", "2026-03-02", "--until", "2026-03-01"], "a period must end after it begins"),
+        (
+            ["export", "User", "-o", "no/such/folder"],
+            "could not be exported: [Errno 2] No such file or directory: 'no/such/folder'",
+        ),
         (["import", "User", "no-such-file"], "could not be imported: [Errno 2]"),
         (["import", "User", "cut.ndjson.gz"], "could not be imported: Compressed file ended"),
         (["import", "User", "plain.ndjson.gz"], "could not be imported: Not a gzipped file"),
@@ -150,7 +193,6 @@ def test_wrong_lines_are_told(countries: None, invoke: Callable[..., Result], tm
         (["import", "User", "theirs.ndjson", "--set", "clicks=1"], "--set is for exports"),
         (["import", "User", "theirs.ndjson", "--column", "when=at"], "there is no field when; there are operation, at"),
         (["import", "User", "theirs.ndjson", "--column", "at"], "has no NAME= at its beginning"),
-        (["import", "User", "-"], "changes from another system must be in a file"),
     ],
 )
 def test_what_cannot_be_done_is_told(
@@ -202,7 +244,7 @@ def test_changes_of_another_system(invoke: Callable[..., Result], theirs: Path) 
     assert differences(db.engine, User) == []
 
 
-@pytest.mark.parametrize("done", range(1, len(CHANGES) + 1))
+@pytest.mark.parametrize("done", [2, 4])
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 def test_import_of_changes_goes_on_where_it_was_interrupted(
     done: int, invoke: Callable[..., Result], theirs: Path, tmp_path: Path
@@ -211,8 +253,7 @@ def test_import_of_changes_goes_on_where_it_was_interrupted(
     whole = exported(db.engine, User)
     emptied()
     begun = tmp_path / "begun.ndjson"
-    # A batch ends with an instant.
-    begun.write_text("".join(theirs.read_text().splitlines(keepends=True)[: max(done, 2)]))
+    begun.write_text("".join(theirs.read_text().splitlines(keepends=True)[:done]))
     invoke("import", "User", str(begun), "--batch", "1")
     invoke("import", "User", str(theirs), "--batch", "2")
     assert _without_transactions(exported(db.engine, User)) == _without_transactions(whole)

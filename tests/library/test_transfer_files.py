@@ -162,7 +162,7 @@ CHANGES: dict[str, tuple[Change, list[str]]] = {
     ),
     "too long for the column": (
         lambda lines: [line.update(key={"code": "FRANCE"}) for line in lines[4:8]],
-        ["line 5: the database refuses the record that begins here (StringDataRightTruncation)"],
+        [f"line {line}, code: is longer than the 2 characters that the column holds" for line in range(5, 9)],
     ),
     "another model": (
         lambda lines: lines[0].update(model="User"),

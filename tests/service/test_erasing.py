@@ -160,8 +160,17 @@ def test_admin_of_the_model_may(app: Flask, client: FlaskClient, history: str) -
         ({"columns": ["password_hash"]}, None, 422, "invalid", "columns"),
         ({"columns": ["colour"]}, None, 422, "invalid", "columns"),
         ({"columns": [], "reasons": False}, None, 422, "invalid", "nothing is to be erased"),
+        ({"reasons": "no"}, None, 422, "invalid", "must be true or false"),
+        ({"reasons": 0}, None, 422, "invalid", "must be true or false"),
         ({"why": "so"}, None, 422, "invalid", "why"),
         ({}, {"X-Change-Rationale": _WHY, "If-Match": '"v2"'}, 412, "precondition-failed", "has no ETag"),
+        (
+            {},
+            {"X-Change-Rationale": _WHY, "If-Match": '"v2"'},
+            412,
+            "precondition-failed",
+            "precondition does not hold",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_and_nothing_goes(
