@@ -195,18 +195,22 @@ def test_writers_and_purge_run_beside_each_other(app: Flask) -> None:
         assert [version.version for version in live.versions()] == [live.version - 2, live.version - 1]
 
 
-def test_two_that_purge_at_once_leave_history_sound(app: Flask) -> None:
+def test_two_that_purge_at_once_leave_history_sound_and_tell_each_version_once(app: Flask) -> None:
+    def states() -> int:
+        return sum(row.operation not in ("insert", "purge") for row in rows(db.session(), Gauge))
+
     for code in "defgh":
         lives(db.session(), Gauge, code, *(NOW - number * DAY for number in range(12, 2, -1)), deleted=code == "e")
+    before = states()
     db.session.remove()
-    failed = []
+    failed, told = list[Exception](), list[int]()
 
     def purge(versions: int, batch: int) -> None:
         with app.app_context():
             try:
                 for fewer in range(4):
                     plan = Purge(Gauge, Retention(versions=max(versions - fewer, 1)), batch=batch)
-                    list(plan.run(db.engine))
+                    told.extend(doomed.versions for part in plan.run(db.engine) for doomed in part.doomed)
             except Exception as error:  # noqa: BLE001  told by the test
                 failed.append(error)
 
@@ -216,6 +220,7 @@ def test_two_that_purge_at_once_leave_history_sound(app: Flask) -> None:
     for thread in threads:
         thread.join()
     assert failed == []
+    assert sum(told) == before - states()
     assert found(Gauge, db.engine) == []
     assert run(app).exit_code == 0
     of_record = {code: [row for row in rows(db.session(), Gauge) if row.key == (code,)] for code in "abcdefgh"}
