@@ -42,7 +42,7 @@ from app.request_id import init_request_ids
 from app.settings import SettingError, Settings
 from app.telemetry import init_telemetry
 from chrononaut import OptionError, Retention, VersionedSQLAlchemy
-from chrononaut.purging import SETTING, policies
+from chrononaut.policies import SETTING, policies
 
 UNSTARTABLE: Final = (SettingError, OptionError, RegistrationError)
 """Errors of settings and models, which the service cannot start with; the message says all that mends them."""

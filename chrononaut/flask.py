@@ -16,7 +16,7 @@ from chrononaut.commands import register_commands
 from chrononaut.feed import transaction
 from chrononaut.history import versioned_models
 from chrononaut.options import SESSION
-from chrononaut.purging import SETTING
+from chrononaut.policies import SETTING
 from chrononaut.retention import read_setting
 
 

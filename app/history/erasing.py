@@ -16,7 +16,7 @@ from app.history.finding import timeline_of
 from app.history.schemas import ErasureMarkSchema, LinksSchema
 from app.registry import Resource
 from chrononaut.erasing import erasable, holding
-from chrononaut.purging import SETTING
+from chrononaut.policies import SETTING
 
 
 def _number(what: str) -> fields.Integer:

@@ -20,7 +20,7 @@ from chrononaut.erasing import Erasure, holding
 from chrononaut.exceptions import ChrononautException, RequiredChangeInfoError
 from chrononaut.history import Versioning
 from chrononaut.key_text import KeyTextError, parse_key
-from chrononaut.purging import SETTING
+from chrononaut.policies import SETTING
 from chrononaut.timeline import Timeline
 
 

@@ -27,7 +27,8 @@ from chrononaut.commands.common import (
 from chrononaut.exceptions import ChangeInfoError, OptionError
 from chrononaut.history import Key, Versioning
 from chrononaut.key_text import key_text
-from chrononaut.purging import BATCH, SETTING, SMALLEST_BATCH, Doomed, Purge, policies, total_rows
+from chrononaut.policies import SETTING, policies
+from chrononaut.purging import BATCH, SMALLEST_BATCH, Doomed, Purge, total_rows
 from chrononaut.retention import Retention, read_setting
 from chrononaut.transactions import snapshot
 from chrononaut.types import now

@@ -10,7 +10,8 @@ from sqlalchemy.orm import Session
 
 from chrononaut import OptionError, Retention, Versioned, VersionedSQLAlchemy
 from chrononaut.history import Versioning, versioned_models, versioning_of
-from chrononaut.purging import Purge, policies
+from chrononaut.policies import policies
+from chrononaut.purging import Purge
 from chrononaut.retention import read_setting
 from tests.library.models import define
 
