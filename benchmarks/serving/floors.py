@@ -185,6 +185,7 @@ def _add_hand_written(floors: Blueprint) -> None:
                     name: {"from": before[name], "to": after[name]} for name in before if before[name] != after[name]
                 },
                 "hidden_changed": [],
+                "purged": [],
                 "links": _links(key),
             }
         )
