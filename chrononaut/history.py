@@ -41,7 +41,7 @@ class History:
     ``operation``, ``changed`` (UTC, when the state ended), ``valid_from`` (UTC, when it began; ``None`` if it was there
     before versioning), ``change_info`` (who and why replaced it) and ``transaction_id``. A row whose operation is
     ``insert`` or ``purge`` has no state. ``erased`` has the names of the attributes whose values were erased: they read
-    ``None``. Of a model with an attribute of that name it is that; `Change.erased` says what was erased then.
+    ``None``. Of a model with an attribute of that name it is that; ``Change.erased`` says what was erased then.
 
     :raises HiddenAttributeError: on access to a hidden attribute
     :raises UntrackedAttributeError: on access to an untracked attribute

@@ -21,6 +21,7 @@ from sqlalchemy.engine import Connection, Dialect, Engine
 
 from chrononaut.change_info import checked
 from chrononaut.cuts import PURGED
+from chrononaut.erasing import unkept
 from chrononaut.history import ERASED, STATELESS, Key, RecordTable, Versioning, full_name, versioning_of
 from chrononaut.policies import refuse_untold_hold
 from chrononaut.purging_statements import (
@@ -39,6 +40,7 @@ from chrononaut.transactions import in_one, snapshot
 from chrononaut.types import (
     JSONDocument,
     JSONObject,
+    has_key,
     instant_text,
     is_distinct,
     last_midnight_before,
@@ -108,7 +110,7 @@ class Purge:
     :raises TypeError: the model is not versioned; the policy is none
     :raises ValueError: its records have their versions in another table; a batch is too small
     :raises OptionError: it cannot be told what is held
-    :raises ChangeInfoError: a reason cannot be stored
+    :raises ChangeInfoError: the user or a reason is no text, or cannot be stored
     """
 
     model: type
@@ -124,7 +126,7 @@ class Purge:
         if not isinstance(self.retention, Retention):
             raise TypeError(f"what is kept is said by a Retention, not by {self.retention!r}")
         refuse_untold_hold(versioning_of(self.model), "held", self.retention)
-        checked(self.extra)
+        checked(self.extra if self.user_id is None else {**self.extra, "user_id": self.user_id})
         if self.batch < SMALLEST_BATCH:
             raise ValueError(f"batch must be at least {SMALLEST_BATCH}, not {self.batch}")
 
@@ -192,10 +194,13 @@ class Purge:
         """The columns besides those of `_cutting` in which cuts keep nothing, by their history tables."""
         versioning = versioning_of(self.model)
         with snapshot(engine) as connection:
-            found = {table: _undeclared(connection, table) for table in history_tables(versioning)}
-        for table, names in found.items():
+            there = [column for columns in unkept(connection, versioning).values() for column in columns]
+        found: dict[RecordTable, list[str]] = {}
+        for table in history_tables(versioning):
+            name = full_name(table.history)
+            found[table] = [one.name for one in there if one.nullable and full_name(one.table) == name]
             if table.history is not versioning.history_table:
-                names += [column.name for column in versioning.stateful(table)]
+                found[table] += [column.name for column in versioning.stateful(table)]
         return found
 
     def _commit(self, engine: Engine, stretch: "Stretch", emptied: Mapping[RecordTable, Sequence[str]]) -> list[Doomed]:
@@ -245,12 +250,12 @@ class Purge:
             (PURGED, "operation"): replaced_by(versioning),
         }
         info = with_values(template, told, dialect.name)
-        # What was erased of a record was erased from all its rows: the oldest row of the run tells most of it.
-        before = versioning.history_table.alias("oldest")
+        # What was erased of a record was erased from all rows that there were: the first that says so tells most of it.
+        before = versioning.history_table.alias("marked")
         marks = before.c[versioning.options.names.change_info]
-        oldest = sa.and_(
+        marked = sa.and_(
             *of_record(versioning, before, parts(versioning, runs)),
-            before.c[versioning.options.names.version] == runs.c.oldest,
+            before.c[versioning.options.names.version] == runs.c.marked,
         )
         table = versioning.history_table
         is_last = [part == other for part, other in zip(history_key(versioning), parts(versioning, runs), strict=True)]
@@ -263,7 +268,7 @@ class Purge:
                     **dict.fromkeys(versioning.stateful(versioning.tables[0]), sa.null()),
                 }
             )
-            .where(*is_last, versioning.column("version") == runs.c.last, oldest)
+            .where(*is_last, versioning.column("version") == runs.c.last, marked)
         )
 
     def _cuts(self, versioning: Versioning, stretch: "Stretch") -> sa.Subquery:
@@ -290,6 +295,7 @@ class Purge:
             "first": sa.case((operation == "purge", first), else_=version),
             "is_own_cut": sa.and_(operation == "purge", self._is_own(versioning, dialect)),
             "kind": sa.null() if versioning.kind is None else versioning.kind,
+            "is_marked": has_key(versioning.column("change_info"), ERASED),
         }
         if self.retention.daily_after is not None:
             columns["valid_from"] = versioning.began(history_key(versioning), version)
@@ -373,10 +379,3 @@ def total_rows(connection: Connection, model: type) -> int:
     """How many history rows of a model are looked at."""
     select = sa.select(sa.func.count()).select_from(versioning_of(model).history_table)
     return connection.scalar(select) or 0
-
-
-def _undeclared(connection: Connection, table: RecordTable) -> list[str]:
-    """The names of a history table's columns that no model has, as those of what is hidden since; that may be NULL."""
-    known = {column.name for column in table.history.c}
-    found = sa.inspect(connection).get_columns(table.history.name, table.history.schema)
-    return [one["name"] for one in found if one["name"] not in known and one["nullable"] and "computed" not in one]

@@ -116,7 +116,10 @@ def _holds(versioning: Versioning, held: Any, entity: Any) -> Any:
 
 
 def runs_of(versioning: Versioning, rows: sa.Subquery) -> sa.Subquery:
-    """Runs of rows that go together: the key, the number that each begins with, and that of its last row."""
+    """Runs of rows that go together: the key, the number that each begins with, and that of its last row.
+
+    ``marked`` is that of the first row that says of an erasure, if there is one.
+    """
     key = parts(versioning, rows)
     order: dict[str, Any] = {"partition_by": key, "order_by": rows.c.version}
     follows = sa.and_(
@@ -135,7 +138,9 @@ def runs_of(versioning: Versioning, rows: sa.Subquery) -> sa.Subquery:
         sa.select(
             *key,
             sa.func.min(numbered.c.first).label("first"),
-            sa.func.min(numbered.c.version).label("oldest"),
+            sa.func.coalesce(
+                sa.func.min(sa.case((numbered.c.is_marked, numbered.c.version))), sa.func.min(numbered.c.version)
+            ).label("marked"),
             sa.func.max(numbered.c.version).label("last"),
         )
         .group_by(*key, numbered.c.run)

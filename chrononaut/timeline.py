@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, undefer
 
 from chrononaut import erasing, queries, restoring
-from chrononaut.change_info import current_extra
+from chrononaut.change_info import checked, current_extra
 from chrononaut.changes import Change, changes_of
 from chrononaut.cuts import Cut
 from chrononaut.diff import Differences, differences
@@ -321,6 +321,7 @@ class Timeline:
         :param reasons: does the ``extra`` of the change infos go too?
         :param user_id: who does it; by default the current user, as for a change
         :param held_by: more attributes that stay, as by them policies hold records that the model does not declare
+        :raises ChangeInfoError: the user is no text, or cannot be stored
         :raises ErasureError: an attribute cannot be erased; there never was such a record; nothing is to be erased
         :raises MissingChangeInfoError: there is no reason where the application or the model requires one
         :raises ConcurrentChangeError: the record was changed since the session's transaction began to see the database
@@ -339,6 +340,8 @@ class Timeline:
         if capture is not None:
             capture.refuse_autocommit(connection, versioning)
         who = versioning.model._fetch_current_user_id() if user_id is None else user_id
+        if who is not None:
+            checked({"user_id": who})
         erased = erasing.erase(connection, versioning, self.key, chosen, reasons, instant_of(connection), who, extra)
         for obj in self.session.identity_map.values():
             if isinstance(obj, History) and self._is_of_record(obj):

@@ -70,6 +70,10 @@ def is_distinct(column: sa.ColumnElement[Any], value: object, dialect: Dialect) 
     """
     if not (isinstance(value, sa.ClauseElement) or hasattr(value, "__clause_element__")):
         value = sa.bindparam(None, value, type_=column.type)
+    declared = implementation(column.type)
+    if dialect.name == "postgresql" and isinstance(declared, sa.Float):
+        # A parameter has more digits than a column of single precision.
+        value = sa.cast(value, declared)
     comparable = _comparable(column.type.dialect_impl(dialect), dialect.name)
     return comparable(column).is_distinct_from(comparable(value))
 

@@ -14,6 +14,8 @@ from sqlalchemy.engine import Engine
 from chrononaut.cuts import PURGED, damage
 from chrononaut.exceptions import FileProblem, HistoryFileError
 from chrononaut.history import NEVER, marks_of
+from chrononaut.locking import locking
+from chrononaut.transactions import in_one
 from chrononaut.transfer.exporting import let_values_be_exact
 from chrononaut.transfer.files import Format, GivenRow, Reader
 from chrononaut.transfer.layout import Attribute, FileRow, Layout, layout_of
@@ -209,7 +211,7 @@ class _Importer:
 
     @contextmanager
     def _transaction(self) -> Iterator[Writer]:
-        with self.engine.begin() as connection:
+        with locking(self.layout.versioning, ()), in_one(self.engine) as connection:
             let_values_be_exact(connection)
             yield Writer(connection, self.layout, self.given)
 
@@ -244,6 +246,11 @@ class _Importer:
         wanted += [(record.key, record.rows[0].row.version - 1) for record in records]
         wanted += [(key, row.version - 1) for key, row in live.items()]
         history = writer.history_there(wanted)
+        covered = {record.key: record.rows[0].row for record in records}
+        is_part = not self.has_beginning
+        covering = {key: row.version for key, row in covered.items() if is_part and _first(row) < row.version}
+        before = writer.rows_before(covering)
+        history |= {(key, row.version): row for key, row in before.items()}
         cuts = writer.cuts_there(record.key for record in records if _has_new(record, history, live.get(record.key)))
         plan, found = _Plan(), list[FileProblem]()
         for record in records:
@@ -252,7 +259,7 @@ class _Importer:
                 found.append(problem)
             else:
                 there = live.get(record.key)
-                found += self._plan(plan, _continuing(record, there, history), history, there)
+                found += self._plan(plan, _continuing(record, before.get(record.key)), history, there)
             if len(found) >= TOLD:
                 break
         if plan.live:
@@ -278,7 +285,7 @@ class _Importer:
         key, rows = record.key, record.rows
         before = there.get((key, _first(rows[0].row) - 1)) or there.get((key, rows[0].row.version - 1))
         new: list[GivenRow] = []
-        if not self.has_beginning and before is None and live is None and rows[0].row.version > NEVER:
+        if not self.has_beginning and before is None and live is None and _first(rows[0].row) > NEVER:
             yield FileProblem(rows[0].row.line, None, "the record's history before is not there; import that first")
         for given in record.history:
             row, same = given.row, there.get((key, given.row.version))
@@ -376,7 +383,7 @@ class _Importer:
     def _difference(self, row: FileRow, same: FileRow) -> str | None:
         """In which column a row and the one that is there differ."""
         for name in ("operation", "changed", "change_info", "transaction_id", "tables"):
-            if getattr(row, name) != getattr(same, name) and not (name == "change_info" and _is_same_cut(row, same)):
+            if getattr(row, name) != getattr(same, name):
                 return name
         attributes = (*self.layout.state, *(self.layout.kept if row.is_live else ()))
         return next(self._different(attributes, row, same), None)
@@ -445,27 +452,15 @@ def _purged(record: _Record, there: Mapping[tuple[Key, int], FileRow], cuts: Seq
     return None
 
 
-def _continuing(record: _Record, live: FileRow | None, there: Mapping[tuple[Key, int], FileRow]) -> _Record:
+def _continuing(record: _Record, before: FileRow | None) -> _Record:
     """A record whose first row is a cut that covers what is there: of it there is only what comes after that."""
     given = record.rows[0]
     row = given.row
-    is_covering = live is not None and _first(row) < live.version <= row.version
-    if live is None or not is_covering or (record.key, row.version) in there:
-        return record
-    if (record.key, live.version - 1) not in there:
-        # There is no history before the live row.
+    if before is None or before.version < _first(row):
         return record
     info = row.change_info or {}
-    shorter = row._replace(change_info={**info, PURGED: {**info[PURGED], "first": live.version}})
+    shorter = row._replace(change_info={**info, PURGED: {**info[PURGED], "first": before.version + 1}})
     return replace(record, history=[given._replace(row=shorter), *record.history[1:]])
-
-
-def _is_same_cut(row: FileRow, same: FileRow) -> bool:
-    """Does a cut that is there say what that of a file says, but that it begins later, with what was not there?"""
-    if not (row.operation == same.operation == "purge") or not _first(row) < _first(same):
-        return False
-    info, other = row.change_info or {}, same.change_info or {}
-    return {**info, PURGED: {**info[PURGED], "first": _first(same)}} == other
 
 
 def _first(row: FileRow) -> int:

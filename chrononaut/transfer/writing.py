@@ -54,6 +54,16 @@ class Writer:
             found[self.key_of(row)].append(row)
         return found
 
+    def rows_before(self, versions: Mapping[Key, int]) -> dict[Key, FileRow]:
+        """The last history row that is there of each of some keys before a version."""
+        own = self.layout.versioning.column("version")
+        found: dict[Key, FileRow] = {}
+        for key, version in versions.items():
+            select = self.layout.history_rows().where(own < version).order_by(own.desc()).limit(1)
+            for row in self._among(select, self._history_key(0), [key]):
+                found[key] = row
+        return found
+
     def live_there(self, keys: Iterable[Key]) -> dict[Key, FileRow]:
         """The live rows that are there of some keys."""
         rows = self._among(self.layout.live_rows(), self._live_key(0), list(keys))

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from chrononaut import (
     ChangeFilter,
+    ChangeInfoError,
     ErasureError,
     MissingChangeInfoError,
     RestoreError,
@@ -550,6 +551,11 @@ def test_record_of_which_all_was_purged_gets_the_mark(session: Session, user: Us
     assert (erased.versions, erased.changes, erased.rows) == (0, 0, 1)
     assert [cut.operation for cut in User.timeline(1).cuts()] == ["delete"]
     assert clean(User, session)
+
+
+def test_who_erases_is_a_text(user: User) -> None:
+    with pytest.raises(ChangeInfoError, match="user_id"):
+        user.timeline(1).erase(user_id=5)  # type: ignore[arg-type]
 
 
 def test_erased_versions_are_purged_as_others(session: Session, user: User) -> None:

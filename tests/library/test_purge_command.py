@@ -279,3 +279,13 @@ def test_dry_run_waits_for_no_writer(app: Flask) -> None:
         parts = list(Purge(Gauge, Retention(versions=1), at=NOW).dry_run(engine))
     engine.dispose()
     assert sum(len(part.doomed) for part in parts) == 3
+
+
+def test_tables_that_are_not_there_are_told_as_such(app: Flask) -> None:
+    db.session.remove()
+    db.drop_all()
+    result = run(app, "Gauge")
+    assert result.exit_code == 2
+    assert "Gauge could not be purged: " in result.stderr
+    assert "gauge_history" in result.stderr.removeprefix("Gauge could not be purged: ")
+    db.create_all()

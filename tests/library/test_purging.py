@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from chrononaut import (
     ChangeFilter,
+    ChangeInfoError,
     Cut,
     ImportedChange,
     PurgedError,
@@ -26,6 +27,7 @@ from chrononaut import (
 )
 from chrononaut.history import versioning_of
 from chrononaut.purging import Purge, total_rows
+from chrononaut.types import JSONDocument
 from tests.library.models import define
 from tests.library.shapes import Animal, Dog, Gauge, Price, Truck, Vehicle, db
 from tests.library.test_verify import found
@@ -417,6 +419,24 @@ def test_cut_says_what_was_erased_of_what_it_stands_for(session: Session) -> Non
         assert (change.operation, mark["user_id"], mark["columns"]) == ("purge", "ada", ["name"])
     (cut,) = Gauge.timeline("a").changes()[:1]
     assert Gauge.timeline("a").blame()["name"] != cut == Gauge.timeline("a").blame()["count"]
+
+
+def test_cut_says_what_was_erased_of_its_later_rows_alone(session: Session) -> None:
+    lives(session, Gauge, "a", *(NOW - days * DAY for days in (5, 4, 3)))
+    Gauge.timeline("a").erase(["name"], user_id="ada")
+    session.commit()
+    # As where an archive got the first rows before they were erased.
+    unmarked = sa.text("UPDATE gauge_history SET change_info = :info WHERE version < 1")
+    session.execute(unmarked.bindparams(sa.bindparam("info", {"user_id": None, "remote_addr": None}, JSONDocument)))
+    session.commit()
+    purge(Gauge, Retention(versions=0))
+    (change,) = Gauge.timeline("a").changes()
+    assert [mark["user_id"] for mark in change.info["erased"]] == ["ada"]
+
+
+def test_who_purges_is_a_text() -> None:
+    with pytest.raises(ChangeInfoError, match="user_id"):
+        Purge(Gauge, Retention(versions=0), user_id=5)  # type: ignore[arg-type]
 
 
 def test_purge_tells_what_it_did_and_not_what_it_meant_to_do(session: Session) -> None:

@@ -94,6 +94,44 @@ def test_archive_goes_on_from_what_its_source_has_erased(country: Country, other
         assert in_history(exported(engine, Country))[-3:] == [(4, "update", "4"), (5, "update", None), (6, None, "6")]
 
 
+def test_archive_gets_records_that_were_made_and_purged_since(country: Country, other_database_url: str) -> None:
+    deleted, gone = Country(code="DE", name="0"), Country(code="IT", name="0")
+    db.session.add(deleted)
+    db.session.commit()
+    db.session.delete(deleted)
+    db.session.commit()
+    files = [exported(db.engine, Country)]
+    again, new = Country(code="DE", name="0"), Country(code="ES", name="0")
+    db.session.add_all([again, new, gone])
+    db.session.commit()
+    for one in (again, new):
+        change(one, 4)
+    db.session.delete(gone)
+    db.session.commit()
+    purge(1)
+    files.append(exported(db.engine, Country, since=last_instant(files[0])))
+    with bound(db, other_database_url) as engine:
+        for file in files:
+            imported(engine, Country, file)
+        assert imported(engine, Country, files[-1]).rows == 0
+        assert differences(engine, Country) == []
+        assert (0, "delete", "0") in in_history(exported(engine, Country))
+
+
+def test_archive_that_holds_all_but_the_live_state_of_a_cut_takes_a_file_twice(
+    country: Country, other_database_url: str
+) -> None:
+    first = exported(db.engine, Country)
+    change(country, 1)
+    purge(0)
+    second = exported(db.engine, Country, since=last_instant(first))
+    with bound(db, other_database_url) as engine:
+        imported(engine, Country, first)
+        assert imported(engine, Country, second).rows == 2
+        assert imported(engine, Country, second) == Imported(0, 2)
+        assert differences(engine, Country) == []
+
+
 MARK = {"at": "2026-03-01T09:00:00.000000Z", "user_id": None, "columns": ["name"], "reasons": True}
 
 

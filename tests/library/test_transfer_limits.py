@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from chrononaut import HistoryFileError, VersionedSQLAlchemy
+from chrononaut import HistoryFileError, Imported, VersionedSQLAlchemy
 from chrononaut.transfer.changes import ChangeFile, import_change_file
 from tests.library.models import define
 from tests.library.transferring import bound, documents, exported, file_of, imported
@@ -35,6 +35,8 @@ def thing(database_url: str) -> Iterator[Any]:
         colour=sa.Column(sa.Enum(Colour)),
         name=sa.Column(sa.String(3)),
         share=sa.Column(sa.Float),
+        ratio=sa.Column(sa.REAL),
+        code=sa.Column(sa.Integer, unique=True),
     )
     with bound(database, database_url) as engine:
         thing.engine, thing.database = engine, database
@@ -115,3 +117,27 @@ def test_csv_that_names_a_column_twice(thing: Any) -> None:
     lines = [b"id,operation,at,name,name\n", f"1,insert,{AT},x,y\n".encode()]
     with pytest.raises(HistoryFileError, match="line 1, name: is the name of several columns"):
         import_change_file(thing.database.session(), ChangeFile(thing, {}, "csv"), lines)
+
+
+def test_number_of_single_precision_is_the_same_again(thing: Any) -> None:
+    lines = [json.dumps({"id": 1, "operation": "insert", "at": AT, "transaction": "t", "ratio": 1.1}).encode()]
+    session, file = thing.database.session(), ChangeFile(thing, {}, "ndjson")
+    assert import_change_file(session, file, lines) == Imported(1, 0)
+    assert import_change_file(session, file, lines) == Imported(0, 1)
+
+
+def test_batch_that_the_database_refuses_leaves_nothing_whatever_the_engine_commits(
+    thing: Any, other_database_url: str
+) -> None:
+    thing.database.session.add_all([thing(id=key, code=key) for key in (1, 2, 3, 4)])
+    thing.database.session.commit()
+    lines = documents(exported(thing.engine, thing))[:-1]
+    lines[-1]["state"]["code"] = 1
+    with bound(thing.database, other_database_url) as target:
+        engine = sa.create_engine(target.url, isolation_level="AUTOCOMMIT")
+        with pytest.raises(HistoryFileError, match="line 8: the database refuses the record that begins here"):
+            imported(engine, thing, file_of(lines))
+        engine.dispose()
+        with target.connect() as connection:
+            for table in ("thing", "thing_history"):
+                assert connection.scalar(sa.text(f"SELECT count(*) FROM {table}")) == 0

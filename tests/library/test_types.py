@@ -255,7 +255,7 @@ POSTGRESQL_KINDS = {
     "char": Kind(lambda: sa.CHAR(5), "ab   ", "c    "),
     "numeric-unbounded": Kind(lambda: sa.Numeric, Decimal("1.0"), Decimal("1e-100"), same=[Decimal("1.00")]),
     "numeric-infinity": Kind(lambda: sa.Numeric, Decimal("Infinity"), Decimal("-Infinity")),
-    "real": Kind(lambda: sa.REAL, 0.5, math.inf),
+    "real": Kind(lambda: sa.REAL, 0.1, math.inf),
     "oid": Kind(lambda: postgresql.OID, 2**32 - 1, 0),
     "bytea": Kind(lambda: postgresql.BYTEA, b"\x00", b"\xff"),
 }
