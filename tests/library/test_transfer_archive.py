@@ -1,14 +1,17 @@
 """An archive of files goes on while its source is purged and erased, and what was taken away stays away."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
 from chrononaut import HistoryFileError, Imported, Retention, VersionedSQLAlchemy
+from chrononaut.history import versioning_of
 from chrononaut.purging import Purge
 from chrononaut.transfer.files import GivenRow
 from chrononaut.transfer.writing import Writer
@@ -130,6 +133,64 @@ def test_archive_that_holds_all_but_the_live_state_of_a_cut_takes_a_file_twice(
         assert imported(engine, Country, second).rows == 2
         assert imported(engine, Country, second) == Imported(0, 2)
         assert differences(engine, Country) == []
+
+
+STEPS = st.tuples(
+    st.sampled_from(["change", "change", "delete", "purge", "erase"]), st.sampled_from(["FR", "IT"]), st.integers(0, 4)
+)
+
+
+def test_archive_follows_its_source_whatever_happens_there(session: Session, other_database_url: str) -> None:
+    @settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @given(st.lists(st.lists(STEPS, min_size=1, max_size=4), min_size=2, max_size=4))
+    def follow(months: list[list[tuple[str, str, int]]]) -> None:
+        _empty(db.engine)
+        files: list[bytes] = []
+        since = None
+        for steps in months:
+            for step in steps:
+                _take(*step)
+            until = datetime.now(UTC)
+            files.append(exported(db.engine, Country, since=since))
+            since = until
+        live = _live(exported(db.engine, Country))
+        with bound(db, other_database_url) as engine:
+            _empty(engine)
+            for file in files:
+                imported(engine, Country, file)
+                assert imported(engine, Country, file, batch=1).rows == 0
+                assert differences(engine, Country) == []
+            assert _live(exported(engine, Country)) == live
+
+    follow()
+
+
+def _take(what: str, code: str, number: int) -> None:
+    country = db.session.get(Country, code)
+    if what == "purge":
+        purge(number)
+    elif what == "erase" and Country.timeline(code).exists():
+        Country.timeline(code).erase(["name"])
+    elif what == "delete" and country is not None:
+        db.session.delete(country)
+    elif what == "change":
+        if country is None:
+            country = Country(code=code, name="0")
+            db.session.add(country)
+            db.session.commit()
+        change(country, number)
+    db.session.commit()
+
+
+def _empty(engine: sa.Engine) -> None:
+    db.session.remove()
+    with engine.begin() as connection:
+        for table in (versioning_of(Country).table, versioning_of(Country).history_table):
+            connection.execute(sa.delete(table))
+
+
+def _live(file: bytes) -> list[Any]:
+    return [line for line in documents(file)[1:-1] if line["operation"] is None]
 
 
 MARK = {"at": "2026-03-01T09:00:00.000000Z", "user_id": None, "columns": ["name"], "reasons": True}
