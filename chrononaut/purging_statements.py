@@ -150,13 +150,6 @@ def runs_of(versioning: Versioning, rows: sa.Subquery) -> sa.Subquery:
     )
 
 
-def _of_cuts(versioning: Versioning, table: RecordTable, cuts: sa.Subquery) -> list[sa.ColumnElement[bool]]:
-    """Is a row of one of the history tables one of a record that has cuts?"""
-    return [
-        table.history.c[column.key] == part for column, part in zip(table.key, parts(versioning, cuts), strict=True)
-    ]
-
-
 def emptying(versioning: Versioning, table: RecordTable, columns: Iterable[str], cuts: sa.Subquery) -> sa.Update:
     """The statement that leaves cuts no value in some columns of one of the history tables."""
     own = [*(table.history.c[column.key] for column in table.key), table.history.c[versioning.options.names.version]]
